@@ -1,0 +1,52 @@
+#!/bin/sh
+# Builds the product and passes its tests, the ones with real microVMs included.
+# Usage: scripts/test.sh [unit|vm|all]   (default all)
+# The last line counts: "N passed, N failed, N skipped".
+set -eu
+cd "$(dirname "$0")/.."
+what=${1:-all}
+. scripts/env.sh
+scripts/deps.sh test
+[ "$what" = unit ] || scripts/build.sh
+
+results=$DIST/test
+rm -rf "$results"
+mkdir -p "$results"
+go build -o "$results/summary" ./tests/summary
+status=0
+
+# stage NAME GO-TEST-ARGUMENTS...: one run of go test, its verdicts printed as it ends.
+# Linking a test that carries Kubernetes takes gigabytes, so stages of such packages run one at a time (-p 1).
+stage() {
+	name=$1
+	shift
+	echo "== $name"
+	go test -json -ldflags '-s -w' "$@" >"$results/$name.json" 2>&1 || status=1
+	"$results/summary" "$results/$name.json" || status=1
+}
+
+# Packages that carry Kubernetes or need the built product have stages of their own.
+heavy='/pkg/server|/pkg/worker|/pkg/cli$|/cmd/nodeless$|/tests/(vm|script|bench)'
+light=$(go list ./... | grep -vE "$heavy")
+carrying=$(go list ./... | grep -E '/pkg/server|/pkg/worker|/pkg/cli$|/cmd/nodeless$')
+
+echo "== vet and shellcheck"
+# shellcheck disable=SC2086 # a list of packages
+go vet $light || status=1
+shellcheck -x scripts/*.sh install.sh .ci/run || status=1
+
+# shellcheck disable=SC2086
+stage unit -timeout 10m $light
+(cd cmd/kata-shim && "$OLDPWD/scripts/build-shim.sh" --test >"$results/shim.json" 2>&1) || status=1
+"$results/summary" "$results/shim.json" || status=1
+
+if [ "$what" != unit ]; then
+	# shellcheck disable=SC2086
+	stage components -p 1 -vet=off -timeout 20m $carrying
+	stage script -p 1 -timeout 10m ./tests/script/...
+	stage vm -p 1 -timeout 40m ./tests/vm/...
+fi
+
+echo "== all"
+"$results/summary" -final "$results"/*.json || status=1
+exit "$status"
