@@ -1,0 +1,77 @@
+package config
+
+import (
+	"log/slog"
+	"net/netip"
+
+	"github.com/nodeless/nodeless/pkg/datadir"
+)
+
+// Config is every setting of a server. Load makes it; pkg/cli hands its parts to the roles.
+type Config struct {
+	Paths    Paths
+	Node     Node
+	API      API
+	Network  Network
+	Extra    ExtraArgs
+	Disable  []string // built-in parts that are left out, of Parts
+	LogLevel slog.Level
+}
+
+// Paths are the files and folders of the server.
+type Paths struct {
+	File       string // the configuration file that was asked for
+	Data       datadir.Dir
+	Run        datadir.RunDir
+	Kubeconfig string // where the administrator's kubeconfig is written
+}
+
+// Node is what the host offers as a node.
+type Node struct {
+	Name       string     // empty: the host name
+	IP         netip.Addr // invalid: found by Complete
+	MaxPods    int
+	CgroupRoot string
+	Accel      string // auto, kvm or tcg
+	RuncPath   string // adds a RuntimeClass handler "runc"; for measurements only
+}
+
+// API is how the apiserver listens and where it keeps its objects.
+type API struct {
+	Bind      netip.Addr
+	Port      int
+	Advertise netip.Addr // invalid: the node's address
+	TLSSANs   []string
+	Datastore string // empty: SQLite in the data folder
+}
+
+// Network is the cluster's addresses and names.
+type Network struct {
+	ClusterCIDR netip.Prefix
+	ServiceCIDR netip.Prefix
+	DNS         netip.Addr
+	Domain      string
+	NodePorts   PortRange
+}
+
+// ExtraArgs are passed through to the Kubernetes components, each "name=value".
+type ExtraArgs struct {
+	APIServer         []string
+	ControllerManager []string
+	Scheduler         []string
+	Kubelet           []string
+	Proxy             []string
+}
+
+// Parts are the names that disable accepts.
+var Parts = []string{"dns", "proxy", "metrics"}
+
+// Disabled tells whether the built-in part was left out.
+func (c Config) Disabled(part string) bool {
+	for _, d := range c.Disable {
+		if d == part {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,134 @@
+package config
+
+import "strings"
+
+// Kind is the shape of an option's value.
+type Kind int
+
+const (
+	// Scalar is one value.
+	Scalar Kind = iota
+	// List is several values, separated by commas or given several times.
+	List
+	// Args is several name=value pairs. They may contain commas; in the environment white space separates them.
+	Args
+)
+
+// EnvPrefix begins the environment name of each option.
+const EnvPrefix = "NODELESS_"
+
+// Option is one setting: a flag, an environment variable and a key of the configuration file, all of one name.
+type Option struct {
+	Name    string
+	Kind    Kind
+	Default string
+	Usage   string
+	Hidden  bool
+	field   func(*Config) any // where the value goes
+}
+
+// Env is the name of the environment variable.
+func (o Option) Env() string {
+	return EnvPrefix + strings.ToUpper(strings.ReplaceAll(o.Name, "-", "_"))
+}
+
+// Options is the table of all settings, in the order in which help shows them.
+func Options() []Option {
+	var all []Option
+	all = append(all, pathOptions()...)
+	all = append(all, nodeOptions()...)
+	all = append(all, apiOptions()...)
+	all = append(all, networkOptions()...)
+	return append(all, otherOptions()...)
+}
+
+// Pick gives the named options, for commands that need only a few settings.
+func Pick(names ...string) []Option {
+	var picked []Option
+	for _, o := range Options() {
+		for _, name := range names {
+			if o.Name == name {
+				picked = append(picked, o)
+			}
+		}
+	}
+	return picked
+}
+
+func pathOptions() []Option {
+	return []Option{
+		{Name: "config", Default: "/etc/nodeless/config.yaml", Usage: "configuration `file`; files in <file>.d/*.yaml are read after it",
+			field: func(c *Config) any { return &c.Paths.File }},
+		{Name: "data-dir", Default: "/var/lib/nodeless", Usage: "`folder` of what outlives a reboot",
+			field: func(c *Config) any { return &c.Paths.Data }},
+		{Name: "run-dir", Default: "/run/nodeless", Usage: "`folder` of sockets and generated settings",
+			field: func(c *Config) any { return &c.Paths.Run }},
+		{Name: "write-kubeconfig", Default: "/etc/nodeless/kubeconfig", Usage: "`file` that receives the administrator's kubeconfig",
+			field: func(c *Config) any { return &c.Paths.Kubeconfig }},
+	}
+}
+
+func nodeOptions() []Option {
+	return []Option{
+		{Name: "node-name", Usage: "`name` of the node (default: the host name)",
+			field: func(c *Config) any { return &c.Node.Name }},
+		{Name: "node-ip", Usage: "`address` of the node (default: that of the default route, else the first one)",
+			field: func(c *Config) any { return &c.Node.IP }},
+		{Name: "max-pods", Default: "110", Usage: "how many Pods the node takes",
+			field: func(c *Config) any { return &c.Node.MaxPods }},
+		{Name: "cgroup-root", Default: "/nodeless", Usage: "cgroup `path` below which all Pods live",
+			field: func(c *Config) any { return &c.Node.CgroupRoot }},
+		{Name: "accel", Default: "auto", Usage: "how microVMs run: auto (KVM where it works), kvm or tcg",
+			field: func(c *Config) any { return &c.Node.Accel }},
+		{Name: "runc-path", Hidden: true, Usage: "runc `file` for a second RuntimeClass handler, for measurements",
+			field: func(c *Config) any { return &c.Node.RuncPath }},
+	}
+}
+
+func apiOptions() []Option {
+	return []Option{
+		{Name: "bind-address", Default: "0.0.0.0", Usage: "`address` that the apiserver listens on",
+			field: func(c *Config) any { return &c.API.Bind }},
+		{Name: "https-listen-port", Default: "6443", Usage: "`port` that the apiserver listens on",
+			field: func(c *Config) any { return &c.API.Port }},
+		{Name: "advertise-address", Usage: "`address` at which Pods and nodes reach the apiserver (default: node-ip)",
+			field: func(c *Config) any { return &c.API.Advertise }},
+		{Name: "tls-san", Kind: List, Usage: "further `name` or address in the apiserver's certificate; may be repeated",
+			field: func(c *Config) any { return &c.API.TLSSANs }},
+		{Name: "datastore-endpoint", Usage: "etcd `URL`s to use in place of the built-in SQLite",
+			field: func(c *Config) any { return &c.API.Datastore }},
+	}
+}
+
+func networkOptions() []Option {
+	return []Option{
+		{Name: "cluster-cidr", Default: "10.42.0.0/16", Usage: "`range` of Pod addresses",
+			field: func(c *Config) any { return &c.Network.ClusterCIDR }},
+		{Name: "service-cidr", Default: "10.43.0.0/16", Usage: "`range` of Service addresses",
+			field: func(c *Config) any { return &c.Network.ServiceCIDR }},
+		{Name: "cluster-dns", Default: "10.43.0.10", Usage: "`address` of the cluster DNS, inside service-cidr",
+			field: func(c *Config) any { return &c.Network.DNS }},
+		{Name: "cluster-domain", Default: "cluster.local", Usage: "DNS `domain` of the cluster",
+			field: func(c *Config) any { return &c.Network.Domain }},
+		{Name: "service-node-port-range", Default: "30000-32767", Usage: "`ports` for Services of type NodePort",
+			field: func(c *Config) any { return &c.Network.NodePorts }},
+	}
+}
+
+func otherOptions() []Option {
+	arg := func(component string, field func(*Config) any) Option {
+		return Option{Name: component + "-arg", Kind: Args, field: field,
+			Usage: "`name=value` passed to the " + component + "; may be repeated"}
+	}
+	return []Option{
+		{Name: "disable", Kind: List, Usage: "built-in `part` to leave out: " + strings.Join(Parts, ", ") + "; may be repeated",
+			field: func(c *Config) any { return &c.Disable }},
+		{Name: "log-level", Default: "info", Usage: "debug, info, warn or error",
+			field: func(c *Config) any { return &c.LogLevel }},
+		arg("kube-apiserver", func(c *Config) any { return &c.Extra.APIServer }),
+		arg("kube-controller-manager", func(c *Config) any { return &c.Extra.ControllerManager }),
+		arg("kube-scheduler", func(c *Config) any { return &c.Extra.Scheduler }),
+		arg("kubelet", func(c *Config) any { return &c.Extra.Kubelet }),
+		arg("kube-proxy", func(c *Config) any { return &c.Extra.Proxy }),
+	}
+}

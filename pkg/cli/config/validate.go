@@ -1,0 +1,175 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/nodeless/nodeless/pkg/hint"
+)
+
+// kubeletPort is the kubelet's; the apiserver cannot have it.
+const kubeletPort = 10250
+
+// maxPods is what the host's Pod range, a /24, has room for.
+const maxPods = 253
+
+// Validate reports all faults at once.
+func (c Config) Validate() error {
+	var errs []error
+	errs = append(errs, c.Paths.faults()...)
+	errs = append(errs, c.Node.faults()...)
+	errs = append(errs, c.API.faults()...)
+	errs = append(errs, c.Network.faults()...)
+	errs = append(errs, c.Extra.faults()...)
+	errs = append(errs, c.crossFaults()...)
+	for _, d := range c.Disable {
+		if !slices.Contains(Parts, d) {
+			errs = append(errs, invalid("disable", d, "there is no such part", "choose of "+strings.Join(Parts, ", ")))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func invalid(name string, value any, why, do string) error {
+	return &hint.Error{Op: "check " + name, On: fmt.Sprintf("%q", fmt.Sprint(value)), Err: errors.New(why), Do: do}
+}
+
+func (p Paths) faults() (errs []error) {
+	for _, f := range []struct{ name, path string }{
+		{"data-dir", string(p.Data)}, {"run-dir", string(p.Run)}, {"write-kubeconfig", p.Kubeconfig},
+	} {
+		if !filepath.IsAbs(f.path) {
+			errs = append(errs, invalid(f.name, f.path, "not an absolute path", "give "+f.name+" a path that begins with /"))
+		}
+	}
+	if p.Data != "" && string(p.Data) == string(p.Run) {
+		errs = append(errs, invalid("run-dir", p.Run, "the same as data-dir", "give each its own folder"))
+	}
+	return errs
+}
+
+func (n Node) faults() (errs []error) {
+	if n.Name != "" {
+		if bad := validation.IsDNS1123Subdomain(n.Name); len(bad) > 0 {
+			errs = append(errs, invalid("node-name", n.Name, "not a valid node name", "use lower-case letters, digits, '-' and '.', at most 253 of them"))
+		}
+	}
+	if n.IP.IsValid() && (n.IP.IsLoopback() || n.IP.IsUnspecified() || n.IP.IsMulticast()) {
+		errs = append(errs, invalid("node-ip", n.IP, "not an address that others can reach", "give an address of one of the host's interfaces"))
+	}
+	if n.MaxPods < 1 || n.MaxPods > maxPods {
+		errs = append(errs, invalid("max-pods", n.MaxPods, "out of range", fmt.Sprintf("choose 1 to %d: the host's Pod range is a /24", maxPods)))
+	}
+	if !filepath.IsAbs(n.CgroupRoot) || filepath.Clean(n.CgroupRoot) == "/" {
+		errs = append(errs, invalid("cgroup-root", n.CgroupRoot, "not a cgroup of its own", "give a path such as /nodeless"))
+	}
+	if !slices.Contains([]string{"auto", "kvm", "tcg"}, n.Accel) {
+		errs = append(errs, invalid("accel", n.Accel, "no such way to run a microVM", "choose auto, kvm or tcg"))
+	}
+	if n.RuncPath != "" && !filepath.IsAbs(n.RuncPath) {
+		errs = append(errs, invalid("runc-path", n.RuncPath, "not an absolute path", "give the full path of runc"))
+	}
+	return errs
+}
+
+func (a API) faults() (errs []error) {
+	if a.Port < 1 || a.Port > 65535 {
+		errs = append(errs, invalid("https-listen-port", a.Port, "not a port", "choose 1 to 65535"))
+	}
+	if a.Port == kubeletPort {
+		errs = append(errs, invalid("https-listen-port", a.Port, "the kubelet's port", "choose another one, 6443 is usual"))
+	}
+	if a.Advertise.IsValid() && (a.Advertise.IsLoopback() || a.Advertise.IsUnspecified()) {
+		errs = append(errs, invalid("advertise-address", a.Advertise, "Pods cannot reach it", "give an address of one of the host's interfaces"))
+	}
+	for _, san := range a.TLSSANs {
+		if _, err := netip.ParseAddr(san); err == nil {
+			continue
+		}
+		if len(validation.IsDNS1123Subdomain(san)) > 0 && len(validation.IsWildcardDNS1123Subdomain(san)) > 0 {
+			errs = append(errs, invalid("tls-san", san, "neither a name nor an address", "give a DNS name or an IP address"))
+		}
+	}
+	for _, url := range strings.Split(a.Datastore, ",") {
+		if url != "" && !strings.HasPrefix(url, "http://") && !strings.HasPrefix(url, "https://") && !strings.HasPrefix(url, "unix://") {
+			errs = append(errs, invalid("datastore-endpoint", url, "not an etcd URL", "give http://, https:// or unix:// URLs of etcd, or leave it out for SQLite"))
+		}
+	}
+	return errs
+}
+
+func (n Network) faults() (errs []error) {
+	for _, r := range []struct {
+		name     string
+		prefix   netip.Prefix
+		min, max int
+	}{{"cluster-cidr", n.ClusterCIDR, 8, 24}, {"service-cidr", n.ServiceCIDR, 12, 28}} {
+		switch p := r.prefix; {
+		case !p.IsValid():
+			errs = append(errs, invalid(r.name, p, "not an address range", "give a range such as 10.42.0.0/16"))
+		case !p.Addr().Is4():
+			errs = append(errs, invalid(r.name, p, "not an IPv4 range", "give a range such as 10.42.0.0/16"))
+		case p.Masked() != p:
+			errs = append(errs, invalid(r.name, p, "has host bits set", "write "+p.Masked().String()))
+		case p.Bits() < r.min || p.Bits() > r.max:
+			errs = append(errs, invalid(r.name, p, "has no fitting size", fmt.Sprintf("choose a size of /%d to /%d", r.min, r.max)))
+		}
+	}
+	if n.ClusterCIDR.IsValid() && n.ServiceCIDR.IsValid() && n.ClusterCIDR.Overlaps(n.ServiceCIDR) {
+		errs = append(errs, invalid("service-cidr", n.ServiceCIDR, fmt.Sprintf("overlaps cluster-cidr %s", n.ClusterCIDR), "choose two separate ranges"))
+	}
+	if n.ServiceCIDR.IsValid() {
+		first := n.ServiceCIDR.Masked().Addr()
+		if !n.ServiceCIDR.Contains(n.DNS) || n.DNS == first {
+			errs = append(errs, invalid("cluster-dns", n.DNS, fmt.Sprintf("outside of service-cidr %s", n.ServiceCIDR), "give an address inside it, the tenth is usual"))
+		} else if n.DNS == first.Next() {
+			errs = append(errs, invalid("cluster-dns", n.DNS, "the address of Service default/kubernetes", "give a later address, the tenth is usual"))
+		}
+	}
+	if bad := validation.IsDNS1123Subdomain(n.Domain); len(bad) > 0 {
+		errs = append(errs, invalid("cluster-domain", n.Domain, "not a DNS domain", "cluster.local is usual"))
+	}
+	if r := n.NodePorts; r.Low < 1 || r.High > 65535 || r.Low > r.High {
+		errs = append(errs, invalid("service-node-port-range", r, "not a port range", "30000-32767 is usual"))
+	}
+	return errs
+}
+
+func (x ExtraArgs) faults() (errs []error) {
+	for _, group := range []struct {
+		name string
+		args []string
+	}{
+		{"kube-apiserver-arg", x.APIServer}, {"kube-controller-manager-arg", x.ControllerManager},
+		{"kube-scheduler-arg", x.Scheduler}, {"kubelet-arg", x.Kubelet}, {"kube-proxy-arg", x.Proxy},
+	} {
+		for _, a := range group.args {
+			if name, _, ok := strings.Cut(a, "="); !ok || strings.Trim(name, "-") == "" {
+				errs = append(errs, invalid(group.name, a, "not name=value", "write it as in --"+group.name+" v=2"))
+			}
+		}
+	}
+	return errs
+}
+
+// crossFaults are those that show only when two groups are seen together.
+func (c Config) crossFaults() (errs []error) {
+	if c.Network.NodePorts.Contains(c.API.Port) {
+		errs = append(errs, invalid("https-listen-port", c.API.Port, "inside service-node-port-range "+c.Network.NodePorts.String(), "choose a port outside of it"))
+	}
+	for _, r := range []struct {
+		name   string
+		prefix netip.Prefix
+	}{{"cluster-cidr", c.Network.ClusterCIDR}, {"service-cidr", c.Network.ServiceCIDR}} {
+		if c.Node.IP.IsValid() && r.prefix.IsValid() && r.prefix.Contains(c.Node.IP) {
+			errs = append(errs, invalid("node-ip", c.Node.IP, fmt.Sprintf("inside %s %s", r.name, r.prefix), "choose a "+r.name+" that the host's network does not use"))
+		}
+	}
+	return errs
+}
