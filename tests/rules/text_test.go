@@ -1,0 +1,54 @@
+package rules
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// Folders of somebody's machine and hosts of package registries have no business in the repository: it must build anywhere,
+// from whatever mirror the machine has been given. The patterns are put together so that this file does not match itself.
+var (
+	machinePath  = regexp.MustCompile(`(^|[\s"'=:(\x60,>])/(` + "wo" + `rk|` + "ro" + `ot)/`)
+	registryHost = regexp.MustCompile(strings.Join([]string{
+		"proxy" + `\.golang\.org`, "sum" + `\.golang\.org`, "goproxy" + `\.(io|cn)`, "deb" + `\.debian\.org`, "security" + `\.debian\.org`, "snapshot" + `\.debian\.org`,
+		"pypi" + `\.org`, "registry" + `\.npmjs\.org`, "index" + `\.crates\.io`, "static" + `\.crates\.io`,
+	}, "|"))
+)
+
+func TestNoMachinePathsOrRegistryHosts(t *testing.T) {
+	for _, name := range tracked(t) {
+		data, err := os.ReadFile(filepath.Join(root(t), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !utf8.Valid(data) || bytes.IndexByte(data, 0) >= 0 {
+			continue // not text
+		}
+		for i, line := range strings.Split(string(data), "\n") {
+			if m := machinePath.FindString(line); m != "" {
+				t.Errorf("%s:%d names a folder of one machine: %q", name, i+1, strings.TrimSpace(m))
+			}
+			if m := registryHost.FindString(line); m != "" {
+				t.Errorf("%s:%d names a package registry: %q", name, i+1, m)
+			}
+		}
+	}
+}
+
+func TestNoLargeOrBuiltFiles(t *testing.T) {
+	const limit = 1 << 20
+	for _, name := range tracked(t) {
+		info, err := os.Stat(filepath.Join(root(t), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Size() > limit {
+			t.Errorf("%s has %d bytes; what is built or fetched stays out of the repository", name, info.Size())
+		}
+	}
+}
