@@ -1,0 +1,205 @@
+package testbed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Leftovers lists what Pods have left in the host: processes of a VM, mounts, network namespaces, links, cgroups,
+// scratch disks and state folders. It is empty when every Pod is gone without a trace.
+func (h *Host) Leftovers(ctx context.Context) ([]string, error) {
+	var found []string
+	var errs []error
+	for _, look := range []func(context.Context) ([]string, error){h.vmProcesses, h.podMounts, h.podLinks, h.podCgroups, h.podFiles} {
+		some, err := look(ctx)
+		found = append(found, some...)
+		errs = append(errs, err)
+	}
+	sort.Strings(found)
+	return found, errors.Join(errs...)
+}
+
+// UntilClean waits until nothing of any Pod is left; on failure it tells what is.
+func (h *Host) UntilClean(ctx context.Context) error {
+	for {
+		left, err := h.Leftovers(ctx)
+		if err == nil && len(left) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("left behind by Pods: %w\n%s", errors.Join(ctx.Err(), err), strings.Join(left, "\n"))
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+func (h *Host) vmProcesses(context.Context) ([]string, error) {
+	home, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", h.Pid()))
+	if err != nil {
+		return nil, err
+	}
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, dir := range dirs {
+		if ns, err := os.Readlink(dir + "/ns/pid"); err != nil || ns != home {
+			continue
+		}
+		raw, err := os.ReadFile(dir + "/cmdline")
+		if err != nil {
+			continue
+		}
+		line := strings.ReplaceAll(strings.TrimRight(string(raw), "\x00"), "\x00", " ")
+		for _, part := range []string{"qemu-system", "virtiofsd", "nodeless-vmm", "containerd-shim"} {
+			if strings.Contains(line, part) {
+				found = append(found, fmt.Sprintf("process %s: %.200s", filepath.Base(dir), line))
+				break
+			}
+		}
+	}
+	return found, nil
+}
+
+func (h *Host) mountPoints() (map[string]bool, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", h.Pid()))
+	if err != nil {
+		return nil, err
+	}
+	points := map[string]bool{}
+	for _, line := range strings.Split(string(b), "\n") {
+		if f := strings.Fields(line); len(f) > 4 {
+			points[f[4]] = true
+		}
+	}
+	return points, nil
+}
+
+// podMounts are mounts made since the host was empty that belong to a Pod, by where they are.
+func (h *Host) podMounts(context.Context) ([]string, error) {
+	now, err := h.mountPoints()
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for p := range now {
+		if h.baseline[p] {
+			continue
+		}
+		for _, part := range []string{"/run/netns/", "/kubelet/pods/", "/run/kata-containers/", "/run/vc/", "io.containerd", "/sandboxes/"} {
+			if strings.Contains(p, part) {
+				found = append(found, "mount "+p)
+				break
+			}
+		}
+	}
+	return found, nil
+}
+
+func (h *Host) podLinks(ctx context.Context) ([]string, error) {
+	out, err := h.Exec(ctx, "ip", "-o", "link")
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, line := range strings.Split(out, "\n") {
+		f := strings.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		name, _, _ := strings.Cut(strings.TrimSuffix(f[1], ":"), "@")
+		if name != "nodeless0" && (strings.HasPrefix(name, "nl") || strings.HasPrefix(name, "tap")) {
+			found = append(found, "link "+name)
+		}
+	}
+	return found, nil
+}
+
+func (h *Host) podCgroups(context.Context) ([]string, error) {
+	var found []string
+	for _, root := range cgroupDirs(h.Cgroup) {
+		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.IsDir() {
+				return nil // it went while we looked
+			}
+			if name := d.Name(); strings.HasPrefix(name, "pod") || strings.HasPrefix(name, "kata_") {
+				found = append(found, "cgroup "+path)
+				return fs.SkipDir
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return found, err
+		}
+	}
+	return found, nil
+}
+
+func (h *Host) podFiles(context.Context) ([]string, error) {
+	var found []string
+	for _, pattern := range []string{
+		"/var/lib/nodeless/agent/scratch/*", "/var/lib/nodeless/agent/kubelet/pods/*",
+		"/run/vc/sbs/*", "/run/vc/vm/*", "/run/kata-containers/shared/sandboxes/*", "/run/kata-containers/[0-9a-f]*", "/run/netns/*",
+	} {
+		matches, err := filepath.Glob(h.Path(pattern))
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range matches {
+			found = append(found, "file "+strings.TrimPrefix(m, h.Path("/")))
+		}
+	}
+	return found, nil
+}
+
+// cgroupDirs are the places where a cgroup of this name may be: each v1 controller, and v2.
+func cgroupDirs(name string) []string {
+	dirs, _ := filepath.Glob("/sys/fs/cgroup/*" + name)
+	return append(dirs, "/sys/fs/cgroup"+name)
+}
+
+// removeCgroups removes a cgroup and its children everywhere. The processes in it are dead or dying.
+func removeCgroups(name string) error {
+	var errs []error
+	for _, root := range cgroupDirs(name) {
+		errs = append(errs, removeCgroup(root))
+	}
+	return errors.Join(errs...)
+}
+
+func removeCgroup(root string) error {
+	var dirs []string
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			dirs = append(dirs, path)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for i := len(dirs) - 1; i >= 0; i-- {
+		for {
+			err := syscall.Rmdir(dirs[i])
+			if err == nil || errors.Is(err, syscall.ENOENT) {
+				break
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("remove cgroup %s: %w", dirs[i], err)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	return nil
+}
