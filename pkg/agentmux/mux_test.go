@@ -1,0 +1,265 @@
+package agentmux
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"testing"
+	"time"
+)
+
+// port is a virtio-serial port: the guest keeps its end while hosts come and go, and reads io.EOF
+// while none is attached.
+type port struct {
+	mu   sync.Mutex
+	host net.Conn // guest's end of the attached host, guarded by mu
+	shut bool
+}
+
+// attach replaces the host without the guest noticing.
+func (p *port) attach() net.Conn {
+	a, b := net.Pipe()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.host != nil {
+		p.host.Close()
+	}
+	p.host = b
+	return a
+}
+
+func (p *port) end() (net.Conn, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.shut {
+		return nil, io.ErrClosedPipe
+	}
+	return p.host, nil
+}
+
+func (p *port) Read(b []byte) (int, error) {
+	h, err := p.end()
+	if err != nil {
+		return 0, err
+	}
+	if h == nil {
+		return 0, io.EOF
+	}
+	n, err := h.Read(b)
+	if err != nil {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (p *port) Write(b []byte) (int, error) {
+	h, err := p.end()
+	if err != nil || h == nil {
+		return len(b), err
+	}
+	if _, err := h.Write(b); err != nil {
+		return len(b), nil // bytes to a host that has gone are lost, as in the device
+	}
+	return len(b), nil
+}
+
+func (p *port) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.shut = true
+	if p.host != nil {
+		p.host.Close()
+	}
+	return nil
+}
+
+// startEcho listens on a port and echoes every connection; it returns the Hellos it saw.
+func startEcho(t *testing.T, p *port) <-chan Hello {
+	t.Helper()
+	hellos := make(chan Hello, 16)
+	l, err := Listen(t.Context(), p, func(h Hello) { hellos <- h })
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				_, _ = io.Copy(c, c)
+			}()
+		}
+	}()
+	t.Cleanup(func() { l.Close() })
+	return hellos
+}
+
+func echo(t *testing.T, s *Session, payload []byte) {
+	t.Helper()
+	c, err := s.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	go func() { _, _ = c.Write(payload) }()
+	got := make([]byte, len(payload))
+	if _, err := io.ReadFull(c, got); err != nil {
+		t.Fatalf("read echo of %d bytes: %v", len(payload), err)
+	}
+	if !bytes.Equal(got, payload) {
+		t.Fatalf("echo of %d bytes differs", len(payload))
+	}
+}
+
+// nasty is data full of what the wire treats specially.
+func nasty(n int) []byte {
+	r := rand.New(rand.NewPCG(1, 2))
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = []byte{0xFF, 0xFF, 0, magic[0], byte(r.Uint32())}[r.IntN(5)]
+	}
+	return append(b, control{kind: kindHello, nonce: 7}.encode()...)
+}
+
+func TestDialCarriesHelloAndData(t *testing.T) {
+	p := new(port)
+	hellos := startEcho(t, p)
+	want := Hello{Time: time.Unix(1700000000, 42), Entropy: [EntropySize]byte{1, 2, 3}}
+	s, err := Dial(t.Context(), p.attach(), want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if got := <-hellos; !got.Time.Equal(want.Time) || got.Entropy != want.Entropy {
+		t.Errorf("hello = %v, want %v", got, want)
+	}
+	echo(t, s, []byte("plain"))
+	echo(t, s, nasty(1<<20))
+	echo(t, s, bytes.Repeat([]byte{0xFF}, 1<<18))
+}
+
+func TestZeroHelloIsFilledIn(t *testing.T) {
+	p := new(port)
+	hellos := startEcho(t, p)
+	s, err := Dial(t.Context(), p.attach(), Hello{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	h := <-hellos
+	if time.Since(h.Time) > time.Minute || h.Entropy == ([EntropySize]byte{}) {
+		t.Errorf("hello = %v, want the current time and entropy", h)
+	}
+}
+
+func TestHostsReplaceEachOther(t *testing.T) {
+	p := new(port)
+	hellos := startEcho(t, p)
+	for range 5 {
+		s, err := Dial(t.Context(), p.attach(), Hello{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-hellos
+		echo(t, s, nasty(4096))
+		c, err := s.Open() // left open: the next host must not suffer from it
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write([]byte("left over")); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestHalfAFrameBeforeThePreambleIsDropped(t *testing.T) {
+	for name, garbage := range map[string][]byte{
+		"yamux header":    {0, 0, 0, 1, 0, 0, 0, 1, 0, 0},
+		"single marker":   {0xFF},
+		"half a preamble": control{kind: kindHello, nonce: 3}.encode()[:20],
+		"wrong checksum":  append(control{kind: kindHello, nonce: 3}.encode()[:markerRun+controlSize-1], 0x55),
+		"noise":           nasty(10000)[:10000],
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := new(port)
+			startEcho(t, p)
+			h := p.attach()
+			if _, err := h.Write(garbage); err != nil {
+				t.Fatal(err)
+			}
+			s, err := Dial(t.Context(), h, Hello{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			echo(t, s, nasty(1000))
+		})
+	}
+}
+
+func TestDialGivesUpWithItsContext(t *testing.T) {
+	a, b := net.Pipe()
+	go func() { _, _ = io.Copy(io.Discard, b) }() // a guest that never answers
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := Dial(ctx, a, Hello{}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Dial = %v, want the context's error", err)
+	}
+}
+
+func TestManyStreamsAtOnce(t *testing.T) {
+	p := new(port)
+	startEcho(t, p)
+	s, err := Dial(t.Context(), p.attach(), Hello{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var wg sync.WaitGroup
+	for i := range 32 {
+		wg.Go(func() { echo(t, s, nasty(i*1000)) })
+	}
+	wg.Wait()
+}
+
+func TestForward(t *testing.T) {
+	p := new(port)
+	startEcho(t, p)
+	s, err := Dial(t.Context(), p.attach(), Hello{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		_, _ = c.Write([]byte("from the guest"))
+	}()
+	c, err := s.Forward(uint16(l.Addr().(*net.TCPAddr).Port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(c)
+	if err != nil || string(got) != "from the guest" {
+		t.Errorf("read = %q, %v", got, err)
+	}
+	l.Close()
+	if _, err := s.Forward(uint16(l.Addr().(*net.TCPAddr).Port)); !errors.Is(err, ErrRefused) {
+		t.Errorf("forward to a closed port = %v, want ErrRefused", err)
+	}
+}
