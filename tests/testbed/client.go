@@ -1,0 +1,37 @@
+package testbed
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	"github.com/containernetworking/plugins/pkg/ns"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// Dial connects from inside the host's network, as a process of the host would.
+func (h *Host) Dial(ctx context.Context, network, addr string) (conn net.Conn, err error) {
+	netns, err := ns.GetNS(fmt.Sprintf("/proc/%d/ns/net", h.Pid()))
+	if err != nil {
+		return nil, err
+	}
+	defer netns.Close()
+	err = netns.Do(func(ns.NetNS) error {
+		var d net.Dialer
+		conn, err = d.DialContext(ctx, network, addr)
+		return err
+	})
+	return conn, err
+}
+
+// RESTConfig is the administrator's access to the host's cluster, from outside of the host.
+func (h *Host) RESTConfig() (*rest.Config, error) {
+	cfg, err := clientcmd.BuildConfigFromFlags("", h.Path("/etc/nodeless/kubeconfig"))
+	if err != nil {
+		return nil, err
+	}
+	cfg.Dial = h.Dial
+	cfg.QPS, cfg.Burst = 1000, 1000
+	return cfg, nil
+}
