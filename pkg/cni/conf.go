@@ -1,0 +1,84 @@
+package cni
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/nodeless/nodeless/pkg/cidr"
+)
+
+const (
+	// Type is the plugin's name: the file containerd looks for in its plugin folder.
+	Type = "nodeless"
+	// ConfFile is the name of the configuration file in containerd's CNI configuration folder.
+	ConfFile = "10-nodeless.conflist"
+	// Version is the CNI version of the configuration file.
+	Version = "1.1.0"
+	// DefaultMTU suits every Ethernet.
+	DefaultMTU = 1500
+)
+
+// Conf is the plugin's part of the configuration file.
+type Conf struct {
+	types.PluginConf
+	PodCIDR netip.Prefix `json:"podCIDR"` // this host's share of the cluster range
+	Gateway netip.Addr   `json:"gateway"`
+	DataDir string       `json:"dataDir"` // where address allocations are kept, below it a folder named after the network
+	MTU     int          `json:"mtu"`
+}
+
+// Validate reports all faults at once.
+func (c *Conf) Validate() error {
+	var errs []error
+	if !c.PodCIDR.IsValid() || !c.PodCIDR.Addr().Is4() || cidr.Size(c.PodCIDR) < 4 {
+		errs = append(errs, fmt.Errorf("podCIDR %s: not an IPv4 range with room for Pods", c.PodCIDR))
+	} else if !c.PodCIDR.Contains(c.Gateway) {
+		errs = append(errs, fmt.Errorf("gateway %s: outside of podCIDR %s", c.Gateway, c.PodCIDR))
+	}
+	if c.Name == "" {
+		errs = append(errs, errors.New("name: empty"))
+	}
+	if c.DataDir == "" {
+		errs = append(errs, errors.New("dataDir: empty"))
+	}
+	if c.MTU < 576 || c.MTU > 65535 {
+		errs = append(errs, fmt.Errorf("mtu %d: not between 576 and 65535", c.MTU))
+	}
+	return errors.Join(errs...)
+}
+
+// ConfList renders the configuration file.
+func ConfList(podCIDR netip.Prefix, gateway netip.Addr, dataDir string, mtu int) ([]byte, error) {
+	conf := &Conf{PodCIDR: podCIDR, Gateway: gateway, DataDir: dataDir, MTU: mtu}
+	conf.Name, conf.Type = Type, Type
+	if err := conf.Validate(); err != nil {
+		return nil, fmt.Errorf("render CNI configuration: %w", err)
+	}
+	return json.MarshalIndent(map[string]any{
+		"cniVersion": Version,
+		"name":       Type,
+		"plugins": []any{map[string]any{
+			"type":    Type,
+			"podCIDR": podCIDR,
+			"gateway": gateway,
+			"dataDir": dataDir,
+			"mtu":     mtu,
+		}},
+	}, "", "  ")
+}
+
+// parse reads what containerd hands to the plugin.
+func parse(stdin []byte) (*Conf, error) {
+	conf := &Conf{MTU: DefaultMTU}
+	if err := json.Unmarshal(stdin, conf); err != nil {
+		return nil, types.NewError(types.ErrDecodingFailure, "read network configuration", err.Error())
+	}
+	if err := conf.Validate(); err != nil {
+		return nil, types.NewError(types.ErrInvalidNetworkConfig, "check network configuration", err.Error())
+	}
+	return conf, nil
+}

@@ -1,0 +1,120 @@
+package cni
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"github.com/containernetworking/plugins/pkg/ip"
+	"github.com/containernetworking/plugins/pkg/ns"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// HostLink is the name of the host's end of a container's link. It follows from the container alone, so that
+// DEL finds it when the Pod's namespace is gone.
+func HostLink(containerID, ifName string) string {
+	sum := sha256.Sum256([]byte(containerID + "/" + ifName))
+	return fmt.Sprintf("nl%x", sum[:4])
+}
+
+// link is the two ends as made.
+type link struct {
+	host, pod net.Interface
+}
+
+// connect makes the link between the Pod's namespace and ours, with addresses and routes.
+// On failure nothing of it is left.
+func connect(podNS ns.NetNS, hostLink, ifName string, addr, gateway netip.Addr, mtu int) (made link, err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, disconnect(hostLink))
+		}
+	}()
+	err = podNS.Do(func(hostNS ns.NetNS) error {
+		host, pod, err := ip.SetupVethWithName(ifName, hostLink, mtu, "", hostNS)
+		if err != nil {
+			return fmt.Errorf("make link %s: %w", hostLink, err)
+		}
+		made = link{host: host, pod: pod}
+		return configurePod(ifName, addr, gateway)
+	})
+	if err != nil {
+		return link{}, err
+	}
+	return made, routeToPod(made.host, addr, gateway)
+}
+
+// configurePod runs in the Pod's namespace. The on-link route to the gateway comes before the route by way of it.
+func configurePod(ifName string, addr, gateway netip.Addr) error {
+	if err := noIPv6(ifName); err != nil {
+		return err
+	}
+	dev, err := netlink.LinkByName(ifName)
+	if err != nil {
+		return fmt.Errorf("find %s in the Pod: %w", ifName, err)
+	}
+	if err := netlink.AddrAdd(dev, &netlink.Addr{IPNet: single(addr)}); err != nil {
+		return fmt.Errorf("set address %s on %s: %w", addr, ifName, err)
+	}
+	if err := netlink.LinkSetUp(dev); err != nil {
+		return fmt.Errorf("bring up %s: %w", ifName, err)
+	}
+	index := dev.Attrs().Index
+	routes := []*netlink.Route{
+		{LinkIndex: index, Dst: single(gateway), Scope: netlink.SCOPE_LINK},
+		{LinkIndex: index, Dst: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}, Gw: gateway.AsSlice()},
+	}
+	for _, r := range routes {
+		if err := netlink.RouteAdd(r); err != nil {
+			return fmt.Errorf("add route to %s in the Pod: %w", r.Dst, err)
+		}
+	}
+	return nil
+}
+
+// routeToPod makes the host reach the Pod, with the gateway address as its own.
+func routeToPod(host net.Interface, addr, gateway netip.Addr) error {
+	if err := noIPv6(host.Name); err != nil {
+		return err
+	}
+	route := &netlink.Route{LinkIndex: host.Index, Dst: single(addr), Scope: netlink.SCOPE_LINK, Src: gateway.AsSlice()}
+	if err := netlink.RouteReplace(route); err != nil {
+		return fmt.Errorf("add route to %s by way of %s: %w", addr, host.Name, err)
+	}
+	return nil
+}
+
+// disconnect removes the host's end, and with it the Pod's. A link that is not there is success.
+func disconnect(hostLink string) error {
+	dev, err := netlink.LinkByName(hostLink)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find %s: %w", hostLink, err)
+	}
+	if err := netlink.LinkDel(dev); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("remove %s: %w", hostLink, err)
+	}
+	return nil
+}
+
+// noIPv6 keeps link-local addresses off a device, in the namespace of the calling thread.
+// A kernel without IPv6 has no such setting.
+func noIPv6(dev string) error {
+	path := filepath.Join("/proc/sys/net/ipv6/conf", dev, "disable_ipv6")
+	err := os.WriteFile(path, []byte("1"), 0o644)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("turn off IPv6 on %s: %w", dev, err)
+	}
+	return nil
+}
+
+func single(a netip.Addr) *net.IPNet {
+	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(32, 32)}
+}

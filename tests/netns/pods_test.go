@@ -1,0 +1,260 @@
+package netns_test
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/plugins/pkg/ns"
+	"github.com/coreos/go-iptables/iptables"
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+
+	"github.com/nodeless/nodeless/pkg/cni"
+	"github.com/nodeless/nodeless/pkg/netdev"
+)
+
+func TestPodToPod(t *testing.T) {
+	h := newHost(t, podCIDR)
+	a, b := h.mustAdd("pod-a"), h.mustAdd("pod-b")
+	if a.addr == b.addr {
+		t.Fatalf("both Pods have %s", a.addr)
+	}
+	ping(t, a.ns, b.addr)
+	ping(t, a.ns, gateway)
+	url := serve(t, b.ns, b.addr)
+	if got := getFrom(t, a.ns, url); got != a.addr.String() {
+		t.Errorf("Pod to Pod arrives from %s, want the Pod's own address %s", got, a.addr)
+	}
+	for _, p := range []pod{a, b} {
+		if err := h.plugins.CheckNetworkList(context.Background(), h.conf, h.runtimeConf(p.id, p.ns.Path())); err != nil {
+			t.Errorf("CHECK %s: %v", p.id, err)
+		}
+		h.del(p.id, p.ns.Path())
+	}
+	if left := h.leftovers(); len(left) > 0 {
+		t.Errorf("after DEL of all Pods there are still %v", left)
+	}
+}
+
+func TestHostToPodComesFromTheGatewayAddress(t *testing.T) {
+	h := newHost(t, podCIDR)
+	p := h.mustAdd("pod-a")
+	here, err := ns.GetCurrentNS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer here.Close()
+	if got := getFrom(t, here, serve(t, p.ns, p.addr)); got != gateway.String() {
+		t.Errorf("host to Pod arrives from %s, want %s", got, gateway)
+	}
+	h.del(p.id, p.ns.Path())
+}
+
+func TestPodHasIPv4Only(t *testing.T) {
+	h := newHost(t, podCIDR)
+	p := h.mustAdd("pod-a")
+	within(t, p.ns, func() error {
+		dev, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		addrs, err := netlink.AddrList(dev, netlink.FAMILY_ALL)
+		if err != nil {
+			return err
+		}
+		if len(addrs) != 1 || addrs[0].IPNet.String() != p.addr.String()+"/32" {
+			t.Errorf("eth0 has %v, want %s/32 alone", addrs, p.addr)
+		}
+		return nil
+	})
+	h.del(p.id, p.ns.Path())
+}
+
+// TestMasquerade: what leaves the cluster carries the host's address, what stays does not.
+func TestMasquerade(t *testing.T) {
+	h := newHost(t, podCIDR)
+	p := h.mustAdd("pod-a")
+	outside := newNamespace(t, "outside")
+	hostAddr, outsideAddr := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "uplink"
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(outside.Fd()))}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if l, err := netlink.LinkByName("uplink"); err == nil {
+			netlink.LinkDel(l) //nolint:errcheck // the namespace goes anyway
+		}
+	})
+	setAddress(t, "uplink", hostAddr)
+	within(t, outside, func() error { setAddress(t, "eth0", outsideAddr); return nil })
+
+	if got := getFrom(t, p.ns, serve(t, outside, outsideAddr)); got != hostAddr.String() {
+		t.Errorf("Pod to outside arrives from %s, want the host's %s", got, hostAddr)
+	}
+	h.del(p.id, p.ns.Path())
+}
+
+func setAddress(t *testing.T, dev string, addr netip.Addr) {
+	t.Helper()
+	l, err := netlink.LinkByName(dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.AddrAdd(l, &netlink.Addr{IPNet: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(24, 32)}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkSetUp(l); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDelWithoutNamespaceAndTwice(t *testing.T) {
+	h := newHost(t, podCIDR)
+	p := h.mustAdd("pod-a")
+	p.ns.Close()
+	if err := netns.DeleteNamed(p.id); err != nil {
+		t.Fatal(err)
+	}
+	h.del(p.id, "")
+	h.del(p.id, "")
+	h.del("never-added", "/run/netns/never-added")
+	if left := h.leftovers(); len(left) > 0 {
+		t.Errorf("after DEL there are still %v", left)
+	}
+}
+
+func TestExhaustionIsClearAndLeavesNothing(t *testing.T) {
+	h := newHost(t, netip.MustParsePrefix("10.42.0.0/29")) // .1 gateway, .2 to .6 for Pods
+	var pods []pod
+	for i := range 5 {
+		pods = append(pods, h.mustAdd(fmt.Sprintf("pod-%d", i)))
+	}
+	before := h.leftovers()
+	_, err := h.add("pod-5")
+	var cniErr *types.Error
+	if !errors.As(err, &cniErr) || cniErr.Code != cni.ErrCodeExhausted {
+		t.Fatalf("ADD in a full range: %v, want code %d", err, cni.ErrCodeExhausted)
+	}
+	if want := "no free address in Pod range 10.42.0.0/29: all 5 are in use"; cniErr.Msg != want {
+		t.Errorf("error says %q, want %q", cniErr.Msg, want)
+	}
+	if diff := cmp.Diff(before, h.leftovers()); diff != "" {
+		t.Errorf("a refused ADD changed the host (-before +after):\n%s", diff)
+	}
+	h.del(pods[0].id, pods[0].ns.Path())
+	if p, err := h.add("pod-6"); err != nil {
+		t.Errorf("ADD after a DEL in a full range: %v", err)
+	} else {
+		h.del(p.id, p.ns.Path())
+	}
+	for _, p := range pods[1:] {
+		h.del(p.id, p.ns.Path())
+	}
+	if left := h.leftovers(); len(left) > 0 {
+		t.Errorf("after DEL of all Pods there are still %v", left)
+	}
+}
+
+func TestFailedAddLeavesNothing(t *testing.T) {
+	h := newHost(t, podCIDR)
+	space := newNamespace(t, "pod-a")
+	within(t, space, func() error { // eth0 is taken: ADD fails after the address was reserved
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = "eth0"
+		return netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs})
+	})
+	if _, err := h.plugins.AddNetworkList(context.Background(), h.conf, h.runtimeConf("pod-a", space.Path())); err == nil {
+		t.Fatal("ADD with eth0 taken succeeded, want an error")
+	}
+	if left := h.leftovers(); len(left) > 0 {
+		t.Errorf("a failed ADD left %v", left)
+	}
+}
+
+func TestGCRemovesWhatNobodyKnows(t *testing.T) {
+	h := newHost(t, podCIDR)
+	kept, lost := h.mustAdd("pod-kept"), h.mustAdd("pod-lost")
+	keep := []types.GCAttachment{{ContainerID: kept.id, IfName: "eth0"}}
+	if err := h.plugins.GCNetworkList(context.Background(), h.conf, &libcni.GCArgs{ValidAttachments: keep}); err != nil {
+		t.Fatalf("GC: %v", err)
+	}
+	left := strings.Join(h.leftovers(), " ")
+	if strings.Contains(left, lost.addr.String()) || !strings.Contains(left, kept.addr.String()) {
+		t.Errorf("after GC there are %s, want %s and not %s", left, kept.addr, lost.addr)
+	}
+	h.del(kept.id, kept.ns.Path())
+}
+
+func TestStatus(t *testing.T) {
+	h := newHost(t, podCIDR)
+	if err := h.plugins.GetStatusNetworkList(context.Background(), h.conf); err != nil {
+		t.Errorf("STATUS on a ready host: %v", err)
+	}
+	if err := netdev.Remove(h.net); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.plugins.GetStatusNetworkList(context.Background(), h.conf); err == nil {
+		t.Error("STATUS without the gateway address succeeded, want an error")
+	}
+}
+
+func TestApplyTwiceAndRemove(t *testing.T) {
+	h := newHost(t, podCIDR)
+	first := rules(t)
+	if err := netdev.Apply(h.net); err != nil {
+		t.Fatalf("second Apply: %v", err)
+	}
+	if diff := cmp.Diff(first, rules(t)); diff != "" {
+		t.Errorf("second Apply changed rules (-first +second):\n%s", diff)
+	}
+	if err := netdev.Applied(h.net); err != nil {
+		t.Errorf("Applied: %v", err)
+	}
+	if err := netdev.Remove(h.net); err != nil {
+		t.Fatalf("Remove: %v", err)
+	}
+	if err := netdev.Remove(h.net); err != nil {
+		t.Fatalf("second Remove: %v", err)
+	}
+	if got := rules(t); strings.Contains(got, "NODELESS") {
+		t.Errorf("after Remove there are still rules:\n%s", got)
+	}
+	if _, err := os.Stat("/sys/class/net/" + netdev.Bridge); err == nil && netdev.Applied(h.net) == nil {
+		t.Errorf("after Remove there is still %s", netdev.Bridge)
+	}
+}
+
+func TestHostLinkIsALinkName(t *testing.T) {
+	name := cni.HostLink(hex.EncodeToString(make([]byte, 32)), "eth0")
+	if len(name) > 15 || !strings.HasPrefix(name, netdev.PodLinkPrefix) {
+		t.Errorf("HostLink = %q, want at most 15 characters beginning with %q", name, netdev.PodLinkPrefix)
+	}
+}
+
+func rules(t *testing.T) string {
+	t.Helper()
+	ipt, err := iptables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, where := range [][2]string{
+		{"nat", "POSTROUTING"}, {"nat", netdev.PostroutingChain}, {"filter", "FORWARD"}, {"filter", netdev.ForwardChain},
+	} {
+		if lines, err := ipt.List(where[0], where[1]); err == nil { // a chain that is gone has no rules
+			all = append(all, lines...)
+		}
+	}
+	return strings.Join(all, "\n")
+}
