@@ -1,0 +1,23 @@
+// Package kubeflags sets the options of a Kubernetes component from arguments, as its command would do.
+// The component packages below pkg/server use it; the commands themselves must not be run, for each of them
+// installs the process's signal handler.
+package kubeflags
+
+import (
+	"fmt"
+
+	"github.com/spf13/pflag"
+	cliflag "k8s.io/component-base/cli/flag"
+)
+
+// Parse reads args into the options that sets belong to.
+func Parse(component string, sets cliflag.NamedFlagSets, args []string) error {
+	all := pflag.NewFlagSet(component, pflag.ContinueOnError)
+	for _, name := range sets.Order {
+		all.AddFlagSet(sets.FlagSets[name])
+	}
+	if err := all.Parse(args); err != nil {
+		return fmt.Errorf("set options of %s: %w", component, err)
+	}
+	return nil
+}
