@@ -1,0 +1,144 @@
+package kubelet
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const hybrid = `31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu
+34 31 0:31 / /sys/fs/cgroup/cpuset rw,relatime - cgroup cgroup rw,cpuset
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+`
+
+func TestParseCgroups(t *testing.T) {
+	tests := []struct {
+		name, in string
+		want     cgroups
+	}{
+		{name: "hybrid hosts count as v1", in: hybrid, want: cgroups{v1: []string{"/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpuset"}}},
+		{name: "unified", in: "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate", want: cgroups{unified: "/sys/fs/cgroup"}},
+		{name: "none", in: "22 1 0:20 / /proc rw - proc proc rw", want: cgroups{}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if diff := cmp.Diff(tt.want, parseCgroups([]byte(tt.in)), cmp.AllowUnexported(cgroups{})); diff != "" {
+				t.Errorf("parseCgroups (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestPrepareV1FillsCpusetOnEachLevel(t *testing.T) {
+	mount := t.TempDir()
+	for _, dir := range []string{mount, filepath.Join(mount, "a"), filepath.Join(mount, "a", "b")} { // as cgroupfs would
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range []string{"cpuset.cpus", "cpuset.mems"} {
+			if err := os.WriteFile(filepath.Join(dir, f), []byte("\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := os.WriteFile(filepath.Join(mount, "cpuset.cpus"), []byte("0-1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // it may be repeated
+		if err := prepareCgroups(cgroups{v1: []string{mount}}, "/a/b"); err != nil {
+			t.Fatalf("prepareCgroups: %v", err)
+		}
+	}
+	for _, dir := range []string{"a", "a/b"} {
+		got, err := os.ReadFile(filepath.Join(mount, dir, "cpuset.cpus"))
+		if err != nil || string(got) != "0-1" {
+			t.Errorf("cpuset.cpus of %s = %q, %v; want 0-1", dir, got, err)
+		}
+	}
+}
+
+func TestHasCapability(t *testing.T) {
+	status := []byte("Name:\tx\nCapEff:\t000001ffffffffff\n")
+	if !hasCapability(status, 24) {
+		t.Error("a full set has no CAP_SYS_RESOURCE")
+	}
+	if hasCapability([]byte("CapEff:\t000001fffeffffff\n"), 24) {
+		t.Error("a set without bit 24 has CAP_SYS_RESOURCE")
+	}
+}
+
+func TestResolvConf(t *testing.T) {
+	tests := []struct {
+		name, content string
+		wantHost      bool
+	}{
+		{name: "a server on the network serves Pods", content: "search lan\nnameserver 192.0.2.53\n", wantHost: true},
+		{name: "one of two is enough", content: "nameserver 127.0.0.53\nnameserver 192.0.2.53\n", wantHost: true},
+		{name: "a resolver on loopback is out of a Pod's reach", content: "nameserver 127.0.0.53\n"},
+		{name: "empty", content: ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			host, own := filepath.Join(dir, "host"), filepath.Join(dir, "own")
+			if err := os.WriteFile(host, []byte(tt.content), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			got, err := resolvConf(host, own)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tt.wantHost && got != host {
+				t.Errorf("resolvConf = %s, want the host's own", got)
+			}
+			if !tt.wantHost && got == host {
+				t.Error("resolvConf = the host's own, want another")
+			}
+		})
+	}
+}
+
+func testConfig() Config {
+	c := DefaultConfig()
+	c.NodeName, c.NodeIP = "node-1", netip.MustParseAddr("192.0.2.7")
+	c.RootDir, c.PodLogsDir, c.Socket = "/d/agent/kubelet", "/d/agent/pod-logs", "/run/nodeless/containerd/containerd.sock"
+	c.Kubeconfig, c.CertFile, c.KeyFile, c.ClientCAFile = "/d/kubelet.kubeconfig", "/d/kubelet.crt", "/d/kubelet.key", "/d/client-ca.crt"
+	c.PodCIDR, c.ClusterDNS = netip.MustParsePrefix("10.42.0.0/24"), netip.MustParseAddr("10.43.0.10")
+	c.ResolvConf = "/run/nodeless/resolv.conf"
+	return c
+}
+
+func TestSettings(t *testing.T) {
+	s, err := settings(testConfig(), hostFacts{resolvConf: "/etc/resolv.conf", maxFiles: 4096})
+	if err != nil {
+		t.Fatalf("settings: %v", err)
+	}
+	if s.ReadOnlyPort != 0 || s.Authentication.Anonymous.Enabled || s.Authorization.Mode != "Webhook" {
+		t.Errorf("the kubelet is open: read-only port %d, anonymous %v, authorization %s", s.ReadOnlyPort, s.Authentication.Anonymous.Enabled, s.Authorization.Mode)
+	}
+	if s.ContainerRuntimeEndpoint != "unix:///run/nodeless/containerd/containerd.sock" {
+		t.Errorf("runtime endpoint = %s", s.ContainerRuntimeEndpoint)
+	}
+	for what, path := range map[string]string{"cert dir": s.CertDirectory, "volume plugins": s.VolumePluginDir, "logs": s.PodLogsDir, "root": s.RootDirectory} {
+		if !strings.HasPrefix(path, "/d/") {
+			t.Errorf("%s is %s, outside of the data folder", what, path)
+		}
+	}
+}
+
+func TestValidateReportsAllFaults(t *testing.T) {
+	err := Config{CgroupRoot: "/"}.Validate()
+	if err == nil {
+		t.Fatal("Validate of nothing succeeded")
+	}
+	for _, want := range []string{"no node name", "no kubeconfig", "cgroup root", "Pod range"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("Validate = %q, want %q in it", err, want)
+		}
+	}
+}

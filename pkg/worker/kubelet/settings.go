@@ -1,0 +1,113 @@
+package kubelet
+
+import (
+	"fmt"
+	"path/filepath"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/kubernetes/cmd/kubelet/app/options"
+	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
+)
+
+const (
+	port        = 10250
+	healthzPort = 10248
+	// parallelPulls bounds image pulls that run at once.
+	parallelPulls = int32(4)
+)
+
+// hostFacts is what settings depend on besides Config.
+type hostFacts struct {
+	resolvConf  string // for Pods with dnsPolicy Default
+	oomScoreAdj int32
+	maxFiles    int64
+}
+
+// settings is the whole configuration of the kubelet. It starts nothing and reads nothing of the host.
+func settings(c Config, host hostFacts) (*options.KubeletServer, error) {
+	flags := options.NewKubeletFlags()
+	flags.KubeConfig = c.Kubeconfig
+	flags.HostnameOverride = c.NodeName
+	flags.NodeIP = c.NodeIP.String()
+	flags.RootDirectory = c.RootDir
+	flags.CertDirectory = filepath.Join(c.RootDir, "pki")
+	for k, v := range c.Labels {
+		flags.NodeLabels[k] = v
+	}
+
+	conf, err := options.NewKubeletConfiguration()
+	if err != nil {
+		return nil, fmt.Errorf("make kubelet configuration: %w", err)
+	}
+	serving(conf, c)
+	resources(conf, c, host)
+	pods(conf, c, host)
+	server := &options.KubeletServer{KubeletFlags: *flags, KubeletConfiguration: *conf}
+	if err := options.ValidateKubeletServer(server); err != nil {
+		return nil, fmt.Errorf("check kubelet configuration: %w", err)
+	}
+	return server, nil
+}
+
+// serving: who may call the kubelet, and where.
+func serving(conf *kubeletconfig.KubeletConfiguration, c Config) {
+	conf.Port = port
+	conf.ReadOnlyPort = 0
+	conf.HealthzBindAddress = "127.0.0.1"
+	conf.HealthzPort = healthzPort
+	conf.TLSCertFile = c.CertFile
+	conf.TLSPrivateKeyFile = c.KeyFile
+	conf.Authentication.Anonymous.Enabled = false
+	conf.Authentication.Webhook.Enabled = true
+	conf.Authentication.X509.ClientCAFile = c.ClientCAFile
+	conf.Authorization.Mode = kubeletconfig.KubeletAuthorizationModeWebhook
+	conf.EnableSystemLogHandler = false // /var/log of the host is not the API's business
+	conf.EnableProfilingHandler = false
+	conf.EnableDebugFlagsHandler = false
+}
+
+// resources: what the kubelet takes from the host and leaves to it.
+func resources(conf *kubeletconfig.KubeletConfiguration, c Config, host hostFacts) {
+	conf.FailCgroupV1 = false
+	conf.CgroupDriver = "cgroupfs"
+	conf.CgroupRoot = c.CgroupRoot
+	conf.CgroupsPerQOS = true
+	conf.FailSwapOn = false
+	conf.OOMScoreAdj = host.oomScoreAdj
+	conf.MaxOpenFiles = host.maxFiles
+	conf.EvictionHard = map[string]string{
+		"memory.available":   "100Mi",
+		"nodefs.available":   "5%",
+		"nodefs.inodesFree":  "5%",
+		"imagefs.available":  "5%",
+		"imagefs.inodesFree": "5%",
+	}
+	conf.ImageGCHighThresholdPercent = 85
+	conf.ImageGCLowThresholdPercent = 80
+	conf.ContainerLogMaxSize = "10Mi"
+	conf.ContainerLogMaxFiles = 5
+	// Packet rules are kube-proxy's and pkg/netdev's.
+	conf.MakeIPTablesUtilChains = false
+	conf.VolumePluginDir = filepath.Join(c.RootDir, "volume-plugins")
+}
+
+// pods: how Pods are run.
+func pods(conf *kubeletconfig.KubeletConfiguration, c Config, host hostFacts) {
+	conf.ContainerRuntimeEndpoint = "unix://" + c.Socket
+	conf.PodLogsDir = c.PodLogsDir
+	conf.MaxPods = c.MaxPods
+	conf.ClusterDNS = []string{c.ClusterDNS.String()}
+	conf.ClusterDomain = c.ClusterDomain
+	conf.ResolverConfig = host.resolvConf
+	conf.SerializeImagePulls = false
+	limit := parallelPulls
+	conf.MaxParallelImagePulls = &limit
+	// A microVM under emulation, eight at once, may take most of a minute to come up.
+	conf.RuntimeRequestTimeout = metav1.Duration{Duration: 4 * time.Minute}
+	conf.NodeStatusUpdateFrequency = metav1.Duration{Duration: 10 * time.Second}
+	conf.NodeStatusReportFrequency = metav1.Duration{Duration: 5 * time.Minute}
+	// Pods outlive a restart of the server; a reboot of the host is the operator's to drain for.
+	conf.ShutdownGracePeriod = metav1.Duration{}
+	conf.ShutdownGracePeriodCriticalPods = metav1.Duration{}
+}
