@@ -1,0 +1,179 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/nodeless/nodeless/bundle/recipe"
+)
+
+// deb is one fetched package.
+type deb struct {
+	name    string
+	version string
+	licence string
+	file    string // the .deb
+	root    string // where it is unpacked
+	used    bool   // at least one file of it is in the bundle
+}
+
+// fetch makes sure that the pinned packages are in the folder cache and lists them.
+func fetch(want recipe.Debian, cache string) ([]*deb, error) {
+	if err := checkRelease(want.Release); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return nil, fmt.Errorf("make package cache: %w", err)
+	}
+	var debs []*deb
+	for _, p := range want.Packages {
+		d, err := fetchOne(p.Name, p.Version, cache)
+		if err != nil {
+			return nil, err
+		}
+		if p.Follow {
+			if d, err = follow(d, cache); err != nil {
+				return nil, err
+			}
+		}
+		d.licence = p.Licence
+		debs = append(debs, d)
+	}
+	for _, name := range slices.Sorted(maps.Keys(want.Libraries)) {
+		library := want.Libraries[name]
+		d, err := fetchOne(name, library.Version, cache)
+		if err != nil {
+			return nil, err
+		}
+		d.licence = library.Licence
+		debs = append(debs, d)
+	}
+	return debs, nil
+}
+
+// checkRelease refuses to mix Debian releases: the pinned versions exist in one of them only.
+func checkRelease(want string) error {
+	f, err := os.Open("/etc/os-release")
+	if err != nil {
+		return fmt.Errorf("find the Debian release: %w", err)
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		if key, value, _ := strings.Cut(lines.Text(), "="); key == "VERSION_CODENAME" {
+			if got := strings.Trim(value, `"`); got != want {
+				return fmt.Errorf("this machine runs Debian %q; the bundle is made on Debian %q, whose packages versions.yaml pins", got, want)
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("this machine is not Debian %q, on which the bundle is made", want)
+}
+
+// fetchOne gives the pinned package. Debian removes a version from its mirrors when a security update replaces
+// it; then the newest version of the same release is taken, with a warning, so that a fresh machine still builds.
+func fetchOne(name, pinned, cache string) (*deb, error) {
+	if d := cached(name, pinned, cache); d != nil {
+		return d, nil
+	}
+	pinErr := download(name, pinned, cache)
+	if pinErr == nil {
+		if d := cached(name, pinned, cache); d != nil {
+			return d, nil
+		}
+	}
+	newest, err := candidate(name)
+	if err != nil {
+		return nil, errors.Join(err, pinErr)
+	}
+	if newest == pinned {
+		return nil, fmt.Errorf("fetch %s=%s: %w", name, pinned, pinErr)
+	}
+	fmt.Fprintf(os.Stderr, "WARNING: package %s: the pinned version %s is no longer offered; taking %s. Try it and pin it in bundle/versions.yaml.\n", name, pinned, newest)
+	if d := cached(name, newest, cache); d != nil {
+		return d, nil
+	}
+	if err := download(name, newest, cache); err != nil {
+		return nil, fmt.Errorf("fetch %s=%s (pinned %s is gone): %w", name, newest, pinned, err)
+	}
+	if d := cached(name, newest, cache); d != nil {
+		return d, nil
+	}
+	return nil, fmt.Errorf("fetch %s=%s: no such file in %s afterwards", name, newest, cache)
+}
+
+// cached finds a package in the cache folder. Fetched files are named name_version_architecture.deb with ":" as %3a.
+func cached(name, version, cache string) *deb {
+	escaped := strings.ReplaceAll(version, ":", "%3a")
+	for _, arch := range []string{"amd64", "all"} {
+		file := filepath.Join(cache, fmt.Sprintf("%s_%s_%s.deb", name, escaped, arch))
+		if _, err := os.Stat(file); err == nil {
+			return &deb{name: name, version: version, file: file}
+		}
+	}
+	return nil
+}
+
+func download(name, version, cache string) error {
+	cmd := exec.Command("apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", name+"="+version)
+	cmd.Dir = cache
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("apt-get download: %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// candidate asks apt which version of a package it would install.
+func candidate(name string) (string, error) {
+	out, err := exec.Command("apt-cache", "policy", name).Output()
+	if err != nil {
+		return "", fmt.Errorf("apt-cache policy %s: %w", name, err)
+	}
+	for line := range strings.Lines(string(out)) {
+		if version, ok := strings.CutPrefix(strings.TrimSpace(line), "Candidate: "); ok && version != "(none)" {
+			return version, nil
+		}
+	}
+	return "", fmt.Errorf("package %s is not known to apt: run scripts/deps.sh", name)
+}
+
+// follow goes from an empty package to the one package it depends on: linux-image-cloud-amd64 to the kernel of the day.
+func follow(meta *deb, cache string) (*deb, error) {
+	out, err := exec.Command("dpkg-deb", "-f", meta.file, "Depends").Output()
+	if err != nil {
+		return nil, fmt.Errorf("read dependencies of %s: %w", meta.name, err)
+	}
+	name, _, _ := strings.Cut(strings.TrimSpace(string(out)), " ")
+	if name == "" || strings.Contains(name, ",") {
+		return nil, fmt.Errorf("package %s depends on %q; want exactly one package", meta.name, out)
+	}
+	return fetchOne(name, meta.version, cache)
+}
+
+// unpack extracts each package into a folder of its own below stage, once.
+func unpack(debs []*deb, stage string) error {
+	for _, d := range debs {
+		d.root = filepath.Join(stage, strings.TrimSuffix(filepath.Base(d.file), ".deb"))
+		if _, err := os.Stat(d.root); err == nil {
+			continue
+		}
+		half := d.root + ".half"
+		if err := errors.Join(os.RemoveAll(half), os.MkdirAll(half, 0o755)); err != nil {
+			return fmt.Errorf("make stage: %w", err)
+		}
+		if out, err := exec.Command("dpkg-deb", "-x", d.file, half).CombinedOutput(); err != nil {
+			return fmt.Errorf("unpack %s: %w: %s", d.file, err, out)
+		}
+		if err := os.Rename(half, d.root); err != nil {
+			return fmt.Errorf("unpack %s: %w", d.file, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,45 @@
+#!/bin/sh
+# Makes the parts of dist/bundle that are not our own programs: QEMU, virtiofsd, iptables, nft (with wrappers),
+# the guest kernel, the scratch disk, crictl. Usage: scripts/build-bundle.sh
+set -eu
+cd "$(dirname "$0")/.."
+. scripts/env.sh
+tools=$DIST/tools
+mkdir -p "$tools" "$DIST/stamps" "$BUNDLE/bin" "$BUNDLE/aux" "$BUNDLE/guest"
+CGO_ENABLED=0 go build -o "$tools/" ./bundle/mktree ./bundle/mkkernel ./bundle/mkinitrd ./bundle/mkmanifest ./bundle/pack
+
+# What comes from Debian is laid out anew when the recipe or its tool changed.
+stamp=$(cat bundle/versions.yaml "$tools/mktree" "$tools/mkkernel" | sha256sum)
+if [ "$stamp" != "$(cat "$DIST/stamps/tree" 2>/dev/null)" ] || [ ! -s "$BUNDLE/guest/vmlinux" ] || [ ! -s "$DIST/parts-debian.json" ]; then
+	rm -f "$DIST/stamps/tree"
+	"$tools/mktree" -versions bundle/versions.yaml -work "$DIST" -out "$BUNDLE"
+	"$tools/mkkernel" -bzimage "$DIST"/kernel/boot/vmlinuz-* -out "$BUNDLE/guest/vmlinux"
+	echo "$stamp" >"$DIST/stamps/tree"
+fi
+
+# One small program under the names of the packed ones.
+CGO_ENABLED=0 go build -ldflags '-s -w' -o "$DIST/out/nodeless-exec" ./cmd/nodeless-exec
+if ! cmp -s "$DIST/out/nodeless-exec" "$BUNDLE/aux/nft"; then
+	rm -f "$BUNDLE"/aux/*
+	cp "$DIST/out/nodeless-exec" "$BUNDLE/aux/nft"
+	for name in iptables iptables-save iptables-restore ip6tables ip6tables-save ip6tables-restore; do
+		ln "$BUNDLE/aux/nft" "$BUNDLE/aux/$name"
+	done
+fi
+
+crictl=$(sed -n 's|.*sigs.k8s.io/cri-tools \(v[0-9.]*\).*|\1|p' bundle/tools/go.mod)
+(cd bundle/tools && CGO_ENABLED=0 go build -ldflags "-s -w -X sigs.k8s.io/cri-tools/pkg/version.Version=$crictl" \
+	-o "$DIST/out/crictl" sigs.k8s.io/cri-tools/cmd/crictl)
+scripts/place.sh "$DIST/out/crictl" "$BUNDLE/bin/crictl"
+
+# The template of a Pod's writable disk: 20 GiB, of which 124 KiB are written. It lives as long as the Pod, so it has
+# no journal and no second superblock; its inode tables count as zeroed, so the guest never writes them out.
+if [ ! -s "$BUNDLE/guest/scratch.ext4" ]; then
+	rm -f "$DIST/scratch.tmp"
+	E2FSPROGS_FAKE_TIME=1700000000 mke2fs -q -F -t ext4 -b 4096 -I 256 -G 256 -m 0 -L scratch \
+		-U 6e6f6465-6c65-7373-0000-000000000000 \
+		-O '^has_journal,^64bit,^resize_inode,^metadata_csum,uninit_bg,sparse_super2,extent,flex_bg,dir_index,filetype,ext_attr,large_file,huge_file,dir_nlink,extra_isize' \
+		-E 'num_backup_sb=0,assume_storage_prezeroed=1,root_owner=0:0,hash_seed=6e6f6465-6c65-7373-0000-000000000001' \
+		"$DIST/scratch.tmp" 20G >/dev/null
+	mv "$DIST/scratch.tmp" "$BUNDLE/guest/scratch.ext4"
+fi
