@@ -1,0 +1,229 @@
+package vmm
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// PCI slots on the root bus. The lower ones hold what every microVM has; hot-plugged devices sit behind
+// root ports in the upper ones. Slot 0x1f is the chipset's.
+const (
+	slotSerial    = 0x01
+	slotScratch   = 0x02
+	slotRNG       = 0x03
+	slotShare     = 0x04
+	slotNet       = 0x05 // and 0x06, 0x07
+	maxNets       = 3
+	firstPortSlot = 0x08
+	lastPortSlot  = 0x1e
+)
+
+// Memory hot-plug: DIMM slots, and the size of the blocks a guest can take in.
+const (
+	dimmSlots = 8
+	dimmBlock = 128 * mib
+)
+
+// Spec is everything QEMU's command line depends on.
+type Spec struct {
+	Name     string // the sandbox id
+	Accel    string
+	Debug    bool
+	Firmware string // folder
+	Kernel   string
+	Initrd   string
+	Cmdline  string // the guest kernel's
+
+	Memory       int64 // bytes
+	MaxMemory    int64 // bytes; equal to Memory when none can be added
+	SharedMemory bool  // virtiofsd reads and writes guest memory
+	HugePages    bool
+	VCPUs        int
+	MaxVCPUs     int
+
+	RootPorts         int
+	RootPortWindowMiB int64
+	Scratch           string // path of the writable disk; empty for none
+	Share             *ShareSpec
+	Nets              []NetSpec
+
+	// Descriptors that QEMU inherits. AgentFD may be 0: no agent port then.
+	QMPFD, ConsoleFD, AgentFD int
+}
+
+// ShareSpec is the folder shared by virtiofsd.
+type ShareSpec struct {
+	Tag, Socket string
+	QueueSize   int
+}
+
+// NetSpec is one network card on an open tap device.
+type NetSpec struct {
+	ID, MAC  string
+	TapFDs   []int
+	VhostFDs []int // as many as TapFDs, or none
+}
+
+// Args is QEMU's command line without the program.
+func Args(s Spec) []string {
+	a := []string{
+		"-name", s.Name + ",process=nodeless-qemu,debug-threads=on",
+		"-L", s.Firmware,
+		"-no-user-config", "-nodefaults", "-display", "none", "-no-reboot",
+		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+		"-machine", machine(s.Accel),
+	}
+	a = append(a, accel(s.Accel)...)
+	a = append(a, memory(s)...)
+	a = append(a,
+		"-smp", fmt.Sprintf("%d,maxcpus=%d,sockets=1,cores=%d,threads=1", s.VCPUs, s.MaxVCPUs, s.MaxVCPUs),
+		"-rtc", "base=utc",
+		"-kernel", s.Kernel, "-initrd", s.Initrd, "-append", s.Cmdline,
+		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", s.QMPFD), "-mon", "chardev=qmp,mode=control",
+		"-chardev", fmt.Sprintf("socket,id=console,fd=%d", s.ConsoleFD), "-serial", "chardev:console",
+		"-object", "rng-random,id=rng,filename=/dev/urandom",
+		"-device", virtio("rng", slotRNG, "rng=rng"),
+	)
+	a = append(a, agentPort(s)...)
+	a = append(a, scratch(s)...)
+	a = append(a, share(s)...)
+	a = append(a, nets(s)...)
+	return append(a, rootPorts(s)...)
+}
+
+func machine(accel string) string {
+	opts := "q35,memory-backend=mem,usb=off,vmport=off,smm=off,sata=off,smbus=off,i8042=off,dump-guest-core=off"
+	if accel == AccelKVM {
+		opts += ",hpet=off"
+	}
+	return opts
+}
+
+func accel(accel string) []string {
+	if accel == AccelKVM {
+		return []string{"-accel", "kvm", "-cpu", "host"}
+	}
+	return []string{"-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max"}
+}
+
+// memory puts the guest's RAM into a memfd where virtiofsd must map it too or where it is made of huge
+// pages, and into plain anonymous memory elsewhere.
+func memory(s Spec) []string {
+	size := fmt.Sprintf("size=%dM", s.Memory/mib)
+	if s.MaxMemory > s.Memory {
+		size += fmt.Sprintf(",slots=%d,maxmem=%dM", dimmSlots, s.MaxMemory/mib)
+	}
+	return []string{"-m", size, "-object", memoryBackend(s) + ",id=mem," + fmt.Sprintf("size=%dM", s.Memory/mib)}
+}
+
+func memoryBackend(s Spec) string {
+	switch {
+	case s.HugePages:
+		return "memory-backend-memfd,share=on,hugetlb=on"
+	case s.SharedMemory:
+		return "memory-backend-memfd,share=on"
+	}
+	return "memory-backend-ram"
+}
+
+// virtio describes a device on the root bus.
+func virtio(kind string, slot int, props ...string) string {
+	return strings.Join(append([]string{"virtio-" + kind + "-pci", "bus=pcie.0", addr(slot), "disable-legacy=on"}, props...), ",")
+}
+
+func addr(slot int) string { return fmt.Sprintf("addr=0x%02x", slot) }
+
+func agentPort(s Spec) []string {
+	if s.AgentFD == 0 {
+		return nil
+	}
+	return []string{
+		"-device", virtio("serial", slotSerial, "id=serial", "max_ports=2"),
+		"-chardev", fmt.Sprintf("socket,id=agent,fd=%d", s.AgentFD),
+		"-device", "virtserialport,bus=serial.0,chardev=agent,name=agent",
+	}
+}
+
+// scratch attaches the Pod's writable disk. Its content dies with the microVM, so flushes are not passed on.
+func scratch(s Spec) []string {
+	if s.Scratch == "" {
+		return nil
+	}
+	return []string{
+		"-blockdev", "driver=raw,node-name=scratch,discard=unmap,detect-zeroes=unmap,cache.no-flush=on," +
+			"file.driver=file,file.aio=threads,file.cache.no-flush=on,file.filename=" + escape(s.Scratch),
+		"-device", virtio("blk", slotScratch, "drive=scratch", "serial=scratch", queues(s.VCPUs)),
+	}
+}
+
+func share(s Spec) []string {
+	if s.Share == nil {
+		return nil
+	}
+	return []string{
+		"-chardev", "socket,id=share,path=" + escape(s.Share.Socket),
+		"-device", fmt.Sprintf("vhost-user-fs-pci,bus=pcie.0,%s,chardev=share,tag=%s,queue-size=%d",
+			addr(slotShare), escape(s.Share.Tag), s.Share.QueueSize),
+	}
+}
+
+func nets(s Spec) []string {
+	var a []string
+	for i, n := range s.Nets {
+		dev := "tap,id=" + n.ID + fds("fd", n.TapFDs)
+		if len(n.VhostFDs) > 0 {
+			dev += ",vhost=on" + fds("vhostfd", n.VhostFDs)
+		}
+		props := []string{"id=" + n.ID, "netdev=" + n.ID, "mac=" + n.MAC, "romfile="}
+		if len(n.TapFDs) > 1 {
+			props = append(props, "mq=on", fmt.Sprintf("vectors=%d", 2*len(n.TapFDs)+2))
+		}
+		a = append(a, "-netdev", dev, "-device", virtio("net", slotNet+i, props...))
+	}
+	return a
+}
+
+// fds writes ",fd=3" for one descriptor and ",fds=3:4" for several.
+func fds(key string, list []int) string {
+	if len(list) == 1 {
+		return fmt.Sprintf(",%s=%d", key, list[0])
+	}
+	parts := make([]string, len(list))
+	for i, fd := range list {
+		parts[i] = strconv.Itoa(fd)
+	}
+	return "," + key + "s=" + strings.Join(parts, ":")
+}
+
+func rootPorts(s Spec) []string {
+	var a []string
+	for _, slot := range portSlots(s.RootPorts) {
+		p := fmt.Sprintf("pcie-root-port,id=%s,bus=pcie.0,%s,chassis=%d,slot=%d", portID(slot), addr(slot), slot, slot)
+		if s.RootPortWindowMiB > 0 {
+			p += fmt.Sprintf(",pref64-reserve=%dM", s.RootPortWindowMiB)
+		}
+		a = append(a, "-device", p)
+	}
+	return a
+}
+
+// portSlots are the slots of n root ports: from 0x10 up, then those below it.
+func portSlots(n int) []int {
+	var slots []int
+	for slot := 0x10; slot <= lastPortSlot; slot++ {
+		slots = append(slots, slot)
+	}
+	for slot := firstPortSlot; slot < 0x10; slot++ {
+		slots = append(slots, slot)
+	}
+	return slots[:min(n, len(slots))]
+}
+
+func portID(slot int) string { return fmt.Sprintf("rp%02x", slot) }
+
+// queues is one per vCPU up to four: each costs interrupt vectors and memory.
+func queues(vcpus int) string { return fmt.Sprintf("num-queues=%d", min(vcpus, 4)) }
+
+// escape doubles commas, which separate options.
+func escape(s string) string { return strings.ReplaceAll(s, ",", ",,") }

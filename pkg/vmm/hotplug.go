@@ -1,0 +1,338 @@
+package vmm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/nodeless/nodeless/pkg/vmm/qmp"
+)
+
+const (
+	// removeRetry is how often the guest is asked again to let go of a device.
+	removeRetry = time.Second
+	// removeLimit is when asking ends and the slot is given up.
+	removeLimit = time.Minute
+)
+
+// device is a hot-plugged device and the root port it sits behind.
+type device struct {
+	id   string
+	slot int
+	undo []step // what to take away after the device, last first
+}
+
+// step is one QMP command.
+type step struct {
+	name string
+	args map[string]any
+}
+
+// addDisk plugs in a file or a block device node.
+func (v *vm) addDisk(ctx context.Context, c diskConfig) (deviceInfo, error) {
+	st, err := os.Stat(c.Path)
+	if err != nil {
+		return deviceInfo{}, fmt.Errorf("add disk: %w", err)
+	}
+	d, err := v.reserve("disk")
+	if err != nil {
+		return deviceInfo{}, fmt.Errorf("add disk %s: %w", c.Path, err)
+	}
+	serial := c.Serial
+	if serial == "" {
+		serial = d.id
+	}
+	v.mu.Lock()
+	vcpus := v.spec.VCPUs
+	v.mu.Unlock()
+	d.undo = []step{{"blockdev-del", map[string]any{"node-name": d.id}}}
+	info, err := v.plug(ctx, d, hotplugBudget,
+		step{"blockdev-add", blockNode(d.id, c, st.Mode())},
+		step{"device_add", map[string]any{"driver": "virtio-blk-pci", "id": d.id, "bus": portID(d.slot), "drive": d.id,
+			"serial": serial, "num-queues": min(vcpus, 4)}})
+	if err != nil {
+		return deviceInfo{}, fmt.Errorf("add disk %s: %w", c.Path, err)
+	}
+	return info, nil
+}
+
+// blockNode describes how QEMU opens a disk: a device node by its own driver, directly where asked.
+func blockNode(id string, c diskConfig, mode os.FileMode) map[string]any {
+	file := map[string]any{"driver": "file", "filename": c.Path, "aio": "threads"}
+	if mode&os.ModeDevice != 0 {
+		file["driver"] = "host_device"
+	}
+	if c.Direct {
+		file["cache"] = map[string]any{"direct": true}
+		file["aio"] = "native"
+	}
+	node := map[string]any{"driver": "raw", "node-name": id, "read-only": c.Readonly, "file": file}
+	if !c.Readonly {
+		node["discard"] = "unmap"
+	}
+	return node
+}
+
+// addNet takes a tap: kept until boot, or plugged into a running guest.
+func (v *vm) addNet(ctx context.Context, c netConfig, files []*os.File) (deviceInfo, error) {
+	if len(files) == 0 {
+		return deviceInfo{}, fmt.Errorf("add network card %s: no tap descriptor came with it", c.Mac)
+	}
+	v.mu.Lock()
+	before := v.state == stateCreated
+	if before {
+		v.nets = append(v.nets, pendingNet{mac: c.Mac, files: files})
+	}
+	n := len(v.nets) - 1
+	v.mu.Unlock()
+	if before {
+		return deviceInfo{ID: fmt.Sprintf("net%d", n), Bdf: bdf(slotNet + n)}, nil
+	}
+	defer closeFiles(files)
+	info, err := v.plugNet(ctx, c, files)
+	if err != nil {
+		return deviceInfo{}, fmt.Errorf("add network card %s: %w", c.Mac, err)
+	}
+	return info, nil
+}
+
+func (v *vm) plugNet(ctx context.Context, c netConfig, files []*os.File) (deviceInfo, error) {
+	d, err := v.reserve("nic")
+	if err != nil {
+		return deviceInfo{}, err
+	}
+	vhost := v.openVhost(len(files))
+	defer closeFiles(vhost)
+	netdev := map[string]any{"type": "tap", "id": d.id}
+	props := map[string]any{"driver": "virtio-net-pci", "id": d.id, "bus": portID(d.slot), "netdev": d.id, "mac": c.Mac, "romfile": ""}
+	if len(files) > 1 {
+		props["mq"], props["vectors"] = true, 2*len(files)+2
+	}
+	steps := []step{}
+	for kind, list := range map[string][]*os.File{"fds": files, "vhostfds": vhost} {
+		names, err := v.sendFiles(ctx, d.id+kind, list)
+		if err != nil {
+			v.release(d)
+			return deviceInfo{}, err
+		}
+		if len(names) > 0 {
+			netdev[kind] = strings.Join(names, ":")
+		}
+	}
+	if len(vhost) > 0 {
+		netdev["vhost"] = true
+	}
+	d.undo = []step{{"netdev_del", map[string]any{"id": d.id}}}
+	steps = append(steps, step{"netdev_add", netdev}, step{"device_add", props})
+	return v.plug(ctx, d, hotplugBudget, steps...)
+}
+
+// sendFiles hands descriptors to QEMU and returns the names it knows them by.
+func (v *vm) sendFiles(ctx context.Context, prefix string, files []*os.File) ([]string, error) {
+	client, err := v.client()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for i, f := range files {
+		name := fmt.Sprintf("%s-%d", prefix, i)
+		if err := client.SendFile(ctx, name, f); err != nil {
+			return nil, err
+		}
+		names = append(names, name)
+	}
+	return names, nil
+}
+
+// addDevice passes a host PCI device through. Pinning a large guest's memory may take longer than Kata
+// waits, so after the budget the work goes on and the guest agent waits for the device.
+func (v *vm) addDevice(ctx context.Context, c deviceConfig) (deviceInfo, error) {
+	if _, err := os.Stat(c.Path); err != nil {
+		return deviceInfo{}, fmt.Errorf("pass through device: %w", err)
+	}
+	d, err := v.reserve("vfio")
+	if err != nil {
+		return deviceInfo{}, fmt.Errorf("pass through %s: %w", c.Path, err)
+	}
+	info, err := v.plug(ctx, d, hotplugBudget, step{"device_add", map[string]any{"driver": "vfio-pci", "id": d.id,
+		"bus": portID(d.slot), "sysfsdev": filepath.Clean(c.Path)}})
+	if err != nil {
+		return deviceInfo{}, fmt.Errorf("pass through %s: %w", c.Path, err)
+	}
+	return info, nil
+}
+
+// reserve takes a slot and a name for a device.
+func (v *vm) reserve(kind string) (*device, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.state != stateRunning {
+		return nil, errState
+	}
+	slot, err := v.slots.take()
+	if err != nil {
+		return nil, err
+	}
+	v.nextID++
+	d := &device{id: fmt.Sprintf("%s%d", kind, v.nextID), slot: slot}
+	v.devices[d.id] = d
+	return d, nil
+}
+
+func (v *vm) release(d *device) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.slots.free(d.slot)
+	delete(v.devices, d.id)
+}
+
+// plug runs the steps that make d appear. When they outlast the budget, the answer is given all the same
+// and a later failure is only logged. A failed step undoes those before it.
+func (v *vm) plug(ctx context.Context, d *device, budget time.Duration, steps ...step) (deviceInfo, error) {
+	client, err := v.client()
+	if err != nil {
+		v.release(d)
+		return deviceInfo{}, err
+	}
+	info := deviceInfo{ID: d.id, Bdf: bdf(d.slot)}
+	err, late := within(context.WithoutCancel(ctx), budget, func(ctx context.Context) error {
+		for i, s := range steps {
+			if err := client.Execute(ctx, s.name, s.args, nil); err != nil {
+				if i > 0 {
+					v.undo(ctx, client, d)
+				}
+				v.release(d)
+				return err
+			}
+		}
+		return nil
+	})
+	if late != nil {
+		v.log.Info("device takes long to attach", "device", d.id)
+		go v.logLate("attach device", d.id, late)
+	}
+	return info, err
+}
+
+func (v *vm) undo(ctx context.Context, client *qmp.Client, d *device) {
+	for i := len(d.undo) - 1; i >= 0; i-- {
+		if err := client.Execute(ctx, d.undo[i].name, d.undo[i].args, nil); err != nil {
+			v.log.Warn("detach device: back end stays", "device", d.id, "err", err)
+		}
+	}
+}
+
+// remove asks the guest to let go of a device and frees its slot. A device that is not there is removed
+// already. When the guest takes long, the asking goes on in the background.
+func (v *vm) remove(ctx context.Context, id string) error {
+	v.mu.Lock()
+	d, ok := v.devices[id]
+	v.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	client, err := v.client()
+	if err != nil {
+		return fmt.Errorf("remove device %s: %w", id, err)
+	}
+	err, late := within(context.WithoutCancel(ctx), hotplugBudget, func(ctx context.Context) error {
+		if err := v.unplug(ctx, client, id); err != nil {
+			return err
+		}
+		v.undo(ctx, client, d)
+		v.release(d)
+		return nil
+	})
+	if late != nil {
+		v.log.Warn("guest takes long to release a device", "device", id)
+		go v.logLate("remove device", id, late)
+	}
+	if err != nil {
+		return fmt.Errorf("remove device %s: %w", id, err)
+	}
+	return nil
+}
+
+// unplug repeats the request until the device has gone: a guest that was not listening yet drops it.
+func (v *vm) unplug(ctx context.Context, client *qmp.Client, id string) error {
+	v.mu.Lock()
+	gone, ok := v.waiting[id]
+	if !ok {
+		gone = make(chan struct{})
+		v.waiting[id] = gone
+	}
+	v.mu.Unlock()
+	again := time.NewTicker(removeRetry)
+	defer again.Stop()
+	limit := time.NewTimer(removeLimit)
+	defer limit.Stop()
+	for first := true; ; first = false {
+		err := client.Execute(ctx, "device_del", map[string]any{"id": id}, nil)
+		var refused *qmp.Error
+		switch {
+		case errors.As(err, &refused) && refused.Class == qmp.ClassDeviceNotFound:
+			return nil
+		case err != nil && (first || !errors.As(err, &refused)):
+			return err // a repetition may be refused because the first is still under way
+		}
+		select {
+		case <-gone:
+			return nil
+		case <-again.C:
+		case <-limit.C:
+			return errors.New("the guest does not release it; its slot stays occupied")
+		case <-client.Done():
+			return qmp.ErrClosed
+		}
+	}
+}
+
+// within runs work and waits for it up to the budget. When that is over, late delivers the result.
+func within(ctx context.Context, budget time.Duration, work func(context.Context) error) (err error, late <-chan error) {
+	done := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, removeLimit+qmpTimeout)
+		defer cancel()
+		done <- work(ctx)
+	}()
+	timer := time.NewTimer(budget)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return err, nil
+	case <-timer.C:
+		return nil, done
+	}
+}
+
+func (v *vm) logLate(op, id string, late <-chan error) {
+	if err := <-late; err != nil && !errors.Is(err, qmp.ErrClosed) {
+		v.log.Error("device operation went wrong after it was answered", "op", op, "device", id, "err", err)
+	}
+}
+
+func (v *vm) client() (*qmp.Client, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.state != stateRunning || v.qmp == nil {
+		return nil, errState
+	}
+	return v.qmp, nil
+}
+
+// setConfig brings a number in the repeated configuration up to date; mu is held.
+func (v *vm) setConfig(section, key string, value int64) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(v.config[section], &fields); err != nil {
+		return // not as Kata sends it: nothing to bring up to date
+	}
+	fields[key] = fmt.Appendf(nil, "%d", value)
+	if raw, err := json.Marshal(fields); err == nil {
+		v.config[section] = raw
+	}
+}

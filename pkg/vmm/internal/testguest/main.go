@@ -1,0 +1,167 @@
+// Command testguest is a guest for the tests of pkg/vmm: it runs as /init of a microVM, answers on the
+// agent port and tells what hardware it sees. The tests append it to the bundle's initrd, from which it
+// takes the kernel modules.
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sort"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nodeless/nodeless/pkg/agentmux"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Println("testguest:", err)
+	}
+	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+}
+
+func run() error {
+	for _, m := range []struct{ kind, dir string }{{"proc", "/proc"}, {"sysfs", "/sys"}, {"devtmpfs", "/dev"}} {
+		if err := unix.Mount(m.kind, m.dir, m.kind, 0, ""); err != nil {
+			return fmt.Errorf("mount %s: %w", m.dir, err)
+		}
+	}
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return err
+	}
+	fmt.Println("testguest: up")
+	if strings.Contains(string(cmdline), "testguest.fail") {
+		return fmt.Errorf("asked to fail")
+	}
+	if err := loadModules(); err != nil {
+		return err
+	}
+	port, err := agentPort()
+	if err != nil {
+		return err
+	}
+	l, err := agentmux.Listen(context.Background(), port, func(agentmux.Hello) {})
+	if err != nil {
+		return err
+	}
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go serve(c)
+	}
+}
+
+func loadModules() error {
+	order, err := os.ReadFile("/modules/order")
+	if err != nil {
+		return err
+	}
+	for name := range strings.FieldsSeq(string(order)) {
+		if filepath.Ext(name) != ".ko" {
+			name += ".ko"
+		}
+		f, err := os.Open(filepath.Join("/modules", name))
+		if err != nil {
+			return err
+		}
+		err = unix.FinitModule(int(f.Fd()), "", 0)
+		f.Close()
+		if err != nil {
+			return fmt.Errorf("load %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func agentPort() (*os.File, error) {
+	names, err := filepath.Glob("/sys/class/virtio-ports/*/name")
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range names {
+		if name := read(n); name == "agent" {
+			dev := "/dev/" + filepath.Base(filepath.Dir(n))
+			fd, err := unix.Open(dev, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return nil, fmt.Errorf("open %s: %w", dev, err)
+			}
+			return os.NewFile(uintptr(fd), dev), nil
+		}
+	}
+	return nil, fmt.Errorf("find agent port: not among %v", names)
+}
+
+// serve answers one question a line, the answer ended by an empty line.
+func serve(c net.Conn) {
+	defer c.Close()
+	in := bufio.NewScanner(c)
+	for in.Scan() {
+		for _, line := range answer(in.Text()) {
+			fmt.Fprintln(c, line)
+		}
+		fmt.Fprintln(c)
+	}
+}
+
+func answer(question string) []string {
+	var lines []string
+	word, rest, _ := strings.Cut(question, " ")
+	switch word {
+	case "disks": // serial, what lies above it on the PCI bus, whether it is read-only
+		for _, d := range glob("/sys/block/vd*") {
+			path, _ := filepath.EvalSymlinks(d)
+			lines = append(lines, fmt.Sprintf("%s %s ro=%s", read(d+"/serial"), bridge(path), read(d+"/ro")))
+		}
+	case "nets":
+		for _, d := range glob("/sys/class/net/*/device") {
+			lines = append(lines, read(filepath.Dir(d)+"/address"))
+		}
+	case "cpus":
+		for _, f := range glob("/sys/devices/system/cpu/cpu*/online") {
+			_ = os.WriteFile(f, []byte("1"), 0)
+		}
+		lines = append(lines, read("/sys/devices/system/cpu/online"))
+	case "memory":
+		for _, f := range glob("/sys/devices/system/memory/memory*/state") {
+			_ = os.WriteFile(f, []byte("online"), 0)
+		}
+		lines = append(lines, strings.Join(strings.Fields(strings.SplitN(read("/proc/meminfo"), "\n", 2)[0]), " "))
+	case "print":
+		fmt.Println(rest)
+	case "poweroff":
+		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	case "hello":
+		lines = append(lines, "hello from "+runtime.Version())
+	}
+	sort.Strings(lines)
+	return lines
+}
+
+// bridge is the address on bus 0 under which a device is found: its root port's, or its own.
+func bridge(path string) string {
+	for part := range strings.SplitSeq(path, "/") {
+		if strings.HasPrefix(part, "0000:00:") {
+			return part
+		}
+	}
+	return "?"
+}
+
+func glob(pattern string) []string {
+	found, _ := filepath.Glob(pattern)
+	return found
+}
+
+func read(path string) string {
+	raw, _ := os.ReadFile(path)
+	return strings.TrimSpace(string(raw))
+}

@@ -1,0 +1,120 @@
+package vmm
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// process is a running QEMU with the near ends of its three channels.
+type process struct {
+	cmd     *exec.Cmd
+	qmp     *net.UnixConn
+	console *net.UnixConn
+	agent   *net.UnixConn
+	stderr  *syncTail
+	done    chan struct{} // closed when QEMU has ended
+	err     error         // how it ended; read after done
+}
+
+// Descriptor numbers in QEMU, in the order of exec.Cmd.ExtraFiles.
+const (
+	fdQMP = 3 + iota
+	fdConsole
+	fdAgent
+	fdFirstFree
+)
+
+// startQEMU runs argv with its channels and extra descriptors, which it inherits from fdFirstFree on. QEMU
+// is killed by the kernel when this process dies.
+func startQEMU(argv, env []string, extra []*os.File) (_ *process, err error) {
+	p := &process{stderr: &syncTail{}, done: make(chan struct{})}
+	p.cmd = exec.Command(argv[0], argv[1:]...)
+	p.cmd.Env = env
+	p.cmd.Dir = "/"
+	p.cmd.Stderr = p.stderr
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var far []*os.File
+	defer func() {
+		for _, f := range far {
+			_ = f.Close() // QEMU has its own copy
+		}
+		if err != nil {
+			p.closeChannels()
+		}
+	}()
+	for _, near := range []**net.UnixConn{&p.qmp, &p.console, &p.agent} {
+		var f *os.File
+		if *near, f, err = socketPair(); err != nil {
+			return nil, err
+		}
+		far = append(far, f)
+	}
+	p.cmd.ExtraFiles = append(append([]*os.File{}, far...), extra...)
+	started := make(chan error)
+	go p.run(started)
+	if err = <-started; err != nil {
+		return nil, fmt.Errorf("start %s: %w", argv[0], err)
+	}
+	return p, nil
+}
+
+// run starts QEMU and waits for it on one locked thread: the kernel sends the death signal when the
+// thread that forked ends, not the process.
+func (p *process) run(started chan<- error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	err := p.cmd.Start()
+	started <- err
+	if err != nil {
+		return
+	}
+	p.err = p.cmd.Wait()
+	close(p.done)
+}
+
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill() // fails only when it has ended
+}
+
+func (p *process) closeChannels() {
+	for _, c := range []*net.UnixConn{p.qmp, p.console, p.agent} {
+		if c != nil {
+			_ = c.Close()
+		}
+	}
+}
+
+// cause says how QEMU ended, in one line.
+func (p *process) cause() error {
+	words := "status 0"
+	if p.err != nil {
+		words = p.err.Error()
+	}
+	if text := p.stderr.digest(); text != "" {
+		words += ": " + text
+	}
+	return errors.New("qemu ended: " + words)
+}
+
+// socketPair returns a connected pair: the near end for this process, the far end for QEMU.
+func socketPair() (*net.UnixConn, *os.File, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make socket pair: %w", err)
+	}
+	far := os.NewFile(uintptr(pair[1]), "qemu")
+	nearFile := os.NewFile(uintptr(pair[0]), "vmm")
+	defer nearFile.Close()
+	near, err := net.FileConn(nearFile)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("make socket pair: %w", err), far.Close())
+	}
+	return near.(*net.UnixConn), far, nil
+}

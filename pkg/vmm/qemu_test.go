@@ -1,0 +1,202 @@
+package vmm
+
+import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// These tests boot real microVMs under emulation and speak to the adapter as Kata does.
+
+func TestLifeOfAMicroVM(t *testing.T) {
+	h := needHost(t)
+	g := h.launch(t, "life")
+	g.call("PUT", "vm.create", g.config(""), nil)
+	var info infoReply
+	g.call("GET", "vm.info", nil, &info)
+	if info.State != "Created" {
+		t.Errorf("state after create = %q", info.State)
+	}
+	g.addNet("02:00:00:00:00:01", openTap(t))
+	begun := time.Now()
+	g.call("PUT", "vm.boot", nil, nil)
+	g.call("GET", "vm.info", nil, &info)
+	if info.State != "Running" {
+		t.Errorf("state after boot = %q", info.State)
+	}
+	if got := g.ask("hello"); len(got) != 1 {
+		t.Errorf("hello = %q", got)
+	}
+	t.Logf("boot to answering agent: %v", time.Since(begun).Round(time.Millisecond))
+	if got := g.ask("nets"); !has(got, "02:00:00:00:00:01") {
+		t.Errorf("network cards = %q", got)
+	}
+	if got := g.ask("disks"); !has(got, "scratch 0000:00:02.0 ro=0") {
+		t.Errorf("disks = %q, want the scratch disk", got)
+	}
+	hotplugs(t, g)
+	resizes(t, g)
+	console, err := os.ReadFile(filepath.Join(h.cfg.LogDir, "life.console.log"))
+	if err != nil || !strings.Contains(string(console), "testguest: up") {
+		t.Errorf("console log = %q, %v", console, err)
+	}
+	t.Logf("adapter memory: %s", pss(g.pid))
+	qemu := g.qemu()
+	g.call("PUT", "vmm.shutdown", nil, nil)
+	g.wantNothing(qemu)
+	left, err := filepath.Glob(h.cfg.LogDir + "/life*")
+	if err != nil || len(left) > 0 {
+		t.Errorf("logs left after a clean end: %q, %v", left, err)
+	}
+}
+
+func hotplugs(t *testing.T, g *guest) {
+	t.Helper()
+	image := filepath.Join(g.h.dir, "image")
+	must(t, os.WriteFile(image, make([]byte, 1<<20), 0o600))
+	var first, second deviceInfo
+	g.call("PUT", "vm.add-disk", object{"path": image, "readonly": true, "num_queues": 1, "queue_size": 1024}, &first)
+	if want := (deviceInfo{ID: "disk1", Bdf: "0000:00:10.0"}); first != want {
+		t.Errorf("add-disk = %v, want %v", first, want)
+	}
+	eventually(t, "the disk appears read-only behind its port", func() bool { return has(g.ask("disks"), "disk1 0000:00:10.0 ro=1") })
+	other := filepath.Join(g.h.dir, "other")
+	must(t, os.WriteFile(other, make([]byte, 1<<20), 0o600))
+	g.call("PUT", "vm.add-disk", object{"path": other, "direct": true}, &second)
+	eventually(t, "the writable disk appears", func() bool { return has(g.ask("disks"), "disk2 0000:00:11.0 ro=0") })
+	g.call("PUT", "vm.remove-device", object{"id": first.ID}, nil)
+	if got := g.ask("disks"); has(got, "disk1 0000:00:10.0 ro=1") {
+		t.Errorf("disks after remove-device = %q", got)
+	}
+	g.call("PUT", "vm.add-disk", object{"path": image, "readonly": true}, &first)
+	if first.Bdf != "0000:00:10.0" {
+		t.Errorf("the freed slot is not used again: %v", first)
+	}
+	g.call("PUT", "vm.remove-device", object{"id": "no-such-device"}, nil)
+	if err := g.try("PUT", "vm.add-disk", object{"path": "/no/such/file"}, nil); err == nil {
+		t.Error("a missing disk was added")
+	}
+	g.addNet("02:00:00:00:00:02", openTap(t))
+	eventually(t, "the second card appears", func() bool { return has(g.ask("nets"), "02:00:00:00:00:02") })
+}
+
+func resizes(t *testing.T, g *guest) {
+	t.Helper()
+	before := g.ask("memory")
+	g.call("PUT", "vm.resize", object{"desired_ram": 512 * mib, "desired_vcpus": 2}, nil)
+	eventually(t, "the second vCPU comes online", func() bool { return has(g.ask("cpus"), "0-1") })
+	eventually(t, "the memory grows", func() bool { return g.ask("memory")[0] > before[0] })
+	var info infoReply
+	g.call("GET", "vm.info", nil, &info)
+	if !strings.Contains(string(info.Config["memory"]), `"size":536870912`) || info.MemoryActualSize != 512*mib {
+		t.Errorf("info after resize: memory %s, actual %d", info.Config["memory"], info.MemoryActualSize)
+	}
+}
+
+func pss(pid int) string {
+	raw, _ := os.ReadFile(filepath.Join("/proc", itoa(pid), "smaps_rollup"))
+	var found []string
+	for line := range strings.Lines(string(raw)) {
+		if strings.HasPrefix(line, "Rss:") || strings.HasPrefix(line, "Pss:") {
+			found = append(found, strings.Join(strings.Fields(line), " "))
+		}
+	}
+	return strings.Join(found, ", ")
+}
+
+func TestNothingIsLeftWhen(t *testing.T) {
+	h := needHost(t)
+	tests := []struct {
+		name string
+		end  func(g *guest, qemu int)
+		// A killed adapter cannot tidy up; what it leaves is swept.
+		swept bool
+	}{
+		{name: "the shim is killed", end: func(g *guest, _ int) { must(t, g.parent.Process.Kill()) }},
+		{name: "QEMU is killed", end: func(_ *guest, qemu int) { must(t, syscall.Kill(qemu, syscall.SIGKILL)) }},
+		{name: "the adapter is told to end", end: func(g *guest, _ int) { must(t, syscall.Kill(g.pid, syscall.SIGTERM)) }},
+		{name: "the guest powers off", end: func(g *guest, _ int) { powerOff(g) }},
+		{name: "the adapter is killed", end: func(g *guest, _ int) { must(t, syscall.Kill(g.pid, syscall.SIGKILL)) }, swept: true},
+	}
+	for i, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			g := h.launch(t, "end"+itoa(i))
+			g.call("PUT", "vm.create", g.config(""), nil)
+			g.call("PUT", "vm.boot", nil, nil)
+			qemu := g.qemu()
+			if got, err := SweepScratch(h.cfg.ScratchDir); err != nil || len(got) > 0 {
+				t.Errorf("sweep of a disk in use = %q, %v", got, err)
+			}
+			tt.end(g, qemu)
+			if tt.swept {
+				eventually(t, "QEMU ends with the adapter", func() bool { return !alive(qemu) && !alive(g.pid) })
+				if got, err := SweepScratch(h.cfg.ScratchDir); err != nil || len(got) != 1 {
+					t.Errorf("sweep = %q, %v, want the one disk left", got, err)
+				}
+				must(t, errors.Join(os.Remove(g.api()), os.Remove(g.agent())))
+			}
+			g.wantNothing(qemu)
+		})
+	}
+}
+
+func powerOff(g *guest) {
+	c, err := net.Dial("unix", g.agent())
+	must(g.t, err)
+	g.t.Cleanup(func() { c.Close() })
+	_, err = c.Write([]byte("CONNECT 1024\npoweroff\n"))
+	must(g.t, err)
+}
+
+func TestFailedBootIsReported(t *testing.T) {
+	h := needHost(t)
+	tests := []struct {
+		name, cmdline string
+		change        func(object)
+		want          []string
+	}{
+		{name: "the guest gives up", cmdline: "testguest.fail", change: func(object) {}, want: []string{"boot VM: qemu ended", "asked to fail"}},
+		{name: "the kernel is no kernel", change: func(c object) { c["payload"].(object)["kernel"] = h.initrd }, want: []string{"boot VM: qemu ended", "qemu"}},
+		{name: "the guest panics", cmdline: "rdinit=/none panic=0", change: func(object) {}, want: []string{"boot VM: qemu ended", "Kernel panic"}},
+	}
+	for i, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			g := h.launch(t, "fail"+itoa(i))
+			c := g.config(tt.cmdline)
+			tt.change(c)
+			g.call("PUT", "vm.create", c, nil)
+			err := g.try("PUT", "vm.boot", nil, nil)
+			if err == nil {
+				t.Fatal("boot succeeded")
+			}
+			for _, w := range tt.want {
+				if !strings.Contains(err.Error(), w) {
+					t.Errorf("boot = %v, want it to contain %q", err, w)
+				}
+			}
+			t.Log(err)
+			if got := handshake(t, g); got != "OK 1024\n" {
+				t.Errorf("agent handshake after a failed boot = %q, want one that ends Kata's redialling", got)
+			}
+			g.call("PUT", "vmm.shutdown", nil, nil)
+			g.wantNothing(g.pid)
+		})
+	}
+}
+
+func handshake(t *testing.T, g *guest) string {
+	t.Helper()
+	c, err := net.Dial("unix", g.agent())
+	must(t, err)
+	defer c.Close()
+	_, err = c.Write([]byte("CONNECT 1024\n"))
+	must(t, err)
+	buf := make([]byte, 64)
+	n, _ := c.Read(buf)
+	return string(buf[:n])
+}

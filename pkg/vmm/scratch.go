@@ -1,0 +1,142 @@
+package vmm
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const scratchSuffix = ".ext4"
+
+// scratchDisk is a Pod's writable disk. Its owner holds a lock on it, so that SweepScratch can tell a
+// disk in use from one that a killed process left behind.
+type scratchDisk struct {
+	path string
+	file *os.File
+}
+
+// newScratch copies the template to dir/<id>.ext4, holes left out.
+func newScratch(template, dir, id string) (_ *scratchDisk, err error) {
+	src, err := os.Open(template)
+	if err != nil {
+		return nil, fmt.Errorf("open scratch template: %w", err)
+	}
+	defer src.Close()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make scratch folder: %w", err)
+	}
+	s := &scratchDisk{path: filepath.Join(dir, id+scratchSuffix)}
+	if s.file, err = os.OpenFile(s.path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600); err != nil {
+		return nil, fmt.Errorf("create scratch disk: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("create scratch disk %s: %w", s.path, err), s.remove())
+		}
+	}()
+	if err = unix.Flock(int(s.file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	if err = copySparse(s.file, src); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// remove deletes the disk; QEMU, if it still runs, keeps what it has open.
+func (s *scratchDisk) remove() error {
+	if s == nil {
+		return nil
+	}
+	err := os.Remove(s.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(err, s.file.Close())
+}
+
+// SweepScratch deletes disks whose microVM is gone and returns their paths. Any process may call it at
+// any time.
+func SweepScratch(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("sweep scratch disks: %w", err)
+	}
+	var swept []string
+	var errs []error
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), scratchSuffix) {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		gone, err := removeUnlocked(path)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("sweep scratch disk: %w", err))
+		}
+		if gone {
+			swept = append(swept, path)
+		}
+	}
+	return swept, errors.Join(errs...)
+}
+
+// removeUnlocked deletes a disk unless somebody holds its lock. An empty one is left alone: its owner may
+// be about to lock it, and it costs nothing.
+func removeUnlocked(path string) (bool, error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || st.Size() == 0 {
+		return false, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return false, nil //nolint:nilerr // locked: in use
+	}
+	return true, os.Remove(path)
+}
+
+// copySparse clones src where the file system can, and copies its data extents elsewhere.
+func copySparse(dst, src *os.File) error {
+	if err := unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())); err == nil {
+		return nil
+	}
+	st, err := src.Stat()
+	if err != nil {
+		return err
+	}
+	if err := dst.Truncate(st.Size()); err != nil {
+		return err
+	}
+	for off := int64(0); off < st.Size(); {
+		data, err := unix.Seek(int(src.Fd()), off, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			return nil // a hole up to the end
+		}
+		if err != nil {
+			return fmt.Errorf("seek data: %w", err)
+		}
+		hole, err := unix.Seek(int(src.Fd()), data, unix.SEEK_HOLE)
+		if err != nil {
+			return fmt.Errorf("seek hole: %w", err)
+		}
+		if _, err := io.Copy(io.NewOffsetWriter(dst, data), io.NewSectionReader(src, data, hole-data)); err != nil {
+			return err
+		}
+		off = hole
+	}
+	return nil
+}

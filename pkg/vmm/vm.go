@@ -1,0 +1,369 @@
+package vmm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/nodeless/nodeless/pkg/vmm/qmp"
+)
+
+// Kata's limits, with room to answer: create, add-net and boot share 10 s, a hot-plug has 5 s, a resize 1 s.
+const (
+	bootBudget    = 7 * time.Second
+	hotplugBudget = 4 * time.Second
+	resizeBudget  = 700 * time.Millisecond
+	// channelGrace is how long a guest that powers off may take after its agent has gone.
+	channelGrace = 5 * time.Second
+	// qmpTimeout bounds commands nobody waits for.
+	qmpTimeout = time.Minute
+)
+
+// errState says that a call does not fit the state the microVM is in.
+var errState = errors.New("not possible in this state")
+
+// vm is one microVM. Calls come from the REST API, several at once.
+type vm struct {
+	id    string
+	cfg   HostConfig
+	log   *slog.Logger
+	agent *agentChannel
+
+	bootMu sync.Mutex // held by create and boot
+
+	mu      sync.Mutex
+	state   string                     // guarded by mu
+	config  map[string]json.RawMessage // what Kata sent; guarded by mu
+	spec    Spec                       // guarded by mu; fixed after boot except for sizes
+	created time.Time                  // guarded by mu
+	nets    []pendingNet               // cards given before boot; guarded by mu
+	slots   slots                      // guarded by mu
+	devices map[string]*device         // hot-plugged, by id; guarded by mu
+	nextID  int                        // guarded by mu
+	waiting map[string]chan struct{}   // closed on DEVICE_DELETED; guarded by mu
+	proc    *process                   // guarded by mu
+	qmp     *qmp.Client                // guarded by mu
+
+	scratch *scratchDisk // set by create, read after it
+	console *boundedLog
+	ended   chan struct{} // closed when QEMU has ended and its log is complete
+	reason  error         // why; read after ended
+}
+
+type pendingNet struct {
+	mac   string
+	files []*os.File
+}
+
+func newVM(id string, cfg HostConfig, log *slog.Logger) *vm {
+	return &vm{
+		id: id, cfg: cfg, log: log, agent: newAgentChannel(log), state: stateNone,
+		slots: newSlots(cfg.rootPorts()), devices: map[string]*device{}, waiting: map[string]chan struct{}{},
+		ended: make(chan struct{}),
+	}
+}
+
+// create takes Kata's description, opens the agent socket and copies the scratch disk.
+func (v *vm) create(body []byte) error {
+	v.bootMu.Lock()
+	defer v.bootMu.Unlock()
+	if v.currentState() != stateNone {
+		return fmt.Errorf("create VM: %w", errState)
+	}
+	c, raw, err := parseVMConfig(body)
+	if err != nil {
+		return err
+	}
+	if err := v.agent.listen(c.Vsock.Socket); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(v.cfg.LogDir, 0o700); err != nil {
+		return fmt.Errorf("make log folder: %w", err)
+	}
+	if v.console, err = newBoundedLog(filepath.Join(v.cfg.LogDir, v.id+".console.log"), consoleLimit); err != nil {
+		return err
+	}
+	if v.scratch, err = newScratch(v.cfg.ScratchTemplate(), v.cfg.ScratchDir, v.id); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.spec, v.config, v.state, v.created = v.newSpec(c), raw, stateCreated, time.Now()
+	return nil
+}
+
+// newSpec decides how the microVM looks; the network cards come later.
+func (v *vm) newSpec(c vmConfig) Spec {
+	s := Spec{
+		Name: v.id, Accel: v.cfg.Accel, Debug: v.cfg.Debug, Firmware: v.cfg.FirmwareDir(),
+		Kernel: c.Payload.Kernel, Initrd: c.Payload.Initramfs, Cmdline: KernelCommandLine(c.Payload.Cmdline, v.cfg),
+		Memory: c.Memory.Size, MaxMemory: maxMemory(c.Memory), SharedMemory: c.Memory.Shared && len(c.Fs) > 0,
+		HugePages: c.Memory.Hugepages, VCPUs: c.Cpus.BootVcpus, MaxVCPUs: maxVCPUs(c.Cpus),
+		RootPorts: v.cfg.rootPorts(), RootPortWindowMiB: v.cfg.RootPortWindowMiB,
+		Scratch: v.scratch.path, QMPFD: fdQMP, ConsoleFD: fdConsole, AgentFD: fdAgent,
+	}
+	for _, f := range c.Fs {
+		s.Share = &ShareSpec{Tag: f.Tag, Socket: f.Socket, QueueSize: max(f.QueueSize, 128)}
+	}
+	return s
+}
+
+// maxMemory bounds what a guest can grow to. Kata offers the whole host; DIMMs that can never be needed
+// would cost the guest page tables and boot time.
+func maxMemory(m memoryConfig) int64 {
+	const most = 8 // times the size at boot
+	grown := min(m.HotplugSize, most*m.Size)
+	if grown < m.Size+dimmBlock {
+		return m.Size
+	}
+	return grown / dimmBlock * dimmBlock
+}
+
+// maxVCPUs bounds what a guest can grow to: each possible CPU costs the guest memory.
+func maxVCPUs(c cpusConfig) int {
+	const extra = 7
+	return max(c.BootVcpus, min(c.MaxVcpus, c.BootVcpus+extra))
+}
+
+// boot starts QEMU and reports how it went: a guest that answers, a QEMU that ended, or, when the budget
+// is used up, a guest that is still on its way.
+func (v *vm) boot(ctx context.Context) error {
+	v.bootMu.Lock()
+	defer v.bootMu.Unlock()
+	if v.currentState() != stateCreated {
+		return fmt.Errorf("boot VM: %w", errState)
+	}
+	v.mu.Lock()
+	deadline := v.created.Add(bootBudget)
+	v.mu.Unlock()
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	if err := v.start(ctx); err != nil {
+		return fmt.Errorf("boot VM: %w", err)
+	}
+	begun := time.Now()
+	select {
+	case <-v.agent.ready:
+		v.log.Info("guest agent answered", "took", time.Since(begun).Round(time.Millisecond).String())
+	case <-v.ended:
+		return fmt.Errorf("boot VM: %w", v.reason)
+	case <-ctx.Done():
+		v.log.Info("guest is still booting")
+	}
+	return nil
+}
+
+// start runs QEMU and connects its channels.
+func (v *vm) start(ctx context.Context) error {
+	v.mu.Lock()
+	spec, extra, err := v.withNets(v.spec)
+	v.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	argv := append(v.cfg.QEMUCommand(), Args(spec)...)
+	v.log.Debug("starting qemu", "argv", argv)
+	p, err := startQEMU(argv, v.cfg.QEMUEnv(), extra)
+	closeFiles(extra)
+	if err != nil {
+		v.fail(err)
+		return err
+	}
+	v.mu.Lock()
+	v.proc, v.spec, v.state, v.nets = p, spec, stateRunning, nil
+	v.mu.Unlock()
+	logged := make(chan struct{})
+	go func() {
+		defer close(logged)
+		v.readConsole(p.console)
+	}()
+	go v.watch(p, logged)
+	client, err := qmp.New(ctx, p.qmp, v.onEvent)
+	if err != nil {
+		p.kill()
+		<-v.ended
+		return v.reason
+	}
+	v.mu.Lock()
+	v.qmp = client
+	v.mu.Unlock()
+	go v.holdAgent(p)
+	return nil
+}
+
+// holdAgent keeps the agent's session. A guest that lost it can only be ended.
+func (v *vm) holdAgent(p *process) {
+	v.agent.attach(p.agent)
+	select {
+	case <-v.ended:
+	case <-time.After(channelGrace):
+		v.log.Error("agent channel is lost, ending the microVM")
+		p.kill()
+	}
+}
+
+// withNets adds the cards that came before boot and the descriptors QEMU inherits for them.
+func (v *vm) withNets(s Spec) (Spec, []*os.File, error) {
+	if len(v.nets) > maxNets {
+		return s, nil, fmt.Errorf("attach %d network cards at boot: at most %d fit", len(v.nets), maxNets)
+	}
+	var extra []*os.File
+	for i, n := range v.nets {
+		net := NetSpec{ID: fmt.Sprintf("net%d", i), MAC: n.mac}
+		for _, f := range n.files {
+			net.TapFDs = append(net.TapFDs, fdFirstFree+len(extra))
+			extra = append(extra, f)
+		}
+		for _, f := range v.openVhost(len(n.files)) {
+			net.VhostFDs = append(net.VhostFDs, fdFirstFree+len(extra))
+			extra = append(extra, f)
+		}
+		s.Nets = append(s.Nets, net)
+	}
+	return s, extra, nil
+}
+
+// openVhost opens the kernel's network back end once per queue where hardware virtualisation can use it.
+// Without it QEMU moves the packets itself.
+func (v *vm) openVhost(n int) []*os.File {
+	if v.cfg.Accel != AccelKVM {
+		return nil
+	}
+	var files []*os.File
+	for range n {
+		f, err := os.OpenFile("/dev/vhost-net", os.O_RDWR, 0)
+		if err != nil {
+			closeFiles(files)
+			return nil
+		}
+		files = append(files, f)
+	}
+	return files
+}
+
+// readConsole copies the guest's console into its log.
+func (v *vm) readConsole(c *net.UnixConn) {
+	buf := make([]byte, 4096)
+	for {
+		n, err := c.Read(buf)
+		if n > 0 {
+			_, _ = v.console.Write(buf[:n]) // never fails
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// watch notes the end of QEMU, once its console has been read to the end.
+func (v *vm) watch(p *process, logged <-chan struct{}) {
+	<-p.done
+	select {
+	case <-logged:
+	case <-time.After(time.Second): // the console's other end is still open somewhere
+	}
+	err := p.cause()
+	if text := v.console.digest(); text != "" {
+		err = fmt.Errorf("%w; guest console: %s", err, text)
+	}
+	p.closeChannels()
+	v.fail(err)
+}
+
+// fail makes the microVM's end known.
+func (v *vm) fail(err error) {
+	v.mu.Lock()
+	v.state = stateShutdown
+	v.mu.Unlock()
+	v.reason = err
+	v.agent.end()
+	close(v.ended)
+}
+
+// shutdown ends QEMU, with a chance to write back what it caches.
+func (v *vm) shutdown() {
+	v.mu.Lock()
+	p, client := v.proc, v.qmp
+	v.mu.Unlock()
+	if p == nil {
+		return
+	}
+	if client != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		_ = client.Execute(ctx, "quit", nil, nil) // QEMU may be gone before it answers
+		cancel()
+		select {
+		case <-p.done:
+		case <-time.After(time.Second):
+		}
+	}
+	p.kill()
+	<-p.done
+}
+
+// cleanup removes what create and boot made. QEMU has ended.
+func (v *vm) cleanup(keepLog bool) error {
+	v.bootMu.Lock()
+	defer v.bootMu.Unlock()
+	v.shutdown() // a boot that was under way when the end came has finished by now
+	v.mu.Lock()
+	for _, n := range v.nets {
+		closeFiles(n.files)
+	}
+	v.nets = nil
+	v.mu.Unlock()
+	errs := []error{v.agent.close(), v.scratch.remove()}
+	if v.console != nil {
+		errs = append(errs, v.console.drop(keepLog))
+	}
+	return errors.Join(errs...)
+}
+
+// info answers from memory alone: Kata waits one second.
+func (v *vm) info() (infoReply, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.state == stateNone {
+		return infoReply{}, fmt.Errorf("describe VM: %w", errState)
+	}
+	return infoReply{Config: v.config, State: v.state, MemoryActualSize: v.spec.Memory}, nil
+}
+
+func (v *vm) currentState() string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.state
+}
+
+// onEvent runs on the QMP reader.
+func (v *vm) onEvent(e qmp.Event) {
+	v.log.Debug("qemu event", "event", e.Name, "data", string(e.Data))
+	if e.Name != "DEVICE_DELETED" {
+		return
+	}
+	var data struct {
+		Device string `json:"device"`
+	}
+	if err := json.Unmarshal(e.Data, &data); err != nil || data.Device == "" {
+		return // an inner part of a device
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if gone, ok := v.waiting[data.Device]; ok {
+		close(gone)
+		delete(v.waiting, data.Device)
+	}
+}
+
+func closeFiles(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close() // only copies
+	}
+}
