@@ -1,0 +1,107 @@
+// Command nodeless-guest is /init of each microVM: it boots the guest and answers Kata's agent
+// protocol. pkg/bundle packs it into the initrd; nobody starts it by hand.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/runc/libcontainer"
+	_ "github.com/opencontainers/runc/libcontainer/nsenter" // joins namespaces before Go's runtime starts
+	"golang.org/x/sys/unix"
+
+	"github.com/nodeless/nodeless/pkg/agentmux"
+	"github.com/nodeless/nodeless/pkg/guest/agent"
+	"github.com/nodeless/nodeless/pkg/guest/boot"
+	"github.com/nodeless/nodeless/pkg/guest/container"
+	"github.com/nodeless/nodeless/pkg/guest/mount"
+	"github.com/nodeless/nodeless/pkg/version"
+)
+
+// portName is the virtio-serial port the host's VMM adapter offers.
+const portName = "agent"
+
+func main() {
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "init":
+			libcontainer.Init() // does not return
+		case container.HolderArg:
+			fmt.Fprintln(os.Stderr, container.HoldPIDNamespace())
+			os.Exit(1)
+		}
+	}
+	if os.Getpid() != 1 {
+		fmt.Fprintln(os.Stderr, "nodeless-guest is the /init of a microVM and is not started by hand")
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	err := run(ctx)
+	fmt.Fprintln(os.Stderr, "nodeless-guest:", err)
+	unix.Sync()
+	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+}
+
+// run boots the guest and serves until the VM ends.
+func run(ctx context.Context) error {
+	if err := boot.Mounts(); err != nil {
+		return err
+	}
+	level := slog.LevelInfo
+	if boot.Debug() {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	if err := boot.Run(ctx, log); err != nil {
+		return err
+	}
+	reaper := container.NewReaper()
+	go reaper.Run(ctx)
+	manager, err := container.NewManager(container.Config{StateDir: "/run/nodeless", Reaper: reaper, Log: log})
+	if err != nil {
+		return err
+	}
+	sys := os.DirFS("/sys")
+	a := agent.New(agent.Config{
+		Containers: manager,
+		Mounts:     mount.NewTable(sys, agent.Root+"/local"),
+		Version:    version.Version,
+		Log:        log,
+		Debug:      level == slog.LevelDebug,
+	}, sys)
+	port, err := boot.OpenPort(ctx, portName)
+	if err != nil {
+		return err
+	}
+	l, err := agentmux.Listen(ctx, port, func(h agentmux.Hello) { attached(log, h) })
+	if err != nil {
+		return err
+	}
+	log.Info("guest agent is up", "version", version.Version, "uptime", uptime())
+	return a.Serve(ctx, l)
+}
+
+// attached takes over what a host tells when it attaches: the time and fresh entropy.
+func attached(log *slog.Logger, h agentmux.Hello) {
+	if err := boot.SetClock(h.Time); err != nil {
+		log.Warn("clock keeps its own time", "err", err)
+	}
+	if err := boot.AddEntropy(h.Entropy[:]); err != nil {
+		log.Warn("random generator is not reseeded", "err", err)
+	}
+}
+
+// uptime is how long the kernel has been running.
+func uptime() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano()).Round(time.Millisecond)
+}

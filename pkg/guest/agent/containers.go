@@ -1,0 +1,182 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	pb "github.com/kata-containers/kata-containers/src/runtime/virtcontainers/pkg/agent/protocols/grpc"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/nodeless/nodeless/pkg/guest/container"
+	guestnet "github.com/nodeless/nodeless/pkg/guest/net"
+)
+
+// pauseMarks are the annotations by which a container runtime marks the pause container.
+var pauseMarks = [...]string{"io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"}
+
+func isPause(spec *specs.Spec) bool {
+	for _, mark := range pauseMarks {
+		if spec.Annotations[mark] == "sandbox" {
+			return true
+		}
+	}
+	return false
+}
+
+// CreateContainer mounts the container's storages and makes it. The pause container is only kept in the
+// books; its image is not even mounted.
+func (a *Agent) CreateContainer(ctx context.Context, req *pb.CreateContainerRequest) (_ *emptypb.Empty, err error) {
+	id := req.GetContainerId()
+	spec := container.SpecFromProto(req.GetOCI())
+	if isPause(spec) {
+		return empty(a.cfg.Containers.Create(container.Request{ID: id, Spec: spec, Pause: true}))
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.release(id))
+		}
+	}()
+	sources, err := a.mountAll(ctx, id, req.GetStorages())
+	if err != nil {
+		return nil, err
+	}
+	redirectMounts(spec.Mounts, sources)
+	if err := a.addDevices(ctx, spec, req.GetDevices()); err != nil {
+		return nil, err
+	}
+	return empty(a.cfg.Containers.Create(container.Request{ID: id, Spec: spec, SharedPID: req.GetSandboxPidns()}))
+}
+
+// mountAll mounts a container's storages and returns where the content of each mount point is.
+func (a *Agent) mountAll(ctx context.Context, id string, storages []*pb.Storage) (map[string]string, error) {
+	sources := map[string]string{}
+	for _, s := range storages {
+		st := storage(s)
+		source, err := a.cfg.Mounts.Mount(ctx, st)
+		if err != nil {
+			return nil, err
+		}
+		a.mu.Lock()
+		a.mounted[id] = append(a.mounted[id], st.MountPoint)
+		a.mu.Unlock()
+		if source != st.MountPoint {
+			sources[st.MountPoint] = source
+		}
+	}
+	return sources, nil
+}
+
+// redirectMounts points mounts at where the content of their sources is.
+func redirectMounts(mounts []specs.Mount, sources map[string]string) {
+	for i, m := range mounts {
+		for point, source := range sources {
+			if rest, ok := strings.CutPrefix(m.Source, point); ok && (rest == "" || rest[0] == '/') {
+				mounts[i].Source = source + rest
+				if mounts[i].Type == "local" {
+					mounts[i].Type = "bind"
+				}
+				break
+			}
+		}
+		if m.Type == "local" {
+			mounts[i].Type = "bind"
+			if len(m.Options) == 0 {
+				mounts[i].Options = []string{"rbind"}
+			}
+		}
+	}
+}
+
+// release unmounts a container's storages, the last mounted first, and removes its writable layer.
+func (a *Agent) release(id string) error {
+	a.mu.Lock()
+	points := a.mounted[id]
+	delete(a.mounted, id)
+	a.mu.Unlock()
+	var errs []error
+	for i := len(points) - 1; i >= 0; i-- {
+		errs = append(errs, a.cfg.Mounts.Release(points[i]))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if dir := filepath.Join(Root, filepath.Base(id)); dir != Root && id != "" {
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("remove writable layer of container %s: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// StartContainer lets the container's process run.
+func (a *Agent) StartContainer(_ context.Context, req *pb.StartContainerRequest) (*emptypb.Empty, error) {
+	return empty(a.cfg.Containers.Start(req.GetContainerId()))
+}
+
+// RemoveContainer ends and forgets a container.
+func (a *Agent) RemoveContainer(ctx context.Context, req *pb.RemoveContainerRequest) (*emptypb.Empty, error) {
+	if t := req.GetTimeout(); t != 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(t)*time.Second)
+		defer cancel()
+	}
+	return empty(a.remove(ctx, req.GetContainerId()))
+}
+
+func (a *Agent) remove(ctx context.Context, id string) error {
+	if err := a.cfg.Containers.Remove(ctx, id); err != nil {
+		return err
+	}
+	return a.release(id)
+}
+
+// UpdateContainer changes limits.
+func (a *Agent) UpdateContainer(_ context.Context, req *pb.UpdateContainerRequest) (*emptypb.Empty, error) {
+	return empty(a.cfg.Containers.Update(req.GetContainerId(), container.ResourcesFromProto(req.GetResources())))
+}
+
+// PauseContainer freezes a container.
+func (a *Agent) PauseContainer(_ context.Context, req *pb.PauseContainerRequest) (*emptypb.Empty, error) {
+	return empty(a.cfg.Containers.Pause(req.GetContainerId()))
+}
+
+// ResumeContainer thaws it.
+func (a *Agent) ResumeContainer(_ context.Context, req *pb.ResumeContainerRequest) (*emptypb.Empty, error) {
+	return empty(a.cfg.Containers.Resume(req.GetContainerId()))
+}
+
+// StatsContainer returns the container's figures and the sandbox's traffic.
+func (a *Agent) StatsContainer(_ context.Context, req *pb.StatsContainerRequest) (*pb.StatsContainerResponse, error) {
+	s, err := a.cfg.Containers.Stats(req.GetContainerId())
+	if err != nil {
+		return nil, err
+	}
+	counters, err := guestnet.Counters()
+	if err != nil {
+		return nil, err
+	}
+	out := &pb.StatsContainerResponse{CgroupStats: s}
+	for _, c := range counters {
+		out.NetworkStats = append(out.NetworkStats, &pb.NetworkStats{
+			Name:    c.Name,
+			RxBytes: c.RxBytes, RxPackets: c.RxPackets, RxErrors: c.RxErrors, RxDropped: c.RxDropped,
+			TxBytes: c.TxBytes, TxPackets: c.TxPackets, TxErrors: c.TxErrors, TxDropped: c.TxDropped,
+		})
+	}
+	return out, nil
+}
+
+// GetOOMEvent waits for a container to run out of memory.
+func (a *Agent) GetOOMEvent(ctx context.Context, _ *pb.GetOOMEventRequest) (*pb.OOMEvent, error) {
+	id, err := a.cfg.Containers.NextOOM(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.OOMEvent{ContainerId: id}, nil
+}

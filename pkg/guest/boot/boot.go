@@ -1,0 +1,80 @@
+package boot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nodeless/nodeless/pkg/guest/mount"
+	guestnet "github.com/nodeless/nodeless/pkg/guest/net"
+)
+
+const (
+	// scratchSerial is the serial of the disk that holds writable layers.
+	scratchSerial = "scratch"
+	scratchDir    = "/run/kata-containers"
+
+	openFiles = 1 << 20
+)
+
+// Run prepares the guest. What a sandbox can do without is logged, not returned.
+func Run(ctx context.Context, log *slog.Logger) error {
+	if err := limits(); err != nil {
+		return err
+	}
+	if err := loadModules("/modules"); err != nil {
+		return err
+	}
+	if err := enableControllers(); err != nil {
+		return err
+	}
+	if err := mountScratch(ctx); err != nil {
+		log.Warn("writable layers stay in memory", "err", err)
+	}
+	for _, err := range setParameters() {
+		log.Warn("kernel parameter is not set", "err", err)
+	}
+	return guestnet.LoopbackUp()
+}
+
+// limits gives containers the open files they expect of a container host.
+func limits() error {
+	l := &unix.Rlimit{Cur: openFiles, Max: openFiles}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, l); err != nil {
+		return fmt.Errorf("raise open files limit: %w", err)
+	}
+	return nil
+}
+
+// mountScratch mounts the scratch disk. It is attached from the start, so there is nothing to wait for
+// once its driver is loaded.
+func mountScratch(_ context.Context) error {
+	if err := os.MkdirAll(scratchDir, 0o755); err != nil {
+		return err
+	}
+	disk, err := mount.FindDisk(os.DirFS("/sys"), scratchSerial)
+	if err != nil {
+		return err
+	}
+	// Nothing on this disk outlives the VM: neither journal nor barriers are worth their time.
+	const data = "noauto_da_alloc,nobarrier,data=writeback"
+	err = unix.Mount(disk.Path(), scratchDir, "ext4", unix.MS_NOATIME, data)
+	if errors.Is(err, unix.EINVAL) { // a file system without a journal knows no data mode
+		err = unix.Mount(disk.Path(), scratchDir, "ext4", unix.MS_NOATIME, "noauto_da_alloc,nobarrier")
+	}
+	if err != nil {
+		return fmt.Errorf("mount %s on %s: %w", disk.Path(), scratchDir, err)
+	}
+	return nil
+}
+
+// Debug says whether the kernel command line asks for debug logging.
+func Debug() bool {
+	raw, err := os.ReadFile("/proc/cmdline")
+	return err == nil && strings.Contains(" "+strings.TrimSpace(string(raw))+" ", " nodeless.debug=1 ")
+}

@@ -1,0 +1,101 @@
+package container
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	_ "github.com/opencontainers/cgroups/devices" // the device controller of cgroup v2
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"github.com/opencontainers/runc/libcontainer/specconv"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+const (
+	cgroupRoot = "/sys/fs/cgroup"
+	// podCgroup holds the containers' cgroups; its own figures are the sandbox's.
+	podCgroup = "/pod"
+)
+
+// prepareSpec turns the host's description into one that fits the guest: the namespaces of the sandbox,
+// a cgroup below podCgroup, nothing that the guest's kernel does not do.
+func prepareSpec(req Request, ns *namespaces, reaper *Reaper) error {
+	s := req.Spec
+	if s.Process == nil || s.Linux == nil {
+		return fmt.Errorf("container %s: description without process or linux section", req.ID)
+	}
+	s.Hooks = nil
+	s.Hostname = ""
+	s.Linux.CgroupsPath = podCgroup + "/" + req.ID
+	s.Linux.Namespaces = keepNamespaces(s.Linux.Namespaces)
+	pid := specs.LinuxNamespace{Type: specs.PIDNamespace}
+	if req.SharedPID {
+		path, err := ns.sharedPID(reaper)
+		if err != nil {
+			return err
+		}
+		pid.Path = path
+	}
+	s.Linux.Namespaces = append(s.Linux.Namespaces, pid,
+		specs.LinuxNamespace{Type: specs.CgroupNamespace},
+		specs.LinuxNamespace{Type: specs.IPCNamespace, Path: ns.ipc()},
+		specs.LinuxNamespace{Type: specs.UTSNamespace, Path: ns.uts()})
+	if err := ns.applySysctl(s.Linux.Sysctl); err != nil {
+		return err
+	}
+	s.Linux.Sysctl = nil
+	if s.Linux.Resources == nil {
+		s.Linux.Resources = &specs.LinuxResources{}
+	}
+	completeResources(s)
+	return nil
+}
+
+// keepNamespaces keeps those that stay the container's own.
+func keepNamespaces(in []specs.LinuxNamespace) []specs.LinuxNamespace {
+	return slices.DeleteFunc(slices.Clone(in), func(n specs.LinuxNamespace) bool {
+		return n.Type != specs.MountNamespace && n.Type != specs.UserNamespace
+	})
+}
+
+// completeResources sets what the host leaves out: an out-of-memory kill ends the whole container, as
+// the kubelet asks for on cgroup v2, and a privileged container may use every device.
+func completeResources(s *specs.Spec) {
+	r := s.Linux.Resources
+	if r.Unified == nil {
+		r.Unified = map[string]string{}
+	}
+	r.Unified["memory.oom.group"] = "1"
+	if privileged(s) {
+		r.Devices = append(r.Devices, specs.LinuxDeviceCgroup{Allow: true, Access: "rwm"})
+	}
+}
+
+// privileged recognises a privileged container by what only they have: all capabilities and no masked path.
+func privileged(s *specs.Spec) bool {
+	c := s.Process.Capabilities
+	return c != nil && len(s.Linux.MaskedPaths) == 0 &&
+		slices.Contains(c.Bounding, "CAP_SYS_ADMIN") && slices.Contains(c.Bounding, "CAP_SYS_RAWIO")
+}
+
+// libcontainerConfig converts a prepared description.
+func libcontainerConfig(id string, s *specs.Spec) (*configs.Config, error) {
+	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: id, Spec: s})
+	if err != nil {
+		return nil, fmt.Errorf("convert container %s: %w", id, err)
+	}
+	return config, nil
+}
+
+// splitSysctl separates the settings of the network namespace, which the sandbox is, from the others.
+func splitSysctl(all map[string]string) (net, other map[string]string) {
+	net, other = map[string]string{}, map[string]string{}
+	for k, v := range all {
+		if strings.HasPrefix(k, "net.") {
+			net[k] = v
+			continue
+		}
+		other[k] = v
+	}
+	return net, other
+}

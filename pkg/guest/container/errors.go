@@ -1,0 +1,12 @@
+package container
+
+import "errors"
+
+// Kinds of errors the agent tells apart.
+var (
+	ErrNotFound   = errors.New("not found")
+	ErrExists     = errors.New("already exists")
+	ErrNotRunning = errors.New("not running")
+	ErrNoTerminal = errors.New("process has no terminal")
+	ErrPause      = errors.New("the pause container runs no process")
+)

@@ -1,0 +1,182 @@
+package mount
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// ErrNoDevice says that a device has not appeared in the guest.
+var ErrNoDevice = errors.New("no such device")
+
+const (
+	pciRoot     = "devices/pci0000:00"
+	deviceWait  = 20 * time.Second // what Kata gives hot-plug, and some
+	devicePause = 2 * time.Millisecond
+	devicePoll  = 25 * time.Millisecond
+)
+
+// PCIPath is the way from the root bus to a device: the slot on each bus in turn.
+type PCIPath []uint8
+
+// ParsePCIPath reads Kata's form, two hex digits for each bus: "0a" or "0a/00".
+func ParsePCIPath(s string) (PCIPath, error) {
+	var p PCIPath
+	for part := range strings.SplitSeq(s, "/") {
+		n, err := strconv.ParseUint(part, 16, 5)
+		if err != nil || len(part) != 2 {
+			return nil, fmt.Errorf("parse PCI path %q: slot %q is not two hex digits below 20", s, part)
+		}
+		p = append(p, uint8(n))
+	}
+	return p, nil
+}
+
+// Resolve finds the device's directory below sys (/sys). A path that ends at a bridge means the
+// device behind it, slot 0: the host hot-plugs each device behind a root port of its own.
+func (p PCIPath) Resolve(sys fs.FS) (string, error) {
+	dir := pciRoot
+	bus := "0000:00"
+	for i := 0; ; i++ {
+		slot := uint8(0)
+		if i < len(p) {
+			slot = p[i]
+		}
+		next := path.Join(dir, fmt.Sprintf("%s:%02x.0", bus, slot))
+		if _, err := fs.Stat(sys, next); err != nil {
+			return "", fmt.Errorf("%w: %s", ErrNoDevice, next)
+		}
+		dir = next
+		behind, bridge := secondaryBus(sys, dir)
+		if i >= len(p)-1 && !bridge {
+			return dir, nil
+		}
+		if behind == "" {
+			return "", fmt.Errorf("%w: nothing behind %s", ErrNoDevice, dir)
+		}
+		bus = behind
+	}
+}
+
+// pciChild matches a device directory and picks out its bus.
+var pciChild = regexp.MustCompile(`^([0-9a-f]{4}:[0-9a-f]{2}):[0-9a-f]{2}\.[0-7]$`)
+
+// secondaryBus returns the bus behind a bridge and whether dir is one. The bus is empty while nothing is plugged in.
+func secondaryBus(sys fs.FS, dir string) (bus string, bridge bool) {
+	class, err := fs.ReadFile(sys, path.Join(dir, "class"))
+	bridge = err == nil && strings.HasPrefix(string(class), "0x0604")
+	if !bridge {
+		return "", false
+	}
+	entries, err := fs.ReadDir(sys, dir)
+	if err != nil {
+		return "", true
+	}
+	for _, e := range entries {
+		if m := pciChild.FindStringSubmatch(e.Name()); m != nil {
+			return m[1], true
+		}
+	}
+	return "", true
+}
+
+// Disk is a block device.
+type Disk struct {
+	Name         string // as in /dev and /sys/block
+	Major, Minor uint32
+}
+
+// Path is the device node.
+func (d Disk) Path() string { return "/dev/" + d.Name }
+
+// diskAt finds the disk of the virtio device in a PCI device's directory.
+func diskAt(sys fs.FS, dir string) (Disk, error) {
+	found, err := fs.Glob(sys, path.Join(escapeGlob(dir), "virtio*/block/*/dev"))
+	if err != nil {
+		return Disk{}, fmt.Errorf("look for a disk in %s: %w", dir, err)
+	}
+	if len(found) == 0 {
+		return Disk{}, fmt.Errorf("%w: no disk in %s", ErrNoDevice, dir)
+	}
+	return readDisk(sys, path.Dir(found[0]))
+}
+
+// readDisk reads the name and number of the disk in a sysfs directory.
+func readDisk(sys fs.FS, dir string) (Disk, error) {
+	d := Disk{Name: path.Base(dir)}
+	raw, err := fs.ReadFile(sys, path.Join(dir, "dev"))
+	if err != nil {
+		return Disk{}, fmt.Errorf("read number of disk %s: %w", d.Name, err)
+	}
+	if _, err := fmt.Sscanf(string(raw), "%d:%d", &d.Major, &d.Minor); err != nil {
+		return Disk{}, fmt.Errorf("read number of disk %s: %w", d.Name, err)
+	}
+	return d, nil
+}
+
+// escapeGlob quotes what path.Match would interpret; PCI names hold none of it but the caller's may.
+func escapeGlob(s string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(s)
+}
+
+// FindDisk returns the disk with the given virtio serial.
+func FindDisk(sys fs.FS, serial string) (Disk, error) {
+	found, err := fs.Glob(sys, "block/vd*/serial")
+	if err != nil {
+		return Disk{}, fmt.Errorf("look for disk %q: %w", serial, err)
+	}
+	for _, f := range found {
+		if raw, err := fs.ReadFile(sys, f); err == nil && strings.TrimSpace(string(raw)) == serial {
+			return readDisk(sys, path.Dir(f))
+		}
+	}
+	return Disk{}, fmt.Errorf("%w: disk with serial %q", ErrNoDevice, serial)
+}
+
+// WaitDisk waits until the disk at a PCI path has appeared.
+func WaitDisk(ctx context.Context, sys fs.FS, pciPath string) (Disk, error) {
+	p, err := ParsePCIPath(pciPath)
+	if err != nil {
+		return Disk{}, err
+	}
+	return await(ctx, func() (Disk, error) {
+		dir, err := p.Resolve(sys)
+		if err != nil {
+			return Disk{}, err
+		}
+		return diskAt(sys, dir)
+	})
+}
+
+// WaitPCI waits until the device at a PCI path has appeared and returns its sysfs directory below sys.
+func WaitPCI(ctx context.Context, sys fs.FS, pciPath string) (string, error) {
+	p, err := ParsePCIPath(pciPath)
+	if err != nil {
+		return "", err
+	}
+	return await(ctx, func() (string, error) { return p.Resolve(sys) })
+}
+
+// await repeats find until it finds something; the pauses grow, as hot-plug is usually done by the
+// time the host's message arrives.
+func await[T any](ctx context.Context, find func() (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, deviceWait)
+	defer cancel()
+	for pause := devicePause; ; pause = min(2*pause, devicePoll) {
+		found, err := find()
+		if !errors.Is(err, ErrNoDevice) {
+			return found, err
+		}
+		select {
+		case <-ctx.Done():
+			return found, err
+		case <-time.After(pause):
+		}
+	}
+}
