@@ -1,0 +1,130 @@
+package preflight
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Host is what the checks look at. ThisHost fills it; tests put their own in.
+type Host struct {
+	Proc, Sys, Etc fs.FS
+	Euid           int
+	Now            func() time.Time
+	ClockSynced    func() (bool, error)
+	Disk           func(dir string) (Disk, error)
+	Writable       func(dir string) error
+	// Kernel tries the kernel's features in a throwaway namespace.
+	Kernel func(ctx context.Context) []Result
+	// Accel probes how microVMs can run: "kvm" or "tcg", and why. nil skips the check.
+	Accel func(ctx context.Context) (accel, detail string, err error)
+	// Bundle verifies the unpacked files. nil skips the check.
+	Bundle func(ctx context.Context) error
+}
+
+// Settings are the parts of the server's configuration that decide whether a host fits.
+type Settings struct {
+	DataDir   string
+	NodeName  string
+	Ports     []Port
+	Accel     string // auto, kvm or tcg
+	ServerPID int    // of the server that runs on the data dir now; 0: none. What it uses is not in the way.
+}
+
+// Port is a TCP port that the server will listen on.
+type Port struct {
+	Number int
+	Of     string // "apiserver"
+	Flag   string // how to choose another one; empty if that cannot be done
+}
+
+// Disk is what statfs tells of the file system that holds a folder.
+type Disk struct {
+	Type  int64 // the magic number
+	Free  uint64
+	Inode uint64 // free inodes; file systems without a table of them say 0
+}
+
+// ThisHost is the machine that the program runs on. nft and iptables are programs to try rules with; "" skips that.
+func ThisHost(nft, iptables string) Host {
+	return Host{
+		Proc: os.DirFS("/proc"), Sys: os.DirFS("/sys"), Etc: os.DirFS("/etc"),
+		Euid: os.Geteuid(), Now: time.Now, ClockSynced: clockSynced, Disk: statfs, Writable: writable,
+		Kernel: func(ctx context.Context) []Result { return tryKernel(ctx, nft, iptables) },
+	}
+}
+
+// Run makes all checks.
+func Run(ctx context.Context, h Host, s Settings) Report {
+	var r Report
+	for _, check := range []func(Host, Settings) []Result{
+		checkUser, checkKernelVersion, checkMemory, checkDisk, checkPorts, checkClock, checkName, checkCgroups, checkLimits, checkSecurityModules, checkForeign,
+	} {
+		r.Results = append(r.Results, check(h, s)...)
+	}
+	if h.Kernel != nil {
+		if h.Euid == 0 {
+			r.Results = append(r.Results, h.Kernel(ctx)...)
+		} else {
+			r.Results = append(r.Results, warn("kernel features", "not tried: needs root", "run `nodeless check` as root"))
+		}
+	}
+	if h.Bundle != nil {
+		r.Results = append(r.Results, checkBundle(ctx, h))
+	}
+	if h.Accel != nil {
+		r.Results = append(r.Results, checkAccel(ctx, h, s))
+	}
+	return r
+}
+
+// Gate is what the server asks at its start: nil, or every reason why this host cannot work. The bundle was verified
+// when it was unpacked and the accelerator is probed by the worker, so neither is looked at again.
+func Gate(ctx context.Context, h Host, s Settings) (Report, error) {
+	h.Bundle, h.Accel = nil, nil
+	r := Run(ctx, h, s)
+	return r, r.Err()
+}
+
+func checkBundle(ctx context.Context, h Host) Result {
+	if err := h.Bundle(ctx); err != nil {
+		return fail("bundle", err.Error(), "install nodeless again; its unpacked files were changed or damaged")
+	}
+	return pass("bundle", "all files are as they were packed")
+}
+
+func checkAccel(ctx context.Context, h Host, s Settings) Result {
+	accel, detail, err := h.Accel(ctx)
+	const enable = "enable virtualization (VT-x, AMD-V) in the firmware, or nested virtualization of the outer machine; /dev/kvm must be usable"
+	switch {
+	case err != nil:
+		return fail("microVM", err.Error(), "look at the detail; `nodeless server --accel tcg` runs without KVM")
+	case accel == "kvm":
+		return pass("microVM", detail)
+	case s.Accel == "kvm":
+		return fail("microVM", detail, enable+"; or allow emulation with --accel auto")
+	case s.Accel == "tcg":
+		return pass("microVM", "emulated by choice (--accel tcg); "+detail)
+	}
+	return warn("microVM", "emulated, which is slow: "+detail, enable)
+}
+
+func statfs(dir string) (Disk, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return Disk{}, fmt.Errorf("statfs %s: %w", dir, err)
+	}
+	return Disk{Type: st.Type, Free: st.Bavail * uint64(st.Bsize), Inode: st.Ffree}, nil
+}
+
+func writable(dir string) error { return unix.Access(dir, unix.W_OK|unix.X_OK) }
+
+func clockSynced() (bool, error) {
+	var t unix.Timex
+	state, err := unix.Adjtimex(&t)
+	return state != unix.TIME_ERROR, err
+}
