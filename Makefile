@@ -1,0 +1,25 @@
+# Every target is a script in scripts/; this file only names them.
+.PHONY: build bundle demo run test bench clean
+
+build: ## dist/nodeless, the file that ships
+	scripts/deps.sh
+	scripts/build.sh
+
+bundle: ## the parts from outside: QEMU, guest kernel, iptables, nft, crictl
+	scripts/deps.sh
+	scripts/build-bundle.sh
+
+demo: ## build, run a cluster in a host of its own, show two Pods, clean up
+	scripts/demo.sh
+
+run: ## like demo, but keep the cluster until Ctrl-C
+	scripts/demo.sh run
+
+test: ## all tests, those with microVMs included
+	scripts/test.sh
+
+bench: ## print the numbers of docs/SPECIFICATION.md; KVM=1 on a host with /dev/kvm
+	KVM=$(KVM) scripts/bench.sh
+
+clean: ## remove what was built here
+	scripts/clean.sh
