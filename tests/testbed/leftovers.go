@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -42,7 +43,8 @@ func (h *Host) UntilClean(ctx context.Context) error {
 	}
 }
 
-func (h *Host) vmProcesses(context.Context) ([]string, error) {
+// Processes gives the command line of every process in the host, by its pid on the machine.
+func (h *Host) Processes() (map[int]string, error) {
 	home, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", h.Pid()))
 	if err != nil {
 		return nil, err
@@ -51,19 +53,34 @@ func (h *Host) vmProcesses(context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var found []string
+	found := map[int]string{}
 	for _, dir := range dirs {
 		if ns, err := os.Readlink(dir + "/ns/pid"); err != nil || ns != home {
 			continue
 		}
 		raw, err := os.ReadFile(dir + "/cmdline")
-		if err != nil {
-			continue
+		if err != nil || len(raw) == 0 {
+			continue // it has just ended
 		}
-		line := strings.ReplaceAll(strings.TrimRight(string(raw), "\x00"), "\x00", " ")
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil {
+			return nil, err
+		}
+		found[pid] = strings.ReplaceAll(strings.TrimRight(string(raw), "\x00"), "\x00", " ")
+	}
+	return found, nil
+}
+
+func (h *Host) vmProcesses(context.Context) ([]string, error) {
+	all, err := h.Processes()
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for pid, line := range all {
 		for _, part := range []string{"qemu-system", "virtiofsd", "nodeless-vmm", "containerd-shim"} {
 			if strings.Contains(line, part) {
-				found = append(found, fmt.Sprintf("process %s: %.200s", filepath.Base(dir), line))
+				found = append(found, fmt.Sprintf("process %d: %.200s", pid, line))
 				break
 			}
 		}

@@ -1,0 +1,69 @@
+package vm_test
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+func TestLimitsAreTrueInsideTheGuest(t *testing.T) {
+	s := newSpace(t, 4*time.Minute)
+	s.apply(sleeper("small", "    resources: {limits: {memory: 64Mi, cpu: 500m}}\n"))
+	s.ready("small")
+	if got := s.mustExec("small", "cat", "/sys/fs/cgroup/memory.max"); got != strconv.Itoa(64<<20) {
+		t.Errorf("memory.max = %s, want %d", got, 64<<20)
+	}
+	if got := s.mustExec("small", "cat", "/sys/fs/cgroup/cpu.max"); got != "50000 100000" {
+		t.Errorf("cpu.max = %s, want 50000 100000", got)
+	}
+	total := s.mustExec("small", "awk", "/MemTotal/ {print $2}", "/proc/meminfo")
+	if kb, err := strconv.Atoi(total); err != nil || kb > 512<<10 {
+		t.Errorf("the guest has %s kB of memory, want a guest of the Pod's size", total)
+	}
+	// An allocation within the limit succeeds, one beyond is killed, and the Pod runs on.
+	if out, code := s.exec("small", "/hello", "alloc", "20"); code != 0 {
+		t.Errorf("20 MB within a limit of 64 MiB: code %d, %s", code, out)
+	}
+	if out, code := s.exec("small", "/hello", "alloc", "200"); code != 137 {
+		t.Errorf("200 MB within a limit of 64 MiB: code %d, want 137 (killed)\n%s", code, out)
+	}
+	if got := s.mustExec("small", "echo", "alive"); got != "alive" {
+		t.Errorf("after the kill the Pod says %q", got)
+	}
+}
+
+func TestOutOfMemoryIsReported(t *testing.T) {
+	s := newSpace(t, 4*time.Minute)
+	s.apply(`
+apiVersion: v1
+kind: Pod
+metadata: {name: greedy}
+spec:
+  restartPolicy: Never
+  containers:
+  - name: main
+    image: IMAGE
+    command: [/hello, alloc, "200"]
+    resources: {limits: {memory: 64Mi}}
+`)
+	pod := s.pod("greedy", "has failed", func(pod *corev1.Pod) bool { return pod.Status.Phase == corev1.PodFailed })
+	end := pod.Status.ContainerStatuses[0].State.Terminated
+	if end == nil || end.ExitCode != 137 || end.Reason != "OOMKilled" {
+		t.Errorf("the container ended as %v, want OOMKilled with 137", states(pod))
+	}
+}
+
+func TestCPULimitSizesTheGuest(t *testing.T) {
+	s := newSpace(t, 3*time.Minute)
+	s.apply(sleeper("one", "    resources: {limits: {cpu: \"1\", memory: 64Mi}}\n"))
+	s.ready("one")
+	if got := s.mustExec("one", "cat", "/sys/fs/cgroup/cpu.max"); got != "100000 100000" {
+		t.Errorf("cpu.max = %s, want 100000 100000", got)
+	}
+	if got := strings.TrimSpace(s.mustExec("one", "nproc")); got != "1" && got != "2" {
+		t.Errorf("the guest has %s CPUs, want one, or two when the base one is counted", got)
+	}
+}

@@ -1,0 +1,140 @@
+package vm_test
+
+import (
+	"context"
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// TestKilledServerLeavesPodsRunning: kill -9 and a new start; the same Pods run on, not restarted.
+func TestKilledServerLeavesPodsRunning(t *testing.T) {
+	s := newSpace(t, 6*time.Minute)
+	s.apply(fmt.Sprintf(webDeployment, 2))
+	s.apply(`
+apiVersion: v1
+kind: Pod
+metadata: {name: ticker}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: main, image: IMAGE, command: [sh, -c, "i=0; while :; do echo tick $i; i=$((i+1)); sleep 1; done"]}
+`)
+	before := append(s.pods("app=web", 2), *s.ready("ticker"))
+	boot := s.mustExec("ticker", "cat", "/proc/sys/kernel/random/boot_id")
+
+	if err := s.server.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
+	defer cancel()
+	s.server.Wait(ctx) //nolint:errcheck // it was killed
+	// Pods answer while there is no server.
+	if _, err := s.get("http://" + before[0].Status.PodIP + ":8080/"); err != nil {
+		t.Errorf("host to Pod without a server: %v", err)
+	}
+	if err := s.startServer(s.ctx); err != nil {
+		t.Fatalf("start again: %v", err)
+	}
+
+	after := append(s.pods("app=web", 2), *s.ready("ticker"))
+	for _, old := range before {
+		compare(t, old, after)
+	}
+	if got := s.mustExec("ticker", "cat", "/proc/sys/kernel/random/boot_id"); got != boot {
+		t.Error("the microVM was booted again")
+	}
+	if _, code := s.exec(before[0].Name, "true"); code != 0 {
+		t.Errorf("exec after the restart: code %d", code)
+	}
+	// The log goes on, and what was written in between is there.
+	logs := s.follow("ticker")
+	logs.waitFor("tick 0\n")
+	logs.waitFor("tick 1\n")
+	s.kubectl("delete", "pod", "ticker")
+	checkTicks(t, logs.rest())
+}
+
+func compare(t *testing.T, old corev1.Pod, now []corev1.Pod) {
+	t.Helper()
+	for _, pod := range now {
+		if pod.UID != old.UID {
+			continue
+		}
+		was, is := old.Status.ContainerStatuses[0], pod.Status.ContainerStatuses[0]
+		if is.ContainerID != was.ContainerID || is.RestartCount != was.RestartCount {
+			t.Errorf("Pod %s: container %s with %d restarts, before %s with %d", pod.Name, is.ContainerID, is.RestartCount, was.ContainerID, was.RestartCount)
+		}
+		return
+	}
+	t.Errorf("Pod %s is gone", old.Name)
+}
+
+// checkTicks: every number from 0 on is there once.
+func checkTicks(t *testing.T, log string) {
+	t.Helper()
+	next := 0
+	for _, line := range splitLines(log) {
+		var n int
+		if _, err := fmt.Sscanf(line, "tick %d", &n); err != nil {
+			continue
+		}
+		if n != next {
+			t.Errorf("log has tick %d where tick %d belongs", n, next)
+			return
+		}
+		next++
+	}
+	if next < 3 {
+		t.Errorf("log has %d ticks", next)
+	}
+}
+
+// TestNothingIsLeftOfDeletedPods is the promise that a host stays clean.
+func TestNothingIsLeftOfDeletedPods(t *testing.T) {
+	s := newSpace(t, 5*time.Minute)
+	s.apply(fmt.Sprintf(webDeployment, 3))
+	s.apply(sleeper("kept", ""))
+	s.pods("app=web", 3)
+	s.ready("kept")
+	s.kubectl("delete", "deployment", "web")
+	s.kubectl("delete", "pod", "kept")
+	s.pods("", 0)
+	ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
+	defer cancel()
+	if err := s.host.UntilClean(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestKilledVMIsCleanedUpAndReplaced: whatever process of a Pod dies, nothing of it stays and its Pod comes back.
+func TestKilledVMIsCleanedUpAndReplaced(t *testing.T) {
+	for _, victim := range []string{"qemu-system", "nodeless-vmm", "containerd-shim"} {
+		t.Run(victim, func(t *testing.T) {
+			s := newSpace(t, 5*time.Minute)
+			s.apply(sleeper("a", ""))
+			s.ready("a")
+			pids := s.processes(victim)
+			if len(pids) == 0 {
+				t.Fatalf("there is no %s", victim)
+			}
+			for _, pid := range pids {
+				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.pod("a", "was restarted in a new microVM", func(pod *corev1.Pod) bool {
+				return isReady(pod) && pod.Status.ContainerStatuses[0].RestartCount == 1
+			})
+			s.kubectl("delete", "pod", "a")
+			ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
+			defer cancel()
+			if err := s.host.UntilClean(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
