@@ -33,6 +33,8 @@ type Config struct {
 	ResolvConf     string // where to write a resolver configuration if the host's own is of no use to Pods
 	HostResolvConf string // the host's own
 	MaxPods        int32
+
+	ExtraArgs []string // an operator's "name=value", on top of everything
 }
 
 // DefaultConfig holds what rarely differs.

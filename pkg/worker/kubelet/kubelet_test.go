@@ -131,6 +131,22 @@ func TestSettings(t *testing.T) {
 	}
 }
 
+func TestExtraArgsWin(t *testing.T) {
+	c := testConfig()
+	c.ExtraArgs = []string{"no-such-option=1"}
+	if _, err := settings(c, hostFacts{}); err == nil {
+		t.Error("an option that the kubelet's own flags do not have was taken")
+	}
+	c.ExtraArgs = []string{"max-pods=7", "--node-labels=rack=7"}
+	s, err := settings(c, hostFacts{resolvConf: "/etc/resolv.conf", maxFiles: 4096})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.MaxPods != 7 || s.NodeLabels["rack"] != "7" {
+		t.Errorf("max Pods = %d, labels = %v; want 7 and rack=7", s.MaxPods, s.NodeLabels)
+	}
+}
+
 func TestValidateReportsAllFaults(t *testing.T) {
 	err := Config{CgroupRoot: "/"}.Validate()
 	if err == nil {

@@ -5,9 +5,12 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/spf13/pflag"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/kubernetes/cmd/kubelet/app/options"
 	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
+
+	"github.com/nodeless/nodeless/pkg/kube/kubeflags"
 )
 
 const (
@@ -43,11 +46,25 @@ func settings(c Config, host hostFacts) (*options.KubeletServer, error) {
 	serving(conf, c)
 	resources(conf, c, host)
 	pods(conf, c, host)
+	if err := extra(flags, conf, c.ExtraArgs); err != nil {
+		return nil, err
+	}
 	server := &options.KubeletServer{KubeletFlags: *flags, KubeletConfiguration: *conf}
 	if err := options.ValidateKubeletServer(server); err != nil {
 		return nil, fmt.Errorf("check kubelet configuration: %w", err)
 	}
 	return server, nil
+}
+
+// extra sets what the operator passes on, as the kubelet's own command line would.
+func extra(flags *options.KubeletFlags, conf *kubeletconfig.KubeletConfiguration, pairs []string) error {
+	set := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
+	flags.AddFlags(set)
+	options.AddKubeletConfigFlags(set, conf)
+	if err := set.Parse(kubeflags.Extra(pairs)); err != nil {
+		return fmt.Errorf("set options of the kubelet: %w", err)
+	}
+	return nil
 }
 
 // serving: who may call the kubelet, and where.

@@ -18,6 +18,7 @@ import (
 	proxyapp "k8s.io/kubernetes/cmd/kube-proxy/app"
 
 	"github.com/nodeless/nodeless/pkg/kube"
+	"github.com/nodeless/nodeless/pkg/kube/kubeflags"
 	"github.com/nodeless/nodeless/pkg/run"
 )
 
@@ -33,6 +34,7 @@ type Config struct {
 	Kubeconfig  string
 	NodeName    string
 	ClusterCIDR netip.Prefix
+	ExtraArgs   []string // an operator's "name=value", on top of everything
 }
 
 // Validate reports all faults at once.
@@ -53,7 +55,7 @@ func (c Config) Validate() error {
 // Args are the arguments of kube-proxy for c. The conntrack settings and the OOM score belong to the whole host
 // and the whole process: they are not kube-proxy's to change here.
 func Args(c Config) []string {
-	return []string{
+	return append([]string{
 		"--bind-address-hard-fail=true",
 		"--cluster-cidr=" + c.ClusterCIDR.String(),
 		"--conntrack-max-per-core=0",
@@ -67,7 +69,7 @@ func Args(c Config) []string {
 		"--nodeport-addresses=primary",
 		"--oom-score-adj=0",
 		"--proxy-mode=nftables",
-	}
+	}, kubeflags.Extra(c.ExtraArgs)...)
 }
 
 // Proxy is the component.
