@@ -33,7 +33,7 @@ CGO_ENABLED=0 go build -ldflags "-s -w $stamp" -o "$DIST/out/cni" ./cmd/nodeless
 scripts/place.sh "$DIST/out/cni" "$BUNDLE/cni/nodeless"
 
 echo "build: guest/initrd"
-scripts/build-guest.sh "$DIST/out/nodeless-guest"
+VERSION=$version scripts/build-guest.sh "$DIST/out/nodeless-guest"
 "$DIST/tools/mkinitrd" -versions bundle/versions.yaml -modules "$(echo "$DIST"/kernel/lib/modules/*)" \
 	-init "$DIST/out/nodeless-guest" -out "$DIST/out/initrd"
 scripts/place.sh "$DIST/out/initrd" "$BUNDLE/guest/initrd" 0644
@@ -58,6 +58,6 @@ go build -ldflags "-s -w -linkmode external -extldflags -static $stamp" -o "$DIS
 scripts/place.sh "$DIST/out/nodeless" "$BUNDLE/bin/nodeless"
 
 echo "build: dist/nodeless"
-"$DIST/tools/mkmanifest" -tree "$BUNDLE" -versions bundle/versions.yaml -debian "$DIST/parts-debian.json" -version "$version"
+"$DIST/tools/mkmanifest" -tree "$BUNDLE" -versions bundle/versions.yaml -debian "$DIST/parts-debian.json" -version "$version" "$DIST/out/nodeless-guest"
 CGO_ENABLED=0 go build -ldflags "-s -w" -o "$DIST/out/nodeless-launcher" ./cmd/nodeless-launcher
 "$DIST/tools/pack" -tree "$BUNDLE" -launcher "$DIST/out/nodeless-launcher" -out "$DIST/nodeless"

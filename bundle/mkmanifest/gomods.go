@@ -19,23 +19,25 @@ var programs = []string{"bin/*", "cni/*", "aux/nft"}
 
 // goParts lists every module linked into a program of the tree, with the licence found in the module's own files.
 // The modules that versions.yaml names must be there in the version it names.
-func goParts(tree string, named []recipe.Module, partial bool) ([]bundle.Part, error) {
+func goParts(o options, named []recipe.Module) ([]bundle.Part, error) {
 	linked := map[string]bundle.Part{}
+	files := o.inside
 	for _, pattern := range programs {
-		files, err := filepath.Glob(filepath.Join(tree, pattern))
+		found, err := filepath.Glob(filepath.Join(o.tree, pattern))
 		if err != nil {
 			return nil, fmt.Errorf("find programs: %w", err)
 		}
-		for _, file := range files {
-			if err := addModules(linked, file); err != nil {
-				return nil, err
-			}
+		files = append(files, found...)
+	}
+	for _, file := range files {
+		if err := addModules(linked, file); err != nil {
+			return nil, err
 		}
 	}
 	var errs []error
 	for _, m := range named {
 		p, ok := linked[m.Module+"@"+m.Version]
-		if !ok && !partial {
+		if !ok && !o.partial {
 			errs = append(errs, fmt.Errorf("versions.yaml names %s %s, but no program was built with it", m.Module, m.Version))
 		}
 		if ok {

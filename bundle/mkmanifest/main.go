@@ -22,7 +22,12 @@ func main() {
 	flag.StringVar(&o.debian, "debian", "dist/parts-debian.json", "what mktree took from Debian")
 	flag.StringVar(&o.version, "version", "", "version of nodeless")
 	flag.BoolVar(&o.partial, "partial", false, "accept missing parts: for work on a part of the tree")
+	flag.Usage = func() {
+		fmt.Fprintln(os.Stderr, "usage: mkmanifest [flags] [Go program that is inside another file of the tree...]")
+		flag.PrintDefaults()
+	}
 	flag.Parse()
+	o.inside = flag.Args()
 	if err := run(o); err != nil {
 		fmt.Fprintln(os.Stderr, "mkmanifest:", err)
 		os.Exit(1)
@@ -32,6 +37,7 @@ func main() {
 type options struct {
 	tree, versions, debian, version string
 	partial                         bool
+	inside                          []string // Go programs that are packed within another file, as the guest's in the initrd
 }
 
 // required is every file without which no Pod starts.
@@ -87,6 +93,6 @@ func parts(o options, want recipe.Versions) ([]bundle.Part, error) {
 		return nil, fmt.Errorf("parse %s: %w", o.debian, err)
 	}
 	list = append(list, debian...)
-	modules, err := goParts(o.tree, want.Go, o.partial)
+	modules, err := goParts(o, want.Go)
 	return append(list, modules...), err
 }
