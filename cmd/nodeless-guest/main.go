@@ -58,7 +58,7 @@ func run(ctx context.Context) error {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-	if err := boot.Run(ctx, log); err != nil {
+	if err := boot.Run(log); err != nil {
 		return err
 	}
 	reaper := container.NewReaper()

@@ -103,13 +103,11 @@ func (a *Agent) release(id string) error {
 	for i := len(points) - 1; i >= 0; i-- {
 		errs = append(errs, a.cfg.Mounts.Release(points[i]))
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(errs...); err != nil || len(points) == 0 {
 		return err
 	}
-	if dir := filepath.Join(Root, filepath.Base(id)); dir != Root && id != "" {
-		if err := os.RemoveAll(dir); err != nil {
-			return fmt.Errorf("remove writable layer of container %s: %w", id, err)
-		}
+	if err := os.RemoveAll(filepath.Join(Root, filepath.Base(id))); err != nil {
+		return fmt.Errorf("remove writable layer of container %s: %w", id, err)
 	}
 	return nil
 }

@@ -154,4 +154,3 @@ func (a *Agent) ResizeVolume(_ context.Context, req *pb.ResizeVolumeRequest) (*e
 	}
 	return &emptypb.Empty{}, nil
 }
-

@@ -1,8 +1,6 @@
 package boot
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -23,7 +21,7 @@ const (
 )
 
 // Run prepares the guest. What a sandbox can do without is logged, not returned.
-func Run(ctx context.Context, log *slog.Logger) error {
+func Run(log *slog.Logger) error {
 	if err := limits(); err != nil {
 		return err
 	}
@@ -33,7 +31,7 @@ func Run(ctx context.Context, log *slog.Logger) error {
 	if err := enableControllers(); err != nil {
 		return err
 	}
-	if err := mountScratch(ctx); err != nil {
+	if err := mountScratch(); err != nil {
 		log.Warn("writable layers stay in memory", "err", err)
 	}
 	for _, err := range setParameters() {
@@ -53,7 +51,7 @@ func limits() error {
 
 // mountScratch mounts the scratch disk. It is attached from the start, so there is nothing to wait for
 // once its driver is loaded.
-func mountScratch(_ context.Context) error {
+func mountScratch() error {
 	if err := os.MkdirAll(scratchDir, 0o755); err != nil {
 		return err
 	}
@@ -61,12 +59,8 @@ func mountScratch(_ context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Nothing on this disk outlives the VM: neither journal nor barriers are worth their time.
-	const data = "noauto_da_alloc,nobarrier,data=writeback"
-	err = unix.Mount(disk.Path(), scratchDir, "ext4", unix.MS_NOATIME, data)
-	if errors.Is(err, unix.EINVAL) { // a file system without a journal knows no data mode
-		err = unix.Mount(disk.Path(), scratchDir, "ext4", unix.MS_NOATIME, "noauto_da_alloc,nobarrier")
-	}
+	// Nothing on this disk outlives the VM: barriers are not worth their time.
+	err = unix.Mount(disk.Path(), scratchDir, "ext4", unix.MS_NOATIME, "noauto_da_alloc,nobarrier")
 	if err != nil {
 		return fmt.Errorf("mount %s on %s: %w", disk.Path(), scratchDir, err)
 	}

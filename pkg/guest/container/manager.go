@@ -38,6 +38,9 @@ func NewManager(cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := os.MkdirAll(cgroupRoot+podCgroup, 0o755); err != nil {
+		return nil, fmt.Errorf("make cgroup of the sandbox: %w", err)
+	}
 	return &Manager{cfg: cfg, oom: oom, containers: map[string]*container{}}, nil
 }
 

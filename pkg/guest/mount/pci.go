@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -64,8 +63,20 @@ func (p PCIPath) Resolve(sys fs.FS) (string, error) {
 	}
 }
 
-// pciChild matches a device directory and picks out its bus.
-var pciChild = regexp.MustCompile(`^([0-9a-f]{4}:[0-9a-f]{2}):[0-9a-f]{2}\.[0-7]$`)
+// pciBus returns the bus in the name of a device directory, "0000:01" of "0000:01:00.0".
+func pciBus(name string) (bus string, ok bool) {
+	const layout = "0000:00:00.0"
+	if len(name) != len(layout) {
+		return "", false
+	}
+	for i := range len(layout) {
+		hex := strings.IndexByte("0123456789abcdef", name[i]) >= 0
+		if hex != (layout[i] == '0') || !hex && name[i] != layout[i] {
+			return "", false
+		}
+	}
+	return name[:len("0000:00")], true
+}
 
 // secondaryBus returns the bus behind a bridge and whether dir is one. The bus is empty while nothing is plugged in.
 func secondaryBus(sys fs.FS, dir string) (bus string, bridge bool) {
@@ -79,8 +90,8 @@ func secondaryBus(sys fs.FS, dir string) (bus string, bridge bool) {
 		return "", true
 	}
 	for _, e := range entries {
-		if m := pciChild.FindStringSubmatch(e.Name()); m != nil {
-			return m[1], true
+		if bus, ok := pciBus(e.Name()); ok {
+			return bus, true
 		}
 	}
 	return "", true
