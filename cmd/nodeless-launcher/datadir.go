@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -29,11 +30,19 @@ func dataDir(args []string, getenv func(string) string, readFile func(string) ([
 	if settings == "" {
 		settings = datadir.ConfigFile
 	}
-	// A file that cannot be read is the main program's to report.
-	if raw, err := readFile(settings); err == nil {
-		if dir := settingOf(raw, "data-dir"); dir != "" {
-			return filepath.Abs(dir)
+	// The last file that sets it counts. One that cannot be read is the main program's to report.
+	more, err := filepath.Glob(settings + ".d/*.yaml")
+	if err != nil {
+		return "", fmt.Errorf("find settings files: %w", err)
+	}
+	fromFile := ""
+	for _, file := range append([]string{settings}, more...) {
+		if raw, err := readFile(file); err == nil {
+			fromFile = cmp.Or(settingOf(raw, "data-dir"), fromFile)
 		}
+	}
+	if fromFile != "" {
+		return filepath.Abs(fromFile)
 	}
 	if root {
 		return string(datadir.Default), nil

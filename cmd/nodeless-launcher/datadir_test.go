@@ -9,7 +9,7 @@ import (
 )
 
 func TestDataDir(t *testing.T) {
-	const settings = "# settings\nlog-level: debug\ndata-dir: \"/from/file\" # on the big disk\n"
+	const text = "# settings\nlog-level: debug\ndata-dir: \"/from/file\" # on the big disk\n"
 	cwd, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
@@ -30,8 +30,8 @@ func TestDataDir(t *testing.T) {
 		{name: "the last flag counts", args: []string{"nodeless", "-d", "/a", "--data-dir=/b"}, want: "/b"},
 		{name: "relative", args: []string{"nodeless", "-d", "x"}, want: filepath.Join(cwd, "x")},
 		{name: "flag before environment", args: []string{"nodeless", "-d", "/a"}, env: map[string]string{"NODELESS_DATA_DIR": "/b"}, want: "/a"},
-		{name: "environment before file", args: []string{"nodeless"}, env: map[string]string{"NODELESS_DATA_DIR": "/b"}, files: map[string]string{"/etc/nodeless/config.yaml": settings}, want: "/b"},
-		{name: "file", args: []string{"nodeless"}, files: map[string]string{"/etc/nodeless/config.yaml": settings}, want: "/from/file"},
+		{name: "environment before file", args: []string{"nodeless"}, env: map[string]string{"NODELESS_DATA_DIR": "/b"}, files: map[string]string{"/etc/nodeless/config.yaml": text}, want: "/b"},
+		{name: "file", args: []string{"nodeless"}, files: map[string]string{"/etc/nodeless/config.yaml": text}, want: "/from/file"},
 		{name: "another file by flag", args: []string{"nodeless", "server", "--config", "/c"}, files: map[string]string{"/c": "data-dir: /d\n"}, want: "/d"},
 		{name: "another file by environment", args: []string{"nodeless"}, env: map[string]string{"NODELESS_CONFIG": "/c"}, files: map[string]string{"/c": "data-dir: /d\n"}, want: "/d"},
 		{name: "kubectl's own flags are not ours", args: []string{"nodeless", "kubectl", "run", "-d", "/a"}, want: "/var/lib/nodeless"},
@@ -53,6 +53,14 @@ func TestDataDir(t *testing.T) {
 				t.Errorf("dataDir(%q) = %q, %v; want %q", tt.args, got, err, tt.want)
 			}
 		})
+	}
+	settings := filepath.Join(t.TempDir(), "config.yaml")
+	if err := errors.Join(os.WriteFile(settings, []byte("data-dir: /a\n"), 0o600), os.Mkdir(settings+".d", 0o700),
+		os.WriteFile(settings+".d/10-disk.yaml", []byte("data-dir: /b\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := dataDir([]string{"nodeless", "server", "--config=" + settings}, func(string) string { return "" }, os.ReadFile, true); err != nil || got != "/b" {
+		t.Errorf("with a second settings file: %q, %v; want /b", got, err)
 	}
 	if _, err := dataDir([]string{"nodeless"}, func(string) string { return "" }, os.ReadFile, false); err == nil {
 		t.Error("a user without HOME got a folder")
