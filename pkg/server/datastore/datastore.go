@@ -121,9 +121,12 @@ func (d *Datastore) driverConfig() *drivers.Config {
 	}
 }
 
-// dsn is kine's own choice of SQLite settings for file. The path is escaped: a question mark would end it.
+// dsn names file with kine's own choice of SQLite settings but one: its cache=shared has no effect as kine
+// writes it, without "file:", and makes writers fail with "table is locked" where it has. The path is escaped, for a
+// question mark would end it.
 func dsn(file, extra string) string {
-	return "file:" + (&url.URL{Path: file}).EscapedPath() + "?" + sqlite.DefaultParams + extra
+	const params = "_journal_mode=WAL&_busy_timeout=30000&_synchronous=NORMAL&_txlock=immediate&_stmt_cache_size=20"
+	return "file:" + (&url.URL{Path: file}).EscapedPath() + "?" + params + extra
 }
 
 func (d *Datastore) serve(ctx context.Context, backend server.Backend) error {

@@ -1,10 +1,11 @@
 // Package kubeflags sets the options of a Kubernetes component from arguments, as its command would do.
-// The component packages below pkg/server use it; the commands themselves must not be run, for each of them
+// The component packages below pkg/server and pkg/worker use it; the commands themselves must not be run, for each of them
 // installs the process's signal handler.
 package kubeflags
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/pflag"
 	cliflag "k8s.io/component-base/cli/flag"
@@ -20,4 +21,13 @@ func Parse(component string, sets cliflag.NamedFlagSets, args []string) error {
 		return fmt.Errorf("set options of %s: %w", component, err)
 	}
 	return nil
+}
+
+// Extra turns an operator's "name=value" into arguments; dashes in front are allowed.
+func Extra(pairs []string) []string {
+	args := make([]string, len(pairs))
+	for i, pair := range pairs {
+		args[i] = "--" + strings.TrimLeft(pair, "-")
+	}
+	return args
 }

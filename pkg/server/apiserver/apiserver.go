@@ -1,0 +1,97 @@
+// Package apiserver runs kube-apiserver in this process. pkg/server starts it when the datastore answers;
+// everything else talks to it through its secure port.
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	"k8s.io/client-go/rest"
+	apiapp "k8s.io/kubernetes/cmd/kube-apiserver/app"
+	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
+
+	"github.com/nodeless/nodeless/pkg/atomicfile"
+	"github.com/nodeless/nodeless/pkg/hint"
+	"github.com/nodeless/nodeless/pkg/kube"
+	"github.com/nodeless/nodeless/pkg/kube/kubeflags"
+	"github.com/nodeless/nodeless/pkg/run"
+)
+
+// APIServer is the component.
+type APIServer struct {
+	cfg Config
+	log *slog.Logger
+}
+
+var (
+	_ run.Component = (*APIServer)(nil)
+	_ run.Readier   = (*APIServer)(nil)
+)
+
+// New gives an apiserver that has not touched anything yet.
+func New(cfg Config, log *slog.Logger) *APIServer { return &APIServer{cfg: cfg, log: log} }
+
+// Name is "apiserver".
+func (a *APIServer) Name() string { return "apiserver" }
+
+// Run serves until ctx ends.
+func (a *APIServer) Run(ctx context.Context) error {
+	if err := a.cfg.Validate(); err != nil {
+		return err
+	}
+	if err := atomicfile.Write(a.cfg.AuthenticationFile, []byte(authenticationConfig), 0o600); err != nil {
+		return err
+	}
+	listener, err := listen(ctx, a.cfg.BindAddress, a.cfg.Port)
+	if err != nil {
+		return err
+	}
+	completed, err := a.options(ctx, listener)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	rest.SetDefaultWarningHandler(rest.NoWarnings{}) // it would warn of its own requests
+	if err := apiapp.Run(ctx, completed); err != nil {
+		return fmt.Errorf("run kube-apiserver: %w", err)
+	}
+	return nil
+}
+
+func (a *APIServer) options(ctx context.Context, listener net.Listener) (options.CompletedOptions, error) {
+	opts := options.NewServerRunOptions()
+	if err := kubeflags.Parse("kube-apiserver", opts.Flags(), Args(a.cfg)); err != nil {
+		return options.CompletedOptions{}, err
+	}
+	if err := opts.GenericServerRunOptions.ComponentGlobalsRegistry.Set(); err != nil {
+		return options.CompletedOptions{}, fmt.Errorf("set feature gates of kube-apiserver: %w", err)
+	}
+	opts.SecureServing.Listener = listener
+	completed, err := opts.Complete(ctx)
+	if err != nil {
+		return options.CompletedOptions{}, fmt.Errorf("complete options of kube-apiserver: %w", err)
+	}
+	if errs := completed.Validate(); len(errs) > 0 {
+		return options.CompletedOptions{}, fmt.Errorf("validate options of kube-apiserver: %w", utilerrors.NewAggregate(errs))
+	}
+	return completed, nil
+}
+
+// listen takes the port here, not in the depth of the apiserver, so that the error can say what to do.
+func listen(ctx context.Context, address string, port int) (net.Listener, error) {
+	on := net.JoinHostPort(address, strconv.Itoa(port))
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "tcp", on)
+	if err != nil {
+		return nil, &hint.Error{Op: "listen on", On: on, Err: err,
+			Do: fmt.Sprintf("stop the program that has the port (ss -ltnp 'sport = :%d' names it), or choose other ones with --bind-address and --https-listen-port", port)}
+	}
+	return listener, nil
+}
+
+// Ready waits until /readyz says ok to our own client certificate.
+func (a *APIServer) Ready(ctx context.Context) error { return kube.WaitReadyz(ctx, a.cfg.Access) }

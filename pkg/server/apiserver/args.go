@@ -1,0 +1,61 @@
+package apiserver
+
+import (
+	"strconv"
+
+	"github.com/nodeless/nodeless/pkg/kube/kubeflags"
+)
+
+// authenticationConfig lets those without a certificate or token see whether the apiserver lives, and nothing else.
+const authenticationConfig = `apiVersion: apiserver.config.k8s.io/v1
+kind: AuthenticationConfiguration
+anonymous:
+  enabled: true
+  conditions:
+  - path: /livez
+  - path: /readyz
+  - path: /healthz
+`
+
+// Args are the arguments of kube-apiserver for c.
+func Args(c Config) []string {
+	issuer := "https://kubernetes.default.svc." + c.ClusterDomain
+	args := []string{
+		"--advertise-address=" + c.AdvertiseAddress,
+		"--allow-privileged=true", // privileged within a microVM of its own
+		"--authentication-config=" + c.AuthenticationFile,
+		"--authorization-mode=Node,RBAC",
+		"--bind-address=" + c.BindAddress,
+		"--client-ca-file=" + c.Files.ClientCA,
+		"--enable-admission-plugins=NodeRestriction",
+		"--encryption-provider-config=" + c.EncryptionFile,
+		// The two polls count every kind and ask for the database's size for metrics only.
+		"--etcd-count-metric-poll-period=10m",
+		"--etcd-db-metric-poll-interval=10m",
+		"--etcd-servers=" + c.Datastore,
+		"--event-ttl=1h",
+		"--kubelet-certificate-authority=" + c.Files.KubeletCA,
+		"--kubelet-client-certificate=" + c.Files.KubeletCert,
+		"--kubelet-client-key=" + c.Files.KubeletKey,
+		"--kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname",
+		"--profiling=false",
+		"--proxy-client-cert-file=" + c.Files.FrontProxyCert,
+		"--proxy-client-key-file=" + c.Files.FrontProxyKey,
+		"--requestheader-allowed-names=" + c.Files.FrontProxyUser,
+		"--requestheader-client-ca-file=" + c.Files.FrontProxyCA,
+		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
+		"--requestheader-group-headers=X-Remote-Group",
+		"--requestheader-username-headers=X-Remote-User",
+		"--secure-port=" + strconv.Itoa(c.Port),
+		"--service-account-issuer=" + issuer,
+		"--service-account-key-file=" + c.Files.ServiceAccountKey,
+		"--service-account-signing-key-file=" + c.Files.ServiceAccountKey,
+		"--service-cluster-ip-range=" + c.ServiceCIDR,
+		"--service-node-port-range=" + c.NodePorts,
+		"--shutdown-send-retry-after=true", // bounds what open watches may hold up the end by
+		"--storage-backend=etcd3",
+		"--tls-cert-file=" + c.Files.ServingCert,
+		"--tls-private-key-file=" + c.Files.ServingKey,
+	}
+	return append(args, kubeflags.Extra(c.ExtraArgs)...)
+}

@@ -1,0 +1,52 @@
+package apiserver
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/nodeless/nodeless/pkg/kube"
+)
+
+// Config says where the apiserver listens, what it stores in, and which files prove identities.
+type Config struct {
+	Datastore          string // etcd endpoint
+	BindAddress        string
+	Port               int
+	AdvertiseAddress   string // the node's address
+	ServiceCIDR        string
+	NodePorts          string // "30000-32767"
+	ClusterDomain      string
+	EncryptionFile     string
+	AuthenticationFile string // written by Run
+	Files              Files
+	Access             kube.Access // for Ready
+	ExtraArgs          []string    // "name=value", after ours
+}
+
+// Files are certificates and keys. They are read again when they are renewed.
+type Files struct {
+	ServingCert, ServingKey       string
+	ClientCA                      string
+	KubeletCA                     string
+	KubeletCert, KubeletKey       string
+	FrontProxyCA, FrontProxyUser  string
+	FrontProxyCert, FrontProxyKey string
+	ServiceAccountKey             string
+}
+
+// Validate reports everything that is missing.
+func (c Config) Validate() error {
+	var errs []error
+	for name, value := range map[string]string{
+		"datastore": c.Datastore, "bind address": c.BindAddress, "advertise address": c.AdvertiseAddress, "service CIDR": c.ServiceCIDR, "node ports": c.NodePorts,
+		"cluster domain": c.ClusterDomain, "encryption file": c.EncryptionFile, "authentication file": c.AuthenticationFile,
+	} {
+		if value == "" {
+			errs = append(errs, fmt.Errorf("apiserver: no %s", name))
+		}
+	}
+	if c.Port < 1 || c.Port > 65535 {
+		errs = append(errs, fmt.Errorf("apiserver: port %d is not between 1 and 65535", c.Port))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,89 @@
+// Package bootstrap puts into a fresh cluster what belongs to it: the rights of our own components, the
+// Service of the cluster's name server, and the RuntimeClass of microVMs. pkg/server
+// starts it when the apiserver is ready. All of it is idempotent and repeated at every start.
+package bootstrap
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/nodeless/nodeless/pkg/kube"
+	"github.com/nodeless/nodeless/pkg/run"
+)
+
+// retryPause is the wait after an attempt that failed.
+const retryPause = 200 * time.Millisecond
+
+// Config says what to apply.
+type Config struct {
+	Access      kube.Access
+	Manifests   fs.FS  // holds Dir
+	Dir         string // *.yaml in it are applied
+	DNSService  netip.Addr
+	DNSEndpoint netip.Addr
+}
+
+// Bootstrap is the component.
+type Bootstrap struct {
+	cfg     Config
+	log     *slog.Logger
+	applied chan struct{} // closed when the cluster holds everything
+}
+
+var (
+	_ run.Component = (*Bootstrap)(nil)
+	_ run.Readier   = (*Bootstrap)(nil)
+)
+
+// New gives a bootstrap that has not touched anything yet.
+func New(cfg Config, log *slog.Logger) *Bootstrap {
+	return &Bootstrap{cfg: cfg, log: log, applied: make(chan struct{})}
+}
+
+// Name is "bootstrap".
+func (b *Bootstrap) Name() string { return "bootstrap" }
+
+// Run applies the manifests, trying again until the apiserver takes them all, and then waits for the end.
+func (b *Bootstrap) Run(ctx context.Context) error {
+	objects, err := kube.Manifests(b.cfg.Manifests, b.cfg.Dir, map[string]string{
+		"DNS_SERVICE":  b.cfg.DNSService.String(),
+		"DNS_ENDPOINT": b.cfg.DNSEndpoint.String(),
+	})
+	if err != nil {
+		return err
+	}
+	client, err := b.cfg.Access.Dynamic("nodeless-bootstrap")
+	if err != nil {
+		return fmt.Errorf("make client of the apiserver: %w", err)
+	}
+	for attempt := 1; ; attempt++ {
+		if err = kube.Apply(ctx, client, objects); err == nil {
+			break
+		}
+		if attempt%25 == 0 {
+			b.log.Warn("built-in objects not applied", "error", err, "attempt", attempt)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(retryPause):
+		}
+	}
+	close(b.applied)
+	<-ctx.Done()
+	return nil
+}
+
+// Ready waits until the manifests are applied.
+func (b *Bootstrap) Ready(ctx context.Context) error {
+	select {
+	case <-b.applied:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,87 @@
+package bootstrap
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/nodeless/nodeless/pkg/kube"
+	"github.com/nodeless/nodeless/pkg/run"
+)
+
+// patience is how long Gate.Ready waits. A host that cannot run Pods must still let its operator see why,
+// with a scheduler that says so at each Pod.
+const patience = 60 * time.Second
+
+// Gate is a component that does nothing and is ready when Pods can be scheduled to some node. The scheduler comes
+// after it: one that starts earlier finds the first Pods unschedulable and makes them wait for another try.
+type Gate struct {
+	access kube.Access
+	log    *slog.Logger
+}
+
+var (
+	_ run.Component = (*Gate)(nil)
+	_ run.Readier   = (*Gate)(nil)
+)
+
+// NewGate gives the component.
+func NewGate(access kube.Access, log *slog.Logger) *Gate { return &Gate{access: access, log: log} }
+
+// Name is "schedulable-node".
+func (g *Gate) Name() string { return "schedulable-node" }
+
+// Run waits for the end.
+func (g *Gate) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+// Ready waits until a node takes Pods, but not for ever.
+func (g *Gate) Ready(ctx context.Context) error {
+	client, err := g.access.Client("nodeless-gate")
+	if err != nil {
+		return fmt.Errorf("make client of the apiserver: %w", err)
+	}
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	err = kube.Wait(limited, "a node that takes Pods", func(ctx context.Context) (bool, error) {
+		nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return false, err
+		}
+		for i := range nodes.Items {
+			if Schedulable(&nodes.Items[i]) {
+				return true, nil
+			}
+		}
+		return false, nil
+	})
+	if err != nil && ctx.Err() == nil {
+		g.log.Warn("no node takes Pods yet", "waited", patience)
+		return nil
+	}
+	return err
+}
+
+// Schedulable says whether Pods without tolerations can be put on node.
+func Schedulable(node *corev1.Node) bool {
+	if node.Spec.Unschedulable {
+		return false
+	}
+	for _, taint := range node.Spec.Taints {
+		if taint.Effect != corev1.TaintEffectPreferNoSchedule {
+			return false
+		}
+	}
+	for _, c := range node.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}

@@ -1,0 +1,137 @@
+// Package server is the role of a host that carries the control plane: the list of its components in start order.
+// pkg/cli calls Run, and passes the components of pkg/worker in for the same process.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/nodeless/nodeless/pkg/datadir"
+	"github.com/nodeless/nodeless/pkg/pki"
+	"github.com/nodeless/nodeless/pkg/run"
+	"github.com/nodeless/nodeless/pkg/server/apiserver"
+	"github.com/nodeless/nodeless/pkg/server/bootstrap"
+	"github.com/nodeless/nodeless/pkg/server/controllermanager"
+	"github.com/nodeless/nodeless/pkg/server/credentials"
+	"github.com/nodeless/nodeless/pkg/server/datastore"
+	"github.com/nodeless/nodeless/pkg/server/dns"
+	"github.com/nodeless/nodeless/pkg/server/liblog"
+	"github.com/nodeless/nodeless/pkg/server/scheduler"
+)
+
+// stopTimeout is what each component has to stop in.
+const stopTimeout = 10 * time.Second
+
+// Config is what the role needs to know.
+type Config struct {
+	Data       datadir.Dir
+	Run        datadir.RunDir
+	Kubeconfig string // the administrator's, written at start
+
+	NodeName string
+	NodeIP   netip.Addr
+
+	Bind      netip.Addr // of the apiserver
+	Port      int
+	Advertise netip.Addr // NodeIP when not set
+	TLSSANs   []string
+	Datastore string // etcd endpoint; SQLite in the data dir when empty
+
+	ServiceCIDR netip.Prefix
+	NodePorts   string     // "30000-32767"
+	DNS         netip.Addr // address of the Service kube-dns
+	DNSBind     netip.Addr // address of this host that the name server binds
+	Domain      string
+	NoDNS       bool
+
+	APIServerArgs, ControllerManagerArgs, SchedulerArgs []string // "name=value"
+	Verbosity                                           int      // of the linked Kubernetes
+}
+
+// Validate reports all faults at once.
+func (c Config) Validate() error {
+	var errs []error
+	for name, ok := range map[string]bool{
+		"data dir": c.Data != "", "run dir": c.Run != "", "kubeconfig": c.Kubeconfig != "", "node name": c.NodeName != "",
+		"node address": c.NodeIP.IsValid(), "bind address": c.Bind.IsValid(), "service range": c.ServiceCIDR.IsValid(),
+		"DNS service address": c.DNS.IsValid(), "DNS bind address": c.DNSBind.IsValid(), "cluster domain": c.Domain != "",
+	} {
+		if !ok {
+			errs = append(errs, fmt.Errorf("server: no %s", name))
+		}
+	}
+	if c.ServiceCIDR.IsValid() && c.DNS.IsValid() && !c.ServiceCIDR.Contains(c.DNS) {
+		errs = append(errs, fmt.Errorf("server: DNS service address %s is outside the service range %s", c.DNS, c.ServiceCIDR))
+	}
+	return errors.Join(errs...)
+}
+
+// Run prepares the data dir and runs the control plane, and worker with it, until ctx ends or a component fails.
+//
+// worker's components may come after "apiserver" and "bootstrap". Two of their names are known here: the name server
+// comes after "network", which gives the host its address, and after "proxy".
+func Run(ctx context.Context, cfg Config, worker []run.Step, log *slog.Logger) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	if err := cfg.Data.Prepare(); err != nil {
+		return err
+	}
+	if err := cfg.Run.Prepare(); err != nil {
+		return err
+	}
+	if err := liblog.Install(log, cfg.Verbosity); err != nil {
+		return err
+	}
+	cred, err := credentials.Prepare(cfg.credentials(), log)
+	if err != nil {
+		return err
+	}
+	return run.All(ctx, log, stopTimeout, steps(cfg, cred, worker, log)...)
+}
+
+// steps lists the components in start order.
+func steps(cfg Config, cred *credentials.Credentials, worker []run.Step, log *slog.Logger) []run.Step {
+	var list []run.Step
+	endpoint := cfg.Datastore
+	if endpoint == "" {
+		store := datastore.Config{File: cfg.Data.DBFile(), Socket: cfg.Run.Kine()}
+		endpoint = store.Endpoint()
+		list = append(list, run.Step{Component: datastore.New(store, log)})
+	}
+	list = append(list,
+		run.Step{Component: apiserver.New(cfg.apiserver(cred, endpoint), log), After: names(list)},
+		run.Step{Component: cred.Renewer()},
+		run.Step{Component: controllermanager.New(cfg.controllerManager(cred), log), After: []string{"apiserver"}},
+		run.Step{Component: bootstrap.New(cfg.bootstrap(cred), log), After: []string{"apiserver"}},
+	)
+	list = append(list, worker...)
+	if !cfg.NoDNS {
+		after := []string{"bootstrap"}
+		for _, name := range []string{"network", "proxy"} {
+			if slices.Contains(names(worker), name) {
+				after = append(after, name)
+			}
+		}
+		list = append(list, run.Step{Component: dns.New(cfg.dns(cred), log), After: after})
+	}
+	after := []string{"apiserver"}
+	if len(worker) > 0 {
+		list = append(list, run.Step{Component: bootstrap.NewGate(cred.Access(pki.Supervisor), log), After: after})
+		after = []string{"schedulable-node"}
+	}
+	return append(list, run.Step{Component: scheduler.New(cfg.scheduler(cred), log), After: after})
+}
+
+func names(steps []run.Step) []string {
+	var out []string
+	for _, s := range steps {
+		out = append(out, s.Name())
+	}
+	return out
+}

@@ -1,0 +1,110 @@
+package server
+
+import (
+	"net/netip"
+
+	"github.com/nodeless/nodeless/manifests"
+	"github.com/nodeless/nodeless/pkg/pki"
+	"github.com/nodeless/nodeless/pkg/server/apiserver"
+	"github.com/nodeless/nodeless/pkg/server/bootstrap"
+	"github.com/nodeless/nodeless/pkg/server/controllermanager"
+	"github.com/nodeless/nodeless/pkg/server/credentials"
+	"github.com/nodeless/nodeless/pkg/server/dns"
+	"github.com/nodeless/nodeless/pkg/server/scheduler"
+)
+
+// WorkerFiles are the files that the components of the worker on this host use. Run makes them before it starts any
+// component and keeps them fresh.
+type WorkerFiles struct {
+	KubeletKubeconfig       string
+	KubeletCert, KubeletKey string // serving
+	ClientCA                string // who may call the kubelet
+	ProxyKubeconfig         string
+}
+
+// WorkerFiles names them.
+func (c Config) WorkerFiles() WorkerFiles {
+	cred := credentials.Locate(c.credentials())
+	serving := cred.Leaf(pki.KubeletServing)
+	return WorkerFiles{
+		KubeletKubeconfig: cred.Kubeconfig(pki.KubeletClient),
+		KubeletCert:       serving.CertFile(), KubeletKey: serving.KeyFile(),
+		ClientCA:        cred.CAFile(pki.ClientCA),
+		ProxyKubeconfig: cred.Kubeconfig(pki.KubeProxy),
+	}
+}
+
+func (c Config) credentials() credentials.Config {
+	return credentials.Config{
+		TLSDir: c.Data.TLS(), AgentTLSDir: c.Data.AgentTLS(), CredDir: c.Data.Cred(), AdminFile: c.Kubeconfig,
+		NodeName: c.NodeName, NodeIPs: c.addresses(), ServiceIP: c.ServiceCIDR.Masked().Addr().Next(), ClusterDomain: c.Domain,
+		TLSSANs: c.TLSSANs, BindAddress: c.Bind, Port: c.Port,
+	}
+}
+
+// addresses are those that clients use for this host.
+func (c Config) addresses() []netip.Addr {
+	if c.Advertise.IsValid() && c.Advertise != c.NodeIP {
+		return []netip.Addr{c.NodeIP, c.Advertise}
+	}
+	return []netip.Addr{c.NodeIP}
+}
+
+func (c Config) apiserver(cred *credentials.Credentials, endpoint string) apiserver.Config {
+	serving, kubelet, proxy := cred.Leaf(pki.APIServer), cred.Leaf(pki.APIServerKubelet), cred.Leaf(pki.FrontProxy)
+	return apiserver.Config{
+		Datastore:          endpoint,
+		BindAddress:        c.Bind.String(),
+		Port:               c.Port,
+		AdvertiseAddress:   c.advertise().String(),
+		ServiceCIDR:        c.ServiceCIDR.String(),
+		NodePorts:          c.NodePorts,
+		ClusterDomain:      c.Domain,
+		EncryptionFile:     cred.EncryptionFile(),
+		AuthenticationFile: cred.AuthenticationFile(),
+		Files: apiserver.Files{
+			ServingCert: serving.CertFile(), ServingKey: serving.KeyFile(),
+			ClientCA:    cred.CAFile(pki.ClientCA),
+			KubeletCA:   cred.CAFile(pki.ServerCA),
+			KubeletCert: kubelet.CertFile(), KubeletKey: kubelet.KeyFile(),
+			FrontProxyCA: cred.CAFile(pki.FrontProxyCA), FrontProxyUser: pki.UserFrontProxy,
+			FrontProxyCert: proxy.CertFile(), FrontProxyKey: proxy.KeyFile(),
+			ServiceAccountKey: cred.ServiceAccountKeyFile(),
+		},
+		Access:    cred.Access(pki.Supervisor),
+		ExtraArgs: c.APIServerArgs,
+	}
+}
+
+func (c Config) advertise() netip.Addr {
+	if c.Advertise.IsValid() {
+		return c.Advertise
+	}
+	return c.NodeIP
+}
+
+func (c Config) controllerManager(cred *credentials.Credentials) controllermanager.Config {
+	return controllermanager.Config{
+		Kubeconfig: cred.Kubeconfig(pki.ControllerManager),
+		ServerCA:   cred.CAFile(pki.ServerCA), ServerCAKey: cred.CAKeyFile(pki.ServerCA),
+		ClientCA: cred.CAFile(pki.ClientCA), ClientCAKey: cred.CAKeyFile(pki.ClientCA),
+		ServiceAccountKey: cred.ServiceAccountKeyFile(),
+		Access:            cred.Access(pki.Supervisor),
+		ExtraArgs:         c.ControllerManagerArgs,
+	}
+}
+
+func (c Config) scheduler(cred *credentials.Credentials) scheduler.Config {
+	return scheduler.Config{Kubeconfig: cred.Kubeconfig(pki.Scheduler), ExtraArgs: c.SchedulerArgs}
+}
+
+func (c Config) bootstrap(cred *credentials.Credentials) bootstrap.Config {
+	return bootstrap.Config{
+		Access: cred.Access(pki.Supervisor), Manifests: manifests.System(), Dir: manifests.SystemDir,
+		DNSService: c.DNS, DNSEndpoint: c.DNSBind,
+	}
+}
+
+func (c Config) dns(cred *credentials.Credentials) dns.Config {
+	return dns.Config{Address: c.DNSBind, Port: 53, Domain: c.Domain, Kubeconfig: cred.Kubeconfig(pki.DNS), ResolvConf: dns.HostResolvConf()}
+}
