@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	pb "github.com/kata-containers/kata-containers/src/runtime/virtcontainers/pkg/agent/protocols/grpc"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/nodeless/nodeless/pkg/guest/mount"
 )
@@ -17,6 +19,7 @@ func deviceTypes() []string { return []string{"blk", "vfio-pci-gk"} }
 
 // addDevices waits for the container's devices and gives the guest's numbers to its device nodes.
 func (a *Agent) addDevices(ctx context.Context, spec *specs.Spec, devices []*pb.Device) error {
+	spec.Linux.Devices = guestDevices(spec.Linux.Devices, devices, guestNumber)
 	for _, d := range devices {
 		var err error
 		switch d.GetType() {
@@ -32,6 +35,41 @@ func (a *Agent) addDevices(ctx context.Context, spec *specs.Spec, devices []*pb.
 		}
 	}
 	return nil
+}
+
+// guestDevices replaces the host's numbers of character devices by those the guest has at the same
+// paths, and drops devices it does not have: a host's number may be another device here, the disk of
+// all containers even. Devices the host describes separately are left to their own treatment.
+func guestDevices(in []specs.LinuxDevice, separate []*pb.Device, number func(path string) (kind string, major, minor int64)) []specs.LinuxDevice {
+	var out []specs.LinuxDevice
+	for _, d := range in {
+		described := slices.ContainsFunc(separate, func(s *pb.Device) bool { return s.GetContainerPath() == d.Path })
+		kind, major, minor := number(d.Path)
+		switch {
+		case d.Type == "p" || described:
+		case kind == "c" && (d.Type == "c" || d.Type == "u"):
+			d.Major, d.Minor = major, minor
+		default:
+			continue
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
+// guestNumber reads the number of a device node of the guest.
+func guestNumber(path string) (kind string, major, minor int64) {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return "", 0, 0
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFCHR:
+		kind = "c"
+	case unix.S_IFBLK:
+		kind = "b"
+	}
+	return kind, int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
 }
 
 // addDisk makes a raw block volume of a hot-plugged disk.

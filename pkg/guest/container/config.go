@@ -59,13 +59,18 @@ func keepNamespaces(in []specs.LinuxNamespace) []specs.LinuxNamespace {
 }
 
 // completeResources sets what the host leaves out: an out-of-memory kill ends the whole container, as
-// the kubelet asks for on cgroup v2, and a privileged container may use every device.
+// the kubelet asks for on cgroup v2; a container may use its devices, a privileged one every device.
 func completeResources(s *specs.Spec) {
 	r := s.Linux.Resources
 	if r.Unified == nil {
 		r.Unified = map[string]string{}
 	}
 	r.Unified["memory.oom.group"] = "1"
+	for _, d := range s.Linux.Devices {
+		r.Devices = append(r.Devices, specs.LinuxDeviceCgroup{
+			Allow: true, Type: d.Type, Major: &d.Major, Minor: &d.Minor, Access: "rwm",
+		})
+	}
 	if privileged(s) {
 		r.Devices = append(r.Devices, specs.LinuxDeviceCgroup{Allow: true, Access: "rwm"})
 	}

@@ -2,7 +2,6 @@ package guesttest
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -130,21 +129,5 @@ func (v *vm) signal(t *testing.T, id, exec string, sig uint32) {
 	t.Helper()
 	if _, err := v.SignalProcess(t.Context(), &pb.SignalProcessRequest{ContainerId: id, ExecId: exec, Signal: sig}); err != nil {
 		t.Fatalf("signal %s/%s: %v", id, exec, err)
-	}
-}
-
-var errNotSeen = errors.New("not seen in time")
-
-// until repeats a condition that another process brings about.
-func until(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Second, errNotSeen)
-	defer cancel()
-	for !cond() {
-		select {
-		case <-ctx.Done():
-			t.Fatalf("%s: %v", what, context.Cause(ctx))
-		case <-time.After(20 * time.Millisecond):
-		}
 	}
 }
