@@ -1,0 +1,293 @@
+#!/bin/sh
+# Installs nodeless, or brings an installed one up to date. Running it again changes nothing when nothing has changed.
+#
+#   curl -sfL <URL of this file> | sh -
+#   curl -sfL <URL of this file> | sh -s - server --node-name edge-1
+#   ./install.sh                     without a network: with the files nodeless and nodeless.sha256 beside it
+#
+# What may be set:
+#   NODELESS_EXEC            command of the service, when no arguments are given (default: server)
+#   NODELESS_VERSION         release to fetch (default: the latest)
+#   NODELESS_URL             where to fetch the program, in place of the release; its checksum is at the same URL + .sha256
+#   NODELESS_INSTALL_FILE    a local file to install, in place of fetching; its checksum is in the same name + .sha256
+#   NODELESS_SHA256          the checksum, in place of the .sha256 file
+#   NODELESS_SKIP_DOWNLOAD   true: keep the program that is installed
+#   NODELESS_SKIP_ENABLE     true: do not start the service at boot, and not now
+#   NODELESS_SKIP_START      true: do not start the service now
+#   NODELESS_SYMLINK         skip (default), create (kubectl, ctr and crictl, where no such command exists) or force
+#   NODELESS_BIN_DIR         folder of the program (default: /usr/local/bin)
+#   NODELESS_SYSTEMD_DIR     folder of the service (default: /etc/systemd/system)
+#   NODELESS_CONFIG_DIR      folder that records what was installed (default: /etc/nodeless)
+# Every other NODELESS_ variable is a setting of the server; it goes into the service's environment file (mode 0600).
+set -eu
+umask 022
+
+NAME=nodeless
+RELEASES=https://github.com/nodeless/nodeless/releases
+NEED_KB=307200 # room for the new program beside the old one
+
+BIN_DIR=${NODELESS_BIN_DIR:-/usr/local/bin}
+SYSTEMD_DIR=${NODELESS_SYSTEMD_DIR:-/etc/systemd/system}
+CONFIG_DIR=${NODELESS_CONFIG_DIR:-/etc/nodeless}
+BIN=$BIN_DIR/$NAME
+UNIT=$SYSTEMD_DIR/$NAME.service
+ENV_FILE=$UNIT.env
+RECORD=$CONFIG_DIR/installed
+SYMLINK=${NODELESS_SYMLINK:-skip}
+
+STAGED= # temporary files, removed however this ends
+CHANGED=false
+
+info() { printf '%s\n' "$NAME: $*"; }
+
+die() {
+	printf 'error: %s\n' "$1" >&2
+	[ -z "${2:-}" ] || printf 'hint: %s\n' "$2" >&2
+	exit 1
+}
+
+cleanup() {
+	# The names come from mktemp in folders that were checked to hold no white space.
+	# shellcheck disable=SC2086
+	[ -z "$STAGED" ] || rm -f $STAGED
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# stage FOLDER: makes a temporary file in the folder where it will be renamed, and sets TEMP.
+stage() {
+	TEMP=$(mktemp "$1/.$NAME.XXXXXX") || die "cannot write to $1" "run as root on a writable file system"
+	STAGED="$STAGED $TEMP"
+}
+
+check_host() {
+	[ "$(uname -s)" = Linux ] || die "this is $(uname -s), not Linux" "nodeless runs on Linux only"
+	case $(uname -m) in
+	x86_64 | amd64) ;;
+	*) die "this machine is a $(uname -m)" "nodeless runs on x86_64 only" ;;
+	esac
+	[ "$(id -u)" = 0 ] || die "uid $(id -u) is not root" "run it as root: curl … | sudo sh -"
+	have sha256sum || die "sha256sum is missing" "install coreutils"
+	for dir in "$BIN_DIR" "$SYSTEMD_DIR" "$CONFIG_DIR"; do
+		case $dir in
+		*[[:space:]]*) die "folder \"$dir\" has white space in its name" "choose another one" ;;
+		/*) ;;
+		*) die "folder \"$dir\" is not an absolute path" "begin it with /" ;;
+		esac
+	done
+	case $SYMLINK in
+	skip | create | force) ;;
+	*) die "NODELESS_SYMLINK is \"$SYMLINK\"" "choose skip, create or force" ;;
+	esac
+	mkdir -p "$BIN_DIR" "$CONFIG_DIR" || die "cannot make $BIN_DIR" "run as root on a writable file system"
+	free=$(df -Pk "$BIN_DIR" | awk 'NR == 2 { print $4 }')
+	[ "${free:-0}" -ge "$NEED_KB" ] || die "$BIN_DIR has $((${free:-0} / 1024)) MiB free" "free $((NEED_KB / 1024)) MiB, or choose another folder with NODELESS_BIN_DIR"
+}
+
+# fetch URL FILE
+fetch() {
+	if have curl; then
+		curl -fsSL --connect-timeout 20 -o "$2" "$1"
+	elif have wget; then
+		wget -q -T 20 -O "$2" "$1"
+	else
+		die "neither curl nor wget is there" "install one, or give a local file with NODELESS_INSTALL_FILE"
+	fi
+}
+
+# beside: the program in the folder of this script, if the script is a file and has one.
+beside() {
+	case $0 in
+	*install.sh)
+		dir=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+		[ ! -f "$dir/$NAME" ] || printf '%s\n' "$dir/$NAME"
+		;;
+	esac
+}
+
+# obtain: sets NEW to a verified copy of the program in BIN_DIR, under a temporary name.
+obtain() {
+	file=${NODELESS_INSTALL_FILE:-}
+	url=${NODELESS_URL:-}
+	if [ -z "$file" ] && [ -z "$url" ] && [ -z "${NODELESS_VERSION:-}" ]; then
+		file=$(beside)
+	fi
+	stage "$BIN_DIR"
+	NEW=$TEMP
+	want=${NODELESS_SHA256:-}
+	if [ -n "$file" ]; then
+		[ -f "$file" ] || die "file $file is not there" "name the program with NODELESS_INSTALL_FILE"
+		info "installing from $file"
+		cp "$file" "$NEW" || die "cannot copy $file to $BIN_DIR"
+		if [ -z "$want" ] && [ -f "$file.sha256" ]; then
+			want=$(cat "$file.sha256")
+		fi
+		[ -n "$want" ] || die "no checksum for $file" "put $file.sha256 beside it, or set NODELESS_SHA256"
+	else
+		if [ -z "$url" ]; then
+			url=$RELEASES/latest/download/nodeless-linux-amd64
+			[ -z "${NODELESS_VERSION:-}" ] || url=$RELEASES/download/$NODELESS_VERSION/nodeless-linux-amd64
+		fi
+		info "fetching $url"
+		fetch "$url" "$NEW" || die "cannot fetch $url" "look at the address and the network, or install a local file with NODELESS_INSTALL_FILE"
+		if [ -z "$want" ]; then
+			stage "$BIN_DIR"
+			fetch "$url.sha256" "$TEMP" || die "cannot fetch the checksum $url.sha256" "set NODELESS_SHA256"
+			want=$(cat "$TEMP")
+		fi
+	fi
+	want=$(printf '%s' "$want" | awk 'NR == 1 { print tolower($1) }')
+	got=$(sha256sum "$NEW" | awk '{ print $1 }')
+	[ "$got" = "$want" ] || die "wrong checksum: sha256 is $got, not $want" "fetch the file again; nothing was installed"
+	chmod 755 "$NEW"
+}
+
+# quote TEXT: for a word of ExecStart.
+quote() { printf '"%s"' "$(printf '%s' "$1" | sed -e 's/[\\"]/\\&/g' -e 's/\$/$$/g' -e 's/%/%%/g')"; }
+
+write_unit() {
+	command=
+	for word in "$@"; do command="$command $(quote "$word")"; done
+	cat <<UNIT
+[Unit]
+Description=nodeless: serverless Kubernetes, each Pod its own microVM
+Documentation=https://github.com/nodeless/nodeless
+Wants=network-online.target
+After=network-online.target
+
+[Install]
+WantedBy=multi-user.target
+
+[Service]
+Type=notify
+EnvironmentFile=-$ENV_FILE
+ExecStart=$BIN$command
+# Pods live on while the server restarts: only the server itself is stopped.
+KillMode=process
+Delegate=yes
+Restart=always
+RestartSec=5s
+TimeoutStartSec=0
+TimeoutStopSec=60s
+LimitNOFILE=1048576
+LimitNPROC=infinity
+LimitCORE=infinity
+TasksMax=infinity
+UNIT
+}
+
+# write_env: the settings of the server that this script was started with.
+write_env() {
+	env | sed -n 's/^\(NODELESS_[A-Z0-9_]*\)=.*/\1/p' | sort -u | while read -r name; do
+		case $name in
+		NODELESS_EXEC | NODELESS_VERSION | NODELESS_URL | NODELESS_INSTALL_FILE | NODELESS_SHA256 | NODELESS_SKIP_* | NODELESS_SYMLINK) continue ;;
+		NODELESS_BIN_DIR | NODELESS_SYSTEMD_DIR | NODELESS_CONFIG_DIR | NODELESS_LAUNCHER | NODELESS_BUNDLE) continue ;;
+		esac
+		eval "value=\${$name-}"
+		# shellcheck disable=SC2154 # set by eval
+		printf '%s="%s"\n' "$name" "$(printf '%s' "$value" | tr '\n' ' ' | sed 's/[\\"`$]/\\&/g')"
+	done
+}
+
+# replace TEMP FILE MODE: renames TEMP to FILE unless FILE is the same already.
+replace() {
+	chmod "$3" "$1"
+	if [ -f "$2" ] && cmp -s "$1" "$2"; then
+		chmod "$3" "$2"
+		return 0
+	fi
+	mv -f "$1" "$2"
+	CHANGED=true
+	info "wrote $2"
+}
+
+# link_tools RECORD: makes the links that were asked for, and records those that are ours.
+link_tools() {
+	for tool in kubectl crictl ctr; do
+		link=$BIN_DIR/$tool
+		if [ -L "$link" ] && [ "$(readlink "$link")" = "$NAME" ]; then
+			printf '%s\n' "$link" >>"$1"
+			continue
+		fi
+		[ "$SYMLINK" != skip ] || continue
+		if [ "$SYMLINK" = create ] && { [ -e "$link" ] || have "$tool"; }; then
+			info "left $tool alone: there is one already"
+			continue
+		fi
+		ln -sfn "$NAME" "$link"
+		printf '%s\n' "$link" >>"$1"
+		info "linked $link"
+	done
+}
+
+start_service() {
+	if ! have systemctl; then
+		info "there is no systemd here; start the server with:"
+		info "  $BIN $*"
+		return 0
+	fi
+	systemctl daemon-reload || die "systemctl daemon-reload failed" "look at journalctl -xe"
+	if [ "${NODELESS_SKIP_ENABLE:-}" = true ]; then
+		return 0
+	fi
+	systemctl enable "$NAME" >/dev/null 2>&1 || die "systemctl enable $NAME failed" "look at systemctl status $NAME"
+	if [ "${NODELESS_SKIP_START:-}" = true ]; then
+		return 0
+	fi
+	if [ "$CHANGED" = false ] && systemctl is-active --quiet "$NAME"; then
+		info "nothing has changed; the service runs on"
+		return 0
+	fi
+	info "starting the service"
+	systemctl restart "$NAME" || die "the service does not start" "look at journalctl -u $NAME, and at $BIN check"
+	info "try: $BIN kubectl get nodes"
+}
+
+main() {
+	check_host
+	if [ $# -eq 0 ] && [ -n "${NODELESS_EXEC:-}" ]; then
+		# shellcheck disable=SC2086 # words are wanted
+		set -- $NODELESS_EXEC
+	fi
+	case ${1:-} in
+	'' | -*) set -- server "$@" ;;
+	esac
+
+	# First everything is made and checked under temporary names; what follows is only renaming.
+	trap cleanup EXIT
+	trap 'exit 130' INT TERM HUP
+	NEW=
+	if [ "${NODELESS_SKIP_DOWNLOAD:-}" = true ]; then
+		[ -x "$BIN" ] || die "$BIN is not there" "leave NODELESS_SKIP_DOWNLOAD out"
+	else
+		obtain
+	fi
+	stage "$CONFIG_DIR"
+	record=$TEMP
+	printf '%s\n' "$BIN" >"$record"
+	unit=
+	if have systemctl; then
+		mkdir -p "$SYSTEMD_DIR"
+		stage "$SYSTEMD_DIR"
+		unit=$TEMP
+		write_unit "$@" >"$unit"
+		stage "$SYSTEMD_DIR"
+		settings=$TEMP
+		chmod 600 "$settings"
+		write_env >"$settings"
+		printf '%s\n%s\n' "$UNIT" "$ENV_FILE" >>"$record"
+	fi
+
+	[ -z "$NEW" ] || replace "$NEW" "$BIN" 755
+	if [ -n "$unit" ]; then
+		replace "$settings" "$ENV_FILE" 600
+		replace "$unit" "$UNIT" 644
+	fi
+	link_tools "$record"
+	chmod 644 "$record"
+	mv -f "$record" "$RECORD"
+	start_service "$@"
+	info "installed; \`$BIN uninstall\` removes it again"
+}
+
+main "$@"
