@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +25,9 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/nodeless/nodeless/pkg/kube"
+	"github.com/nodeless/nodeless/pkg/pki"
+	"github.com/nodeless/nodeless/pkg/server"
+	"github.com/nodeless/nodeless/pkg/server/credentials"
 )
 
 // process is a server of its own.
@@ -119,6 +125,7 @@ func TestControlPlane(t *testing.T) {
 	expectResolves(t)
 	expectAnonymousSeesHealthOnly(t)
 	expectSealed(t, filepath.Join(dir, "data", "server", "db"))
+	expectReloads(t, dir)
 	measureIdle(t, first)
 	admin, err := os.ReadFile(filepath.Join(dir, "kubeconfig"))
 	if err != nil {
@@ -241,6 +248,41 @@ func expectSealed(t *testing.T, dir string) {
 	}
 	if !open {
 		t.Errorf("the ConfigMap is in none of %v", files)
+	}
+}
+
+// expectReloads has the serving certificate re-issued as the renewer does it and sees the running server show it.
+func expectReloads(t *testing.T, dir string) {
+	t.Helper()
+	const san = "renewed.example.com"
+	cfg := credentialsConfig(testConfig(dir))
+	cfg.TLSSANs = []string{san}
+	cred, err := credentials.Prepare(cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := os.ReadFile(cred.CAFile(pki.ServerCA))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	eventually(t, "the new serving certificate", func(ctx context.Context) (bool, error) {
+		dialer := tls.Dialer{Config: &tls.Config{RootCAs: roots, ServerName: san}}
+		conn, err := dialer.DialContext(ctx, "tcp", "127.0.0.1:6443")
+		if err != nil {
+			return false, err
+		}
+		return true, conn.Close()
+	})
+}
+
+// credentialsConfig is what the server makes of cfg for its credentials.
+func credentialsConfig(cfg server.Config) credentials.Config {
+	return credentials.Config{
+		TLSDir: cfg.Data.TLS(), AgentTLSDir: cfg.Data.AgentTLS(), CredDir: cfg.Data.Cred(), AdminFile: cfg.Kubeconfig,
+		NodeName: cfg.NodeName, NodeIPs: []netip.Addr{cfg.NodeIP}, ServiceIP: netip.MustParseAddr("10.43.0.1"),
+		ClusterDomain: cfg.Domain, BindAddress: cfg.Bind, Port: cfg.Port,
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/datadir"
 	"github.com/nodeless/nodeless/pkg/hint"
 	"github.com/nodeless/nodeless/pkg/server"
+	"github.com/nodeless/nodeless/pkg/server/dns"
 )
 
 // The test binary plays three parts: the tests, the tests again inside namespaces of their own, and the server process.
@@ -63,7 +64,7 @@ func testConfig(dir string) server.Config {
 }
 
 // inOwnHost runs the calling test again in network, mount and process namespaces of its own and reports whether
-// this is that second run. There the host has the addresses 10.99.0.1 and 10.42.0.1.
+// this is that second run. There the host has the addresses 10.99.0.1 and 10.42.0.1, and no name server.
 func inOwnHost(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv(insideEnv) == "" {
@@ -99,6 +100,18 @@ func inOwnHost(t *testing.T) bool {
 	}
 	for _, link := range []netlink.Link{lo, bridge} {
 		if err := netlink.LinkSetUp(link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	noUpstream := filepath.Join(t.TempDir(), "resolv.conf")
+	if err := os.WriteFile(noUpstream, []byte("# no name server\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range dns.HostResolvConf() {
+		if _, err := os.Stat(path); err != nil {
+			continue
+		}
+		if err := syscall.Mount(noUpstream, path, "", syscall.MS_BIND, ""); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -85,7 +85,7 @@ func Run(ctx context.Context, cfg Config, worker []run.Step, log *slog.Logger) e
 	if err := cfg.Run.Prepare(); err != nil {
 		return err
 	}
-	if err := liblog.Install(log, cfg.Verbosity); err != nil {
+	if err := liblog.Install(ctx, log, cfg.Verbosity); err != nil {
 		return err
 	}
 	cred, err := credentials.Prepare(cfg.credentials(), log)

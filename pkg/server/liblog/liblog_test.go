@@ -2,6 +2,7 @@ package liblog_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log"
 	"log/slog"
@@ -18,7 +19,9 @@ import (
 // TestLibrariesLogThroughOurs is one test because the state belongs to the process.
 func TestLibrariesLogThroughOurs(t *testing.T) {
 	var out bytes.Buffer
-	if err := liblog.Install(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})), 0); err != nil {
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	if err := liblog.Install(ctx, slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})), 0); err != nil {
 		t.Fatal(err)
 	}
 	expect := func(what string, want ...string) {
@@ -51,4 +54,10 @@ func TestLibrariesLogThroughOurs(t *testing.T) {
 	klog.ClearLogger()
 	klog.Warning("still here")
 	expect("after a second application", "level=DEBUG", "still here")
+
+	klog.Error(`cannot watch: namespaces \"kube-system\" not found`)
+	expect("an error of every start", "level=DEBUG", "kube-system")
+	stop()
+	klog.Error("connection refused")
+	expect("while stopping", "level=DEBUG", "connection refused")
 }
