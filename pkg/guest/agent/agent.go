@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/containerd/ttrpc"
 	pb "github.com/kata-containers/kata-containers/src/runtime/virtcontainers/pkg/agent/protocols/grpc"
@@ -68,9 +69,10 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 
 // intercept gives errors their protocol codes, and logs messages when asked to.
 func (a *Agent) intercept(ctx context.Context, decode ttrpc.Unmarshaler, info *ttrpc.UnaryServerInfo, call ttrpc.Method) (any, error) {
+	begin := time.Now()
 	out, err := call(ctx, decode)
 	if a.cfg.Debug {
-		a.cfg.Log.Debug("message", "method", info.FullMethod, "err", err)
+		a.cfg.Log.Debug("message", "method", info.FullMethod, "took", time.Since(begin), "err", err)
 	}
 	return out, withCode(err)
 }

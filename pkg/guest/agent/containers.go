@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -72,23 +73,23 @@ func (a *Agent) mountAll(ctx context.Context, id string, storages []*pb.Storage)
 	return sources, nil
 }
 
-// redirectMounts points mounts at where the content of their sources is.
+// redirectMounts points mounts at where the content of their sources is. A "local" mount, which is
+// Kata's word and not the kernel's, becomes a bind mount.
 func redirectMounts(mounts []specs.Mount, sources map[string]string) {
-	for i, m := range mounts {
+	for i := range mounts {
+		m := &mounts[i]
 		for point, source := range sources {
 			if rest, ok := strings.CutPrefix(m.Source, point); ok && (rest == "" || rest[0] == '/') {
-				mounts[i].Source = source + rest
-				if mounts[i].Type == "local" {
-					mounts[i].Type = "bind"
-				}
+				m.Source = source + rest
 				break
 			}
 		}
-		if m.Type == "local" {
-			mounts[i].Type = "bind"
-			if len(m.Options) == 0 {
-				mounts[i].Options = []string{"rbind"}
-			}
+		if m.Type != "local" {
+			continue
+		}
+		m.Type = "bind"
+		if !slices.Contains(m.Options, "bind") && !slices.Contains(m.Options, "rbind") {
+			m.Options = append(m.Options, "rbind")
 		}
 	}
 }

@@ -18,11 +18,12 @@ const keepExecs = 64
 
 // container is one container; the pause container has no lc.
 type container struct {
-	id string
-	lc *libcontainer.Container
+	id    string
+	lc    *libcontainer.Container
+	init  *process // the first one
+	ready bool     // created completely, lc and init stay as they are; guarded by Manager.mu
 
 	mu     sync.Mutex
-	init   *process            // guarded by mu while the container is created
 	procs  map[string]*process // by exec id, guarded by mu
 	recent []string            // exec ids, oldest first, guarded by mu
 }
@@ -102,9 +103,6 @@ func (c *container) initEnded() {
 
 // kill ends all processes and waits for the first one, so that the cgroup is empty.
 func (c *container) kill(ctx context.Context) error {
-	if c.init == nil {
-		return nil
-	}
 	if !c.init.ended() {
 		if err := c.lc.Signal(unix.SIGKILL); err != nil && !errors.Is(err, libcontainer.ErrNotRunning) {
 			return fmt.Errorf("kill container %s: %w", c.id, err)
@@ -131,9 +129,7 @@ func (c *container) destroy() error {
 func (c *container) closeStreams() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.init != nil {
-		c.init.io.close()
-	}
+	c.init.io.close()
 	for _, p := range c.procs {
 		p.io.close()
 	}

@@ -76,7 +76,11 @@ func (m *Manager) Create(req Request) (err error) {
 	defer func() {
 		if err != nil {
 			m.drop(req.ID)
+			return
 		}
+		m.mu.Lock()
+		c.ready = true
+		m.mu.Unlock()
 	}()
 	if req.Pause {
 		c.init = &process{done: make(chan struct{})}
@@ -114,9 +118,7 @@ func (m *Manager) launch(c *container, spec *specs.Spec) (err error) {
 	if err != nil {
 		return fmt.Errorf("start container: %w", err)
 	}
-	c.mu.Lock()
 	c.init = init
-	c.mu.Unlock()
 	m.oom.add(cgroup, c.id)
 	return nil
 }
@@ -151,10 +153,11 @@ func (m *Manager) drop(id string) {
 	delete(m.containers, id)
 }
 
+// find returns a container that has been created completely.
 func (m *Manager) find(id string) (*container, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if c := m.containers[id]; c != nil {
+	if c := m.containers[id]; c != nil && c.ready {
 		return c, nil
 	}
 	return nil, fmt.Errorf("container %s: %w", id, ErrNotFound)
@@ -189,7 +192,7 @@ func (m *Manager) Exec(id, execID string, spec *specs.Process) error {
 	if c.lc == nil {
 		return fmt.Errorf("execute in %s: %w", id, ErrPause)
 	}
-	if c.init == nil || c.init.ended() {
+	if c.init.ended() {
 		return fmt.Errorf("execute in %s: %w", id, ErrNotRunning)
 	}
 	p, err := newProcess(spec, false)

@@ -1,0 +1,101 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	pb "github.com/kata-containers/kata-containers/src/runtime/virtcontainers/pkg/agent/protocols/grpc"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/nodeless/nodeless/pkg/guest/container"
+	"github.com/nodeless/nodeless/pkg/guest/mount"
+)
+
+func TestRedirectMounts(t *testing.T) {
+	mounts := []specs.Mount{
+		{Destination: "/a", Source: "/shared/vol", Type: "local", Options: []string{"rw"}},
+		{Destination: "/b", Source: "/shared/vol/sub", Type: "bind"},
+		{Destination: "/c", Source: "/shared/volume", Type: "bind"},
+		{Destination: "/d", Source: "/elsewhere", Type: "local"},
+	}
+	redirectMounts(mounts, map[string]string{"/shared/vol": "/disk/vol"})
+	want := []specs.Mount{
+		{Destination: "/a", Source: "/disk/vol", Type: "bind", Options: []string{"rw", "rbind"}},
+		{Destination: "/b", Source: "/disk/vol/sub", Type: "bind"},
+		{Destination: "/c", Source: "/shared/volume", Type: "bind"},
+		{Destination: "/d", Source: "/elsewhere", Type: "bind", Options: []string{"rbind"}},
+	}
+	if diff := cmp.Diff(want, mounts); diff != "" {
+		t.Errorf("mounts (-want +got):\n%s", diff)
+	}
+}
+
+func TestGuestDevicesNeverTakesAHostNumber(t *testing.T) {
+	number := func(path string) (string, int64, int64) {
+		switch path {
+		case "/dev/fuse":
+			return "c", 10, 229
+		case "/dev/vda":
+			return "b", 254, 0 // the disk of all containers
+		}
+		return "", 0, 0
+	}
+	in := []specs.LinuxDevice{
+		{Path: "/dev/fuse", Type: "c", Major: 99, Minor: 9},
+		{Path: "/dev/vda", Type: "b", Major: 254, Minor: 0},
+		{Path: "/dev/absent", Type: "c", Major: 254, Minor: 0},
+		{Path: "/dev/xvda", Type: "b", Major: 8, Minor: 0},
+		{Path: "/dev/pipe", Type: "p"},
+	}
+	got := guestDevices(in, []*pb.Device{{ContainerPath: "/dev/xvda"}}, number)
+	want := []specs.LinuxDevice{
+		{Path: "/dev/fuse", Type: "c", Major: 10, Minor: 229},
+		{Path: "/dev/xvda", Type: "b", Major: 8, Minor: 0}, // its number comes with the device
+		{Path: "/dev/pipe", Type: "p"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("devices (-want +got):\n%s", diff)
+	}
+}
+
+func TestErrorsCarryTheProtocolsCodes(t *testing.T) {
+	for _, tc := range []struct {
+		err  error
+		want codes.Code
+	}{
+		{nil, codes.OK},
+		{fmt.Errorf("x: %w", container.ErrNotFound), codes.NotFound},
+		{fmt.Errorf("x: %w", mount.ErrUnsupported), codes.Unimplemented},
+		{io.EOF, codes.OutOfRange},
+		{context.DeadlineExceeded, codes.DeadlineExceeded},
+		{errors.New("anything"), codes.Internal},
+		{missing("GetMetrics"), codes.Unimplemented},
+	} {
+		if got := status.Code(withCode(tc.err)); got != tc.want {
+			t.Errorf("code of %v = %v, want %v", tc.err, got, tc.want)
+		}
+	}
+}
+
+func TestIsPause(t *testing.T) {
+	mark := "io.kubernetes.cri.container-type"
+	for _, tc := range []struct {
+		name        string
+		annotations map[string]string
+		want        bool
+	}{
+		{name: "pause container", annotations: map[string]string{mark: "sandbox"}, want: true},
+		{name: "container of a Pod", annotations: map[string]string{mark: "container"}},
+		{name: "single container without CRI", annotations: nil},
+	} {
+		if got := isPause(&specs.Spec{Annotations: tc.annotations}); got != tc.want {
+			t.Errorf("%s: isPause = %v", tc.name, got)
+		}
+	}
+}
