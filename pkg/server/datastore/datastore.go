@@ -88,7 +88,8 @@ func (d *Datastore) Run(ctx context.Context) (err error) {
 	if err := d.cfg.Validate(); err != nil {
 		return err
 	}
-	if err := d.check(ctx); err != nil {
+	wasteful, err := d.check(ctx)
+	if err != nil {
 		return err
 	}
 	var wg sync.WaitGroup
@@ -98,7 +99,7 @@ func (d *Datastore) Run(ctx context.Context) (err error) {
 		wg.Wait()
 		err = errors.Join(err, d.checkpoint())
 	}()
-	backend, dialect, err := sqlite.NewVariant(backendCtx, &wg, "sqlite3", d.driverConfig())
+	backend, dialect, err := sqlite.NewVariant(backendCtx, &wg, "sqlite3", d.driverConfig(wasteful))
 	if err != nil {
 		return fmt.Errorf("open database %s: %w", d.cfg.File, err)
 	}
@@ -109,9 +110,15 @@ func (d *Datastore) Run(ctx context.Context) (err error) {
 	return d.serve(ctx, backend)
 }
 
-func (d *Datastore) driverConfig() *drivers.Config {
+// driverConfig sets kine up. It rewrites the whole file at start, which takes long for a large one, only when that
+// gives much back.
+func (d *Datastore) driverConfig(vacuum bool) *drivers.Config {
+	extra := "&_kine_disable_startup_vacuum"
+	if vacuum {
+		extra = ""
+	}
 	return &drivers.Config{
-		DataSourceName:       dsn(d.cfg.File, "&_kine_disable_startup_vacuum"),
+		DataSourceName:       dsn(d.cfg.File, extra),
 		ConnectionPoolConfig: generic.ConnectionPoolConfig{MaxIdle: poolSize, MaxOpen: poolSize},
 		CompactTimeout:       5 * time.Second,
 		CompactMinRetain:     1000,
@@ -195,32 +202,33 @@ func (d *Datastore) Ready(ctx context.Context) error {
 	}
 }
 
-// check refuses a damaged database before anything is built on it, and closes its files to other users.
-func (d *Datastore) check(ctx context.Context) error {
+// check refuses a damaged database before anything is built on it, closes its file to other users, and tells whether
+// more than a quarter of it is free pages.
+func (d *Datastore) check(ctx context.Context) (wasteful bool, err error) {
 	f, err := os.OpenFile(d.cfg.File, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return &hint.Error{Op: "open database", On: d.cfg.File, Err: err, Do: "run as root on a writable file system, or choose another folder with --data-dir"}
+		return false, &hint.Error{Op: "open database", On: d.cfg.File, Err: err, Do: "run as root on a writable file system, or choose another folder with --data-dir"}
 	}
 	if err := errors.Join(f.Chmod(0o600), f.Close()); err != nil {
-		return fmt.Errorf("close database to other users: %w", err)
+		return false, fmt.Errorf("close database to other users: %w", err)
 	}
 	db, err := sql.Open("sqlite3", dsn(d.cfg.File, ""))
 	if err != nil {
-		return fmt.Errorf("open database %s: %w", d.cfg.File, err)
+		return false, fmt.Errorf("open database %s: %w", d.cfg.File, err)
 	}
 	var verdict string
 	err = db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&verdict)
-	if cerr := db.Close(); err == nil {
-		err = cerr
-	}
 	if err == nil && verdict != "ok" {
 		err = errors.New(strings.ReplaceAll(verdict, "\n", "; "))
 	}
-	if err != nil {
-		return &hint.Error{Op: "check database", On: d.cfg.File, Err: err,
+	if err == nil {
+		err = db.QueryRowContext(ctx, "SELECT freelist_count*4 > page_count FROM pragma_freelist_count(), pragma_page_count()").Scan(&wasteful)
+	}
+	if err = errors.Join(err, db.Close()); err != nil {
+		return false, &hint.Error{Op: "check database", On: d.cfg.File, Err: err,
 			Do: "restore " + d.cfg.File + " from a backup (remove its -wal and -shm files with it); to start an empty cluster instead, move the file away"}
 	}
-	return nil
+	return wasteful, nil
 }
 
 // checkpoint folds the write-ahead log into the file, so that a copy of the file alone is a whole backup.
