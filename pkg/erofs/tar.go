@@ -1,0 +1,218 @@
+package erofs
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path"
+	"strings"
+)
+
+// Limits bounds what one layer may ask for.
+type Limits struct {
+	Bytes    int64 // of the image, holes included
+	Metadata int64 // bytes of names and attributes, the part that is held in memory
+}
+
+// DefaultLimits are far above every sane layer and keep an insane one from filling memory.
+func DefaultLimits() Limits { return Limits{Bytes: 1 << 40, Metadata: 512 << 20} }
+
+const (
+	whiteoutPrefix = ".wh."
+	whiteoutOpaque = ".wh..wh..opq"
+	whiteoutMeta   = ".wh..wh." // aufs' own files, of no meaning to anybody else
+	paxXattr       = "SCHILY.xattr."
+)
+
+// Convert writes the EROFS image of one layer to out, which must be empty, from the layer's uncompressed tar.
+//
+// Whiteouts become what overlayfs knows them as: ".wh.x" a character device 0:0 named x, ".wh..wh..opq" the attribute
+// trusted.overlay.opaque of its directory. The tar is read to its end mark and not beyond.
+func Convert(ctx context.Context, r io.Reader, out *os.File, limits Limits) error {
+	c := converter{tree: newTree(limits), w: newWriter(out, limits.Bytes)}
+	tr := tar.NewReader(contextReader{ctx, r})
+	for {
+		hdr, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return readError(ctx, err)
+		}
+		if err := c.add(ctx, hdr, tr); err != nil {
+			return fmt.Errorf("convert %q: %w", hdr.Name, err)
+		}
+	}
+	return c.w.finish(c.tree.root)
+}
+
+// readError tells a malformed tar from a source that could not be read.
+func readError(ctx context.Context, err error) error {
+	if errors.Is(err, tar.ErrHeader) || errors.Is(err, tar.ErrFieldTooLong) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("read tar: %w: %w", ErrFormat, err)
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	return fmt.Errorf("read tar: %w", err)
+}
+
+type converter struct {
+	tree *tree
+	w    *writer
+}
+
+func (c *converter) add(ctx context.Context, hdr *tar.Header, content io.Reader) error {
+	if hdr.Typeflag == tar.TypeXGlobalHeader {
+		return nil
+	}
+	if len(hdr.Name) > maxPath {
+		return fmt.Errorf("path has %d bytes, more than %d: %w", len(hdr.Name), maxPath, ErrFormat)
+	}
+	name := path.Clean("/" + hdr.Name)
+	if name == "/" {
+		return nil // as containerd does: the root of a container is not the layer's to shape
+	}
+	if err := c.pay(hdr); err != nil {
+		return err
+	}
+	dirName, base := path.Split(name)
+	if err := checkName(base); err != nil {
+		return err
+	}
+	dir, err := c.tree.dir(dirName)
+	if err != nil {
+		return err
+	}
+	if strings.HasPrefix(base, whiteoutPrefix) {
+		return addWhiteout(dir, base)
+	}
+	if hdr.Typeflag == tar.TypeLink {
+		return c.link(dir, base, hdr.Linkname)
+	}
+	n, err := nodeOf(hdr)
+	if err != nil {
+		return err
+	}
+	if n.kind() == typeRegular {
+		if n.blk, err = c.w.content(ctx, content, hdr.Size); err != nil {
+			return readOrWriteError(ctx, err)
+		}
+		n.size = hdr.Size
+	}
+	dir.put(base, n)
+	return nil
+}
+
+func readOrWriteError(ctx context.Context, err error) error {
+	if errors.Is(err, errRead) {
+		return readError(ctx, err)
+	}
+	return err
+}
+
+// pay takes an entry's cost off the budget.
+func (c *converter) pay(hdr *tar.Header) error {
+	cost := len(hdr.Name) + len(hdr.Linkname)
+	for k, v := range hdr.PAXRecords {
+		cost += len(k) + len(v)
+	}
+	return c.tree.pay(cost)
+}
+
+func addWhiteout(dir *node, base string) error {
+	if base == whiteoutOpaque {
+		dir.opaque = true
+		return nil
+	}
+	if strings.HasPrefix(base, whiteoutMeta) {
+		return nil
+	}
+	hidden := strings.TrimPrefix(base, whiteoutPrefix)
+	if err := checkName(hidden); err != nil {
+		return err
+	}
+	dir.remove(hidden)
+	return nil
+}
+
+func (c *converter) link(dir *node, base, target string) error {
+	if len(target) > maxPath {
+		return fmt.Errorf("link target has %d bytes, more than %d: %w", len(target), maxPath, ErrFormat)
+	}
+	targetDir, targetBase := path.Split(path.Clean("/" + target))
+	from, err := c.tree.dir(targetDir)
+	if err != nil {
+		return err
+	}
+	n := from.entries[targetBase]
+	switch {
+	case n == nil || n.whiteout():
+		return fmt.Errorf("hard link to %q, which this layer does not have: %w", target, ErrFormat)
+	case n.isDir():
+		return fmt.Errorf("hard link to the directory %q: %w", target, ErrFormat)
+	}
+	dir.put(base, n)
+	return nil
+}
+
+// nodeOf makes the node that a header describes.
+func nodeOf(hdr *tar.Header) (*node, error) {
+	n := &node{mode: uint16(hdr.Mode & permMask), mtime: hdr.ModTime}
+	if hdr.Uid < 0 || hdr.Gid < 0 || hdr.Uid > math.MaxUint32 || hdr.Gid > math.MaxUint32 {
+		return nil, fmt.Errorf("owner %d:%d: %w", hdr.Uid, hdr.Gid, ErrFormat)
+	}
+	n.uid, n.gid = uint32(hdr.Uid), uint32(hdr.Gid)
+	switch hdr.Typeflag {
+	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeCont, 0:
+		n.mode |= typeRegular
+	case tar.TypeDir:
+		n.mode |= typeDir
+		n.entries = map[string]*node{}
+	case tar.TypeSymlink:
+		n.mode |= typeSymlink
+		if n.target = hdr.Linkname; n.target == "" || len(n.target) > maxPath || strings.Contains(n.target, "\x00") {
+			return nil, fmt.Errorf("symlink target %.40q: %w", n.target, ErrFormat)
+		}
+	case tar.TypeChar, tar.TypeBlock:
+		if hdr.Devmajor < 0 || hdr.Devmajor > 0xfff || hdr.Devminor < 0 || hdr.Devminor > 0xfffff {
+			return nil, fmt.Errorf("device %d:%d: %w", hdr.Devmajor, hdr.Devminor, ErrFormat)
+		}
+		if n.mode |= typeBlock; hdr.Typeflag == tar.TypeChar {
+			n.mode = n.mode&permMask | typeChar
+		}
+		n.rdev = deviceNumber(uint32(hdr.Devmajor), uint32(hdr.Devminor))
+	case tar.TypeFifo:
+		n.mode |= typeFifo
+	default:
+		return nil, fmt.Errorf("entry of type %q: %w", hdr.Typeflag, ErrFormat)
+	}
+	for key, value := range hdr.PAXRecords {
+		if name, ok := strings.CutPrefix(key, paxXattr); ok {
+			n.setXattr(name, value)
+		}
+	}
+	return n, n.checkXattrs()
+}
+
+// deviceNumber packs a device number as the kernel's new_encode_dev does.
+func deviceNumber(major, minor uint32) uint32 {
+	return minor&0xff | major<<8 | minor&^0xff<<12
+}
+
+// contextReader fails once the context has ended.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}

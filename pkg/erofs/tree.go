@@ -1,0 +1,202 @@
+package erofs
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Kinds of errors. All of them mean that the input is at fault.
+var (
+	ErrFormat   = errors.New("not a valid layer")
+	ErrTooLarge = errors.New("layer is too large")
+)
+
+// Unix file types and the bits of a mode that are permissions.
+const (
+	typeMask    = 0o170000
+	typeSocket  = 0o140000
+	typeSymlink = 0o120000
+	typeRegular = 0o100000
+	typeBlock   = 0o060000
+	typeDir     = 0o040000
+	typeChar    = 0o020000
+	typeFifo    = 0o010000
+	permMask    = 0o7777
+)
+
+const (
+	maxName    = 255  // bytes of one name, as in the kernel
+	maxPath    = 4095 // bytes of a path or a symlink's target
+	maxDepth   = 2048 // directories below each other
+	maxSymlink = 40   // symlinks followed on the way to one directory
+)
+
+const (
+	xattrOverlay = "trusted.overlay."
+	xattrOpaque  = "trusted.overlay.opaque"
+	// xattrImplied marks a directory that the tar never named, only something below it. Merge leaves the attributes of
+	// the directory (or the symlink to one) that it finds below such a name. Overlays show nothing of this prefix.
+	xattrImplied = "trusted.overlay.nodeless.implied"
+)
+
+// node is one inode. Several names may lead to the same node: these are hard links.
+type node struct {
+	mode     uint16
+	uid, gid uint32
+	rdev     uint32
+	mtime    time.Time
+	xattrs   map[string]string
+
+	target  string           // of a symlink
+	entries map[string]*node // of a directory
+	size    int64            // of a regular file
+	extents []extent         // where a regular file's content lies, if not at blk of the image being written
+	implied bool             // the directory is there only because something below it is
+	opaque  bool             // the directory hides what lower layers have at its name
+
+	// The image writer's bookkeeping.
+	blk    uint32 // first block of content that is not inline
+	nlink  uint32
+	nid    uint64
+	inline bool
+}
+
+func newDir(perm uint16) *node {
+	return &node{mode: typeDir | perm&permMask, mtime: time.Unix(0, 0), entries: map[string]*node{}}
+}
+
+func newImpliedDir() *node {
+	n := newDir(0o755)
+	n.implied = true
+	return n
+}
+
+func newWhiteout() *node { return &node{mode: typeChar, mtime: time.Unix(0, 0)} }
+
+func (n *node) kind() uint16   { return n.mode & typeMask }
+func (n *node) isDir() bool    { return n.kind() == typeDir }
+func (n *node) whiteout() bool { return n.kind() == typeChar && n.rdev == 0 }
+
+// names returns the directory's names in byte order.
+func (n *node) names() []string { return slices.Sorted(maps.Keys(n.entries)) }
+
+// put gives a name of the directory to a node, as unpacking a tar over what is there would do: a directory over a
+// directory changes its attributes only, everything else replaces.
+func (n *node) put(name string, child *node) {
+	old := n.entries[name]
+	if old == nil || !child.isDir() {
+		n.entries[name] = child
+		return
+	}
+	if old.isDir() {
+		child.entries, child.opaque = old.entries, old.opaque
+	} else {
+		child.opaque = true // what was here had hidden the lower layers
+	}
+	n.entries[name] = child
+}
+
+// remove records that the lower layers' entry of this name is gone. What this layer itself has there stays.
+func (n *node) remove(name string) {
+	switch old := n.entries[name]; {
+	case old == nil:
+		n.entries[name] = newWhiteout()
+	case old.isDir():
+		old.opaque = true
+	}
+}
+
+// checkName refuses names that no directory can have.
+func checkName(name string) error {
+	switch {
+	case name == "" || name == "." || name == "..":
+		return fmt.Errorf("name %q: %w", name, ErrFormat)
+	case len(name) > maxName:
+		return fmt.Errorf("name %.20q… has %d bytes, more than %d: %w", name, len(name), maxName, ErrFormat)
+	case strings.ContainsAny(name, "/\x00"):
+		return fmt.Errorf("name %q has a character no name can have: %w", name, ErrFormat)
+	}
+	return nil
+}
+
+// tree is what an image will hold: the names of one layer, or of several merged.
+type tree struct {
+	root   *node
+	budget int64 // bytes of memory that names and attributes may still take
+}
+
+// nodeCost is what a node takes in memory beside its name and attributes, roughly.
+const nodeCost = 400
+
+func newTree(limits Limits) *tree { return &tree{root: newImpliedDir(), budget: limits.Metadata} }
+
+// pay takes one node and its strings off the budget.
+func (t *tree) pay(bytes int) error {
+	if t.budget -= int64(nodeCost + bytes); t.budget < 0 {
+		return fmt.Errorf("too many names and attributes: %w", ErrTooLarge)
+	}
+	return nil
+}
+
+// dir walks from root to a directory. Symlinks on the way are followed inside root, ".." stops at root, and what is
+// missing is made, so that nothing in a layer can lead outside of it.
+func (t *tree) dir(path string) (*node, error) {
+	stack := []*node{t.root}
+	todo := strings.Split(path, "/")
+	links := 0
+	for len(todo) > 0 {
+		name := todo[0]
+		todo = todo[1:]
+		switch name {
+		case "", ".":
+			continue
+		case "..":
+			if len(stack) > 1 {
+				stack = stack[:len(stack)-1]
+			}
+			continue
+		}
+		cur := stack[len(stack)-1]
+		next, err := t.enter(cur, name)
+		if err != nil {
+			return nil, fmt.Errorf("directory %q: %w", path, err)
+		}
+		if next.kind() == typeSymlink {
+			if links++; links > maxSymlink {
+				return nil, fmt.Errorf("directory %q: more than %d symlinks: %w", path, maxSymlink, ErrFormat)
+			}
+			if strings.HasPrefix(next.target, "/") {
+				stack = stack[:1]
+			}
+			todo = append(strings.Split(next.target, "/"), todo...)
+			continue
+		}
+		if stack = append(stack, next); len(stack) > maxDepth {
+			return nil, fmt.Errorf("directory %.40q… is deeper than %d: %w", path, maxDepth, ErrFormat)
+		}
+	}
+	return stack[len(stack)-1], nil
+}
+
+// enter returns the directory or symlink of that name, making a directory where there is none.
+func (t *tree) enter(dir *node, name string) (*node, error) {
+	next := dir.entries[name]
+	switch {
+	case next == nil || next.whiteout():
+		if err := checkName(name); err != nil {
+			return nil, err
+		}
+		if err := t.pay(len(name)); err != nil {
+			return nil, err
+		}
+		next = newImpliedDir()
+		dir.put(name, next)
+	case !next.isDir() && next.kind() != typeSymlink:
+		return nil, fmt.Errorf("%q is not a directory: %w", name, ErrFormat)
+	}
+	return next, nil
+}
