@@ -84,20 +84,26 @@ func (v *vm) addNet(ctx context.Context, c netConfig, files []*os.File) (deviceI
 		return deviceInfo{}, fmt.Errorf("add network card %s: no tap descriptor came with it", c.Mac)
 	}
 	v.mu.Lock()
-	before := v.state == stateCreated
-	if before {
+	have, known := v.cards[c.Mac]
+	n := len(v.nets)
+	if !known && v.state == stateCreated {
+		have, known = deviceInfo{ID: fmt.Sprintf("net%d", n), Bdf: bdf(slotNet + n)}, true
 		v.nets = append(v.nets, pendingNet{mac: c.Mac, files: files})
+		v.cards[c.Mac] = have
+		files = nil // kept
 	}
-	n := len(v.nets) - 1
 	v.mu.Unlock()
-	if before {
-		return deviceInfo{ID: fmt.Sprintf("net%d", n), Bdf: bdf(slotNet + n)}, nil
-	}
 	defer closeFiles(files)
+	if known {
+		return have, nil // Kata sends all its cards again with each new one
+	}
 	info, err := v.plugNet(ctx, c, files)
 	if err != nil {
 		return deviceInfo{}, fmt.Errorf("add network card %s: %w", c.Mac, err)
 	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.cards[c.Mac] = info
 	return info, nil
 }
 
@@ -113,7 +119,6 @@ func (v *vm) plugNet(ctx context.Context, c netConfig, files []*os.File) (device
 	if len(files) > 1 {
 		props["mq"], props["vectors"] = true, 2*len(files)+2
 	}
-	steps := []step{}
 	for kind, list := range map[string][]*os.File{"fds": files, "vhostfds": vhost} {
 		names, err := v.sendFiles(ctx, d.id+kind, list)
 		if err != nil {
@@ -128,8 +133,7 @@ func (v *vm) plugNet(ctx context.Context, c netConfig, files []*os.File) (device
 		netdev["vhost"] = true
 	}
 	d.undo = []step{{"netdev_del", map[string]any{"id": d.id}}}
-	steps = append(steps, step{"netdev_add", netdev}, step{"device_add", props})
-	return v.plug(ctx, d, hotplugBudget, steps...)
+	return v.plug(ctx, d, hotplugBudget, step{"netdev_add", netdev}, step{"device_add", props})
 }
 
 // sendFiles hands descriptors to QEMU and returns the names it knows them by.

@@ -44,6 +44,7 @@ type vm struct {
 	spec    Spec                       // guarded by mu; fixed after boot except for sizes
 	created time.Time                  // guarded by mu
 	nets    []pendingNet               // cards given before boot; guarded by mu
+	cards   map[string]deviceInfo      // all cards, by MAC address; guarded by mu
 	slots   slots                      // guarded by mu
 	devices map[string]*device         // hot-plugged, by id; guarded by mu
 	nextID  int                        // guarded by mu
@@ -66,6 +67,7 @@ func newVM(id string, cfg HostConfig, log *slog.Logger) *vm {
 	return &vm{
 		id: id, cfg: cfg, log: log, agent: newAgentChannel(log), state: stateNone,
 		slots: newSlots(cfg.rootPorts()), devices: map[string]*device{}, waiting: map[string]chan struct{}{},
+		cards: map[string]deviceInfo{},
 		ended: make(chan struct{}),
 	}
 }

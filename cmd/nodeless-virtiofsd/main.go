@@ -1,0 +1,19 @@
+// Command nodeless-virtiofsd is what Kata Containers starts as its virtiofsd, once per Pod with volumes. It
+// turns itself into the bundled daemon, which takes other arguments.
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/nodeless/nodeless/pkg/vmm/virtiofsd"
+)
+
+func main() {
+	bundle, err := virtiofsd.Bundle(os.Getenv)
+	if err == nil {
+		err = virtiofsd.Exec(bundle, os.Args[1:], os.Environ())
+	}
+	fmt.Fprintln(os.Stderr, "nodeless-virtiofsd:", err)
+	os.Exit(1)
+}

@@ -1,0 +1,117 @@
+package vmm
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write testdata/*.args anew")
+
+func TestArgs(t *testing.T) {
+	base := Spec{
+		Name: "abc", Accel: AccelTCG, Firmware: "/b/qemu/share", Kernel: "/b/guest/vmlinux", Initrd: "/b/guest/initrd",
+		Cmdline: "console=ttyS0 quiet", Memory: 256 * mib, MaxMemory: 256 * mib, VCPUs: 1, MaxVCPUs: 1, RootPorts: 2,
+		Scratch: "/s/abc.ext4", QMPFD: 3, ConsoleFD: 4, AgentFD: 5,
+	}
+	tests := []struct {
+		name   string // and file
+		change func(*Spec)
+	}{
+		{name: "tcg", change: func(*Spec) {}},
+		{name: "kvm-shared-net", change: func(s *Spec) {
+			s.Accel, s.SharedMemory, s.VCPUs, s.MaxVCPUs, s.MaxMemory = AccelKVM, true, 6, 8, 1024*mib
+			s.Share = &ShareSpec{Tag: "kataShared", Socket: "/run/vc/vm/a,b/virtiofsd.sock", QueueSize: 1024}
+			s.Nets = []NetSpec{{ID: "net0", MAC: "02:00:00:00:00:01", TapFDs: []int{6}, VhostFDs: []int{7}}}
+			s.RootPortWindowMiB = 65536
+		}},
+		{name: "huge-multiqueue-bare", change: func(s *Spec) {
+			s.HugePages, s.Scratch, s.AgentFD, s.RootPorts = true, "", 0, 0
+			s.Nets = []NetSpec{{ID: "net0", MAC: "02:00:00:00:00:01", TapFDs: []int{6, 7}}, {ID: "net1", MAC: "02:00:00:00:00:02", TapFDs: []int{8}}}
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := base
+			tt.change(&s)
+			got := strings.Join(Args(s), "\n") + "\n"
+			golden := filepath.Join("testdata", tt.name+".args")
+			if *update {
+				must(t, os.WriteFile(golden, []byte(got), 0o644))
+			}
+			want, err := os.ReadFile(golden)
+			must(t, err)
+			if diff := cmp.Diff(string(want), got); diff != "" {
+				t.Errorf("Args (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestUnsafeKernelOptionsNeverReachKVM(t *testing.T) {
+	got := KernelCommandLine("quiet", HostConfig{Accel: AccelKVM, TSCKHz: 2_600_000})
+	for _, p := range []string{"mitigations=off", "nokaslr", "init_on_alloc=0", "tsc=reliable", "tsc_early_khz", "lpj="} {
+		if strings.Contains(got, p) {
+			t.Errorf("%q is among %q", p, got)
+		}
+	}
+}
+
+func TestKernelCommandLine(t *testing.T) {
+	kata := "root=/dev/pmem0p1 rootflags=dax,data=ordered,errors=remount-ro ro rootfstype=ext4 panic=1 no_timer_check noreplace-smp " +
+		"quiet agent.log=info console=hvc0 systemd.unit=kata.target loglevel=7"
+	common := "console=ttyS0 8250.nr_uarts=1 panic=-1 cryptomgr.notests audit=0 apparmor=0 random.trust_cpu=on no_timer_check "
+	tests := []struct {
+		name string
+		cfg  HostConfig
+		want string
+	}{
+		{name: "the operator's settings come last and win", cfg: HostConfig{Accel: AccelKVM}, want: common + "quiet loglevel=1 agent.log=info loglevel=7"},
+		{name: "debug is not quiet", cfg: HostConfig{Accel: AccelKVM, Debug: true}, want: common + "agent.log=info loglevel=7"},
+		{name: "emulation knows its clock", cfg: HostConfig{Accel: AccelTCG, TSCKHz: 2596124}, want: common + "quiet loglevel=1 " +
+			"mitigations=off nokaslr init_on_alloc=0 nowatchdog rcupdate.rcu_expedited=1 numa=off tsc_early_khz=2596124 tsc=reliable lpj=10384496 agent.log=info loglevel=7"},
+		{name: "emulation without a known clock measures it", cfg: HostConfig{Accel: AccelTCG}, want: common + "quiet loglevel=1 " +
+			"mitigations=off nokaslr init_on_alloc=0 nowatchdog rcupdate.rcu_expedited=1 numa=off agent.log=info loglevel=7"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if diff := cmp.Diff(tt.want, KernelCommandLine(kata, tt.cfg)); diff != "" {
+				t.Errorf("KernelCommandLine (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestHostConfigValidate(t *testing.T) {
+	err := HostConfig{Bundle: "b", Accel: "xen", ScratchDir: "/s", RootPorts: 99, RootPortWindowMiB: -1}.Validate()
+	for _, field := range []string{"bundle", "accel", "logDir", "rootPorts", "rootPortWindowMiB"} {
+		if err == nil || !strings.Contains(err.Error(), field+":") {
+			t.Errorf("Validate = %v, want a fault in %s", err, field)
+		}
+	}
+	if err := (HostConfig{Bundle: "/b", Accel: AccelTCG, ScratchDir: "/s", LogDir: "/l"}).Validate(); err != nil {
+		t.Errorf("Validate of a good one = %v", err)
+	}
+}
+
+func TestLimitsOfGrowth(t *testing.T) {
+	for _, tt := range []struct{ size, hotplug, want int64 }{
+		{256 * mib, 0, 256 * mib},
+		{256 * mib, 300 * mib, 256 * mib},
+		{256 * mib, 1000 * mib, 896 * mib},
+		{256 * mib, 1 << 40, 2048 * mib},
+	} {
+		if got := maxMemory(memoryConfig{Size: tt.size, HotplugSize: tt.hotplug}); got != tt.want {
+			t.Errorf("maxMemory(%d, %d) = %d MiB, want %d", tt.size/mib, tt.hotplug/mib, got/mib, tt.want/mib)
+		}
+	}
+	for _, tt := range []struct{ boot, most, want int }{{1, 1, 1}, {1, 256, 8}, {4, 6, 6}, {4, 2, 4}} {
+		if got := maxVCPUs(cpusConfig{BootVcpus: tt.boot, MaxVcpus: tt.most}); got != tt.want {
+			t.Errorf("maxVCPUs(%d, %d) = %d, want %d", tt.boot, tt.most, got, tt.want)
+		}
+	}
+}

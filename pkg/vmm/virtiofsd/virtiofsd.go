@@ -1,0 +1,165 @@
+// Package virtiofsd starts QEMU's C virtiofsd for Kata, which knows the arguments of the Rust one only.
+// cmd/nodeless-virtiofsd is the program that Kata runs in its place.
+package virtiofsd
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// fileLimit is how many files the daemon may hold open; each file that a guest uses is one.
+const fileLimit = 1 << 20
+
+// Command is the argument vector that starts the bundled daemon with the given arguments of the Rust one:
+// the bundled loader first, because the host need not have the daemon's libraries.
+func Command(bundle string, args []string) ([]string, error) {
+	translated, err := Translate(args)
+	if err != nil {
+		return nil, err
+	}
+	lib := filepath.Join(bundle, "qemu", "lib")
+	argv := []string{filepath.Join(lib, "ld-linux-x86-64.so.2"), "--library-path", lib, filepath.Join(bundle, "qemu", "bin", "virtiofsd")}
+	return append(argv, translated...), nil
+}
+
+// Exec replaces this process by the bundled daemon. It returns only on error.
+func Exec(bundle string, args, env []string) error {
+	argv, err := Command(bundle, args)
+	if err != nil {
+		return err
+	}
+	raiseFileLimit()
+	if err := unix.Exec(argv[0], argv, env); err != nil {
+		return fmt.Errorf("run %s: %w", argv[0], err)
+	}
+	return nil
+}
+
+// raiseFileLimit takes as much as it is given; the daemon itself would refuse to start with less than it
+// asks for, and not every host lets root raise the limit.
+func raiseFileLimit() {
+	var have unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &have); err != nil {
+		return
+	}
+	want := unix.Rlimit{Cur: fileLimit, Max: max(fileLimit, have.Max)}
+	if unix.Setrlimit(unix.RLIMIT_NOFILE, &want) != nil {
+		_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: have.Max, Max: have.Max}) // no worse than before
+	}
+}
+
+// flags of the Rust daemon that are an -o option of the C one.
+var flagOptions = map[string]string{
+	"--announce-submounts": "announce_submounts", "--xattr": "xattr", "--posix-acl": "posix_acl", "--writeback": "writeback",
+	"--allow-direct-io": "allow_direct_io", "--killpriv-v2": "killpriv_v2", "--no-killpriv-v2": "no_killpriv_v2",
+	"--no-readdirplus": "no_readdirplus", "--security-label": "security_label", "--flock": "flock",
+}
+
+// settings of the Rust daemon that are an -o option with a value.
+var valueOptions = map[string]string{
+	"--shared-dir": "source", "--xattrmap": "xattrmap", "--modcaps": "modcaps", "--log-level": "log_level",
+}
+
+// settings that both know under one name.
+var sameOptions = map[string]bool{"--fd": true, "--socket-path": true, "--thread-pool-size": true, "--socket-group": true}
+
+// ignored are settings that the C daemon has no need of.
+var ignored = map[string]bool{"--seccomp": true, "--inode-file-handles": true, "--rlimit-nofile": true}
+
+// Translate turns arguments of the Rust virtiofsd into those of the C one. What the latter cannot do is an
+// error rather than silently different.
+func Translate(args []string) ([]string, error) {
+	out := []string{"-f", "--rlimit-nofile=0"}
+	source := false
+	for i := 0; i < len(args); i++ {
+		name, value, inline := strings.Cut(args[i], "=")
+		if option, ok := flagOptions[name]; ok && !inline {
+			out = append(out, "-o", option)
+			continue
+		}
+		switch name {
+		case "--syslog", "-d":
+			out = append(out, name)
+			continue
+		case "--no-announce-submounts", "-f":
+			continue
+		}
+		if !inline {
+			if i++; i == len(args) {
+				return nil, fmt.Errorf("translate virtiofsd arguments: unknown, or without its value: %q", name)
+			}
+			value = args[i]
+		}
+		more, err := setting(name, value)
+		if err != nil {
+			return nil, fmt.Errorf("translate virtiofsd arguments: %w", err)
+		}
+		source = source || name == "--shared-dir"
+		out = append(out, more...)
+	}
+	if !source {
+		return nil, errors.New("translate virtiofsd arguments: --shared-dir is missing")
+	}
+	return out, nil
+}
+
+func setting(name, value string) ([]string, error) {
+	if option, ok := valueOptions[name]; ok {
+		if strings.Contains(value, ",") {
+			return nil, fmt.Errorf("%s: %q contains a comma", name, value) // it would separate options
+		}
+		return []string{"-o", option + "=" + value}, nil
+	}
+	switch {
+	case sameOptions[name]:
+		if name == "--fd" {
+			if n, err := strconv.Atoi(value); err != nil || n < 3 {
+				return nil, fmt.Errorf("--fd: %q is not an inherited descriptor", value)
+			}
+		}
+		return []string{name + "=" + value}, nil
+	case ignored[name]:
+		return nil, nil
+	case name == "-o":
+		return []string{"-o", value}, nil
+	case name == "--cache":
+		return cache(value)
+	case name == "--sandbox":
+		if value == "none" {
+			value = "chroot" // the C daemon always confines itself
+		}
+		return []string{"-o", "sandbox=" + value}, nil
+	}
+	return nil, fmt.Errorf("unknown argument %q", name)
+}
+
+func cache(mode string) ([]string, error) {
+	switch mode {
+	case "auto", "always":
+	case "never":
+		mode = "none"
+	case "metadata":
+		mode = "auto" // the nearest: metadata for a second, data until the next open
+	default:
+		return nil, fmt.Errorf("unknown cache mode %q", mode)
+	}
+	return []string{"-o", "cache=" + mode}, nil
+}
+
+// Bundle is the folder that this program was unpacked into, unless the environment names another.
+func Bundle(getenv func(string) string) (string, error) {
+	if dir := getenv("NODELESS_BUNDLE"); dir != "" {
+		return dir, nil
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find bundle: %w", err)
+	}
+	return filepath.Dir(filepath.Dir(exe)), nil
+}

@@ -1,0 +1,232 @@
+package vmm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/nodeless/nodeless/pkg/vmm/qmp"
+	"github.com/nodeless/nodeless/pkg/vmm/qmp/qmptest"
+)
+
+// runningVM is a microVM whose QEMU is a peer that answers as handle says.
+func runningVM(t *testing.T, handle func(*qmptest.Peer, qmptest.Call) (any, *qmp.Error)) (*vm, *qmptest.Peer) {
+	t.Helper()
+	v := newVM("test", HostConfig{RootPorts: 2}, slog.New(slog.DiscardHandler))
+	peer, conn := qmptest.Start(t, handle)
+	client, err := qmp.New(t.Context(), conn, v.onEvent)
+	must(t, err)
+	t.Cleanup(func() { client.Close() })
+	v.qmp, v.state = client, stateRunning
+	v.config = map[string]json.RawMessage{"cpus": json.RawMessage(`{"boot_vcpus":1,"max_vcpus":4}`), "memory": json.RawMessage(`{"size":268435456}`)}
+	v.spec = Spec{VCPUs: 1, MaxVCPUs: 4, Memory: 256 * mib, MaxMemory: 1024 * mib}
+	return v, peer
+}
+
+func agree(*qmptest.Peer, qmptest.Call) (any, *qmp.Error) { return nil, nil }
+
+func image(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "layer.erofs")
+	must(t, os.WriteFile(path, []byte("x"), 0o600))
+	return path
+}
+
+func names(p *qmptest.Peer) []string {
+	var list []string
+	for _, c := range p.Calls()[1:] { // behind qmp_capabilities
+		list = append(list, c.Name)
+	}
+	return list
+}
+
+func TestDiskIsOpenedAsKataAsks(t *testing.T) {
+	v, peer := runningVM(t, agree)
+	path := image(t)
+	got, err := v.addDisk(t.Context(), diskConfig{Path: path, Readonly: true, Direct: true})
+	if want := (deviceInfo{ID: "disk1", Bdf: "0000:00:10.0"}); err != nil || got != want {
+		t.Fatalf("addDisk = %v, %v, want %v", got, err, want)
+	}
+	calls := peer.Calls()[1:]
+	want := `{"driver":"raw","file":{"aio":"native","cache":{"direct":true},"driver":"file","filename":"` + path + `"},"node-name":"disk1","read-only":true}`
+	if diff := cmp.Diff(want, string(calls[0].Args)); diff != "" {
+		t.Errorf("blockdev-add (-want +got):\n%s", diff)
+	}
+	want = `{"bus":"rp10","drive":"disk1","driver":"virtio-blk-pci","id":"disk1","num-queues":1,"serial":"disk1"}`
+	if diff := cmp.Diff(want, string(calls[1].Args)); diff != "" {
+		t.Errorf("device_add (-want +got):\n%s", diff)
+	}
+	node := blockNode("d", diskConfig{Path: "/dev/loop0"}, os.ModeDevice)
+	if driver := node["file"].(map[string]any)["driver"]; driver != "host_device" {
+		t.Errorf("a device node is opened by %v, want host_device", driver)
+	}
+}
+
+func TestFailedPlugLeavesNothing(t *testing.T) {
+	v, peer := runningVM(t, func(_ *qmptest.Peer, c qmptest.Call) (any, *qmp.Error) {
+		if c.Name == "device_add" {
+			return nil, &qmp.Error{Class: "GenericError", Desc: "no room"}
+		}
+		return nil, nil
+	})
+	for range 3 { // more often than there are slots
+		if _, err := v.addDisk(t.Context(), diskConfig{Path: image(t)}); err == nil || errors.Is(err, errNoSlot) {
+			t.Fatalf("addDisk = %v, want QEMU's refusal", err)
+		}
+	}
+	if diff := cmp.Diff([]string{"blockdev-add", "device_add", "blockdev-del"}, names(peer)[:3]); diff != "" {
+		t.Errorf("commands (-want +got):\n%s", diff)
+	}
+}
+
+func TestSlotsRunOut(t *testing.T) {
+	v, _ := runningVM(t, agree)
+	for range 2 {
+		_, err := v.addDisk(t.Context(), diskConfig{Path: image(t)})
+		must(t, err)
+	}
+	if _, err := v.addDisk(t.Context(), diskConfig{Path: image(t)}); !errors.Is(err, errNoSlot) {
+		t.Errorf("third disk on two ports = %v, want errNoSlot", err)
+	}
+}
+
+func TestRemoveWaitsForTheGuest(t *testing.T) {
+	var deletions atomic.Int32
+	v, peer := runningVM(t, func(p *qmptest.Peer, c qmptest.Call) (any, *qmp.Error) {
+		if c.Name == "device_del" && deletions.Add(1) == 2 { // the first request falls on deaf ears
+			p.Event("DEVICE_DELETED", map[string]string{"path": "/machine/peripheral/disk1/virtio-backend"})
+			p.Event("DEVICE_DELETED", map[string]string{"device": "disk1", "path": "/machine/peripheral/disk1"})
+		}
+		return nil, nil
+	})
+	info, err := v.addDisk(t.Context(), diskConfig{Path: image(t)})
+	must(t, err)
+	must(t, v.remove(t.Context(), info.ID))
+	if diff := cmp.Diff([]string{"blockdev-add", "device_add", "device_del", "device_del", "blockdev-del"}, names(peer)); diff != "" {
+		t.Errorf("commands (-want +got):\n%s", diff)
+	}
+	again, err := v.addDisk(t.Context(), diskConfig{Path: image(t)})
+	if err != nil || again.Bdf != info.Bdf {
+		t.Errorf("next disk = %v, %v, want the freed slot %s", again, err, info.Bdf)
+	}
+	if err := v.remove(t.Context(), info.ID); err != nil {
+		t.Errorf("second remove = %v: missing on removal is success", err)
+	}
+}
+
+func TestDeviceThatWentByItselfIsRemoved(t *testing.T) {
+	v, _ := runningVM(t, func(_ *qmptest.Peer, c qmptest.Call) (any, *qmp.Error) {
+		if c.Name == "device_del" {
+			return nil, &qmp.Error{Class: qmp.ClassDeviceNotFound, Desc: "Device 'disk1' not found"}
+		}
+		return nil, nil
+	})
+	info, err := v.addDisk(t.Context(), diskConfig{Path: image(t)})
+	must(t, err)
+	must(t, v.remove(t.Context(), info.ID))
+}
+
+func TestCardAfterBootTravelsByDescriptor(t *testing.T) {
+	v, peer := runningVM(t, agree)
+	add := func() {
+		f, err := os.Open(os.DevNull)
+		must(t, err)
+		_, err = v.addNet(t.Context(), netConfig{Mac: "02:00:00:00:00:01"}, []*os.File{f})
+		must(t, err)
+	}
+	add()
+	if diff := cmp.Diff([]string{"getfd", "netdev_add", "device_add"}, names(peer)); diff != "" {
+		t.Errorf("commands (-want +got):\n%s", diff)
+	}
+	if got := string(peer.Calls()[2].Args); got != `{"fds":"nic1fds-0","id":"nic1","type":"tap"}` {
+		t.Errorf("netdev_add = %s", got)
+	}
+	add() // Kata sends all its cards again with each new one
+	if got := len(names(peer)); got != 3 {
+		t.Errorf("%d commands after the same card came again, want no more than 3", got)
+	}
+	if _, err := v.addNet(t.Context(), netConfig{Mac: "02:00:00:00:00:02"}, nil); err == nil {
+		t.Error("a card without a tap was added")
+	}
+}
+
+func TestResize(t *testing.T) {
+	v, peer := runningVM(t, func(_ *qmptest.Peer, c qmptest.Call) (any, *qmp.Error) {
+		if c.Name != "query-hotpluggable-cpus" {
+			return nil, nil
+		}
+		place := func(core int, path string) object {
+			o := object{"type": "max-x86_64-cpu", "props": object{"core-id": core, "socket-id": 0, "thread-id": 0}}
+			if path != "" {
+				o["qom-path"] = path
+			}
+			return o
+		}
+		return []object{place(3, ""), place(2, ""), place(1, ""), place(0, "/machine/unattached/device[0]")}, nil
+	})
+	must(t, v.resize(t.Context(), resizeConfig{DesiredVcpus: 3, DesiredRAM: 400 * mib}))
+	want := []string{"query-hotpluggable-cpus", "device_add", "device_add", "object-add", "device_add"}
+	if diff := cmp.Diff(want, names(peer)); diff != "" {
+		t.Errorf("commands (-want +got):\n%s", diff)
+	}
+	if got := string(peer.Calls()[2].Args); got != `{"core-id":1,"driver":"max-x86_64-cpu","id":"vcpu1","socket-id":0,"thread-id":0}` {
+		t.Errorf("first vCPU = %s", got)
+	}
+	info, err := v.info()
+	must(t, err)
+	if cpus, memory := string(info.Config["cpus"]), string(info.Config["memory"]); cpus != `{"boot_vcpus":3,"max_vcpus":4}` || memory != `{"size":536870912}` {
+		t.Errorf("info = %s, %s", cpus, memory)
+	}
+	if err := v.resize(t.Context(), resizeConfig{DesiredVcpus: 5}); err == nil {
+		t.Error("more vCPUs than possible were added")
+	}
+	if err := v.resize(t.Context(), resizeConfig{DesiredRAM: 4096 * mib}); err == nil {
+		t.Error("more memory than possible was added")
+	}
+	must(t, v.resize(t.Context(), resizeConfig{DesiredVcpus: 1}))
+	if got, _ := v.info(); string(got.Config["cpus"]) != `{"boot_vcpus":1,"max_vcpus":4}` {
+		t.Errorf("after shrinking: %s", got.Config["cpus"])
+	}
+}
+
+func TestCallsOutOfOrderAreRefused(t *testing.T) {
+	v := newVM("test", HostConfig{}, slog.New(slog.DiscardHandler))
+	a := &api{vm: v, stop: func() {}}
+	for _, call := range []string{"vm.boot", "vm.add-disk", "vm.resize"} {
+		body := []byte(`{"path":"/dev/null","desired_vcpus":2}`)
+		if _, err := a.handle(t.Context(), request{method: "PUT", path: apiPrefix + call, body: body}); !errors.Is(err, errState) {
+			t.Errorf("%s before create = %v, want errState", call, err)
+		}
+	}
+	if _, err := a.handle(t.Context(), request{method: "GET", path: apiPrefix + "vm.info"}); !errors.Is(err, errState) {
+		t.Errorf("vm.info before create = %v, want errState", err)
+	}
+}
+
+func TestConfigFaultsAreAllNamed(t *testing.T) {
+	_, _, err := parseVMConfig([]byte(`{"disks":[{}],"fs":[{},{}]}`))
+	for _, field := range []string{"cpus", "memory", "payload", "disks", "vsock", "fs"} {
+		if err == nil || !contains(err, field) {
+			t.Errorf("parseVMConfig = %v, want a fault in %s", err, field)
+		}
+	}
+}
+
+func TestLateOperationsGoOn(t *testing.T) {
+	hold := make(chan struct{})
+	err, late := within(t.Context(), 0, func(context.Context) error { <-hold; return errNoSlot })
+	if err != nil || late == nil {
+		t.Fatalf("within = %v, %v, want an answer before the work is done", err, late)
+	}
+	close(hold)
+	if err := <-late; !errors.Is(err, errNoSlot) {
+		t.Errorf("late result = %v", err)
+	}
+}
