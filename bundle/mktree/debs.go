@@ -32,14 +32,15 @@ func fetch(want recipe.Debian, cache string) ([]*deb, error) {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return nil, fmt.Errorf("make package cache: %w", err)
 	}
+	f := fetcher{cache: cache}
 	var debs []*deb
 	for _, p := range want.Packages {
-		d, err := fetchOne(p.Name, p.Version, cache)
+		d, err := f.fetch(p.Name, p.Version)
 		if err != nil {
 			return nil, err
 		}
 		if p.Follow {
-			if d, err = follow(d, cache); err != nil {
+			if d, err = f.follow(d); err != nil {
 				return nil, err
 			}
 		}
@@ -48,7 +49,7 @@ func fetch(want recipe.Debian, cache string) ([]*deb, error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(want.Libraries)) {
 		library := want.Libraries[name]
-		d, err := fetchOne(name, library.Version, cache)
+		d, err := f.fetch(name, library.Version)
 		if err != nil {
 			return nil, err
 		}
@@ -77,55 +78,75 @@ func checkRelease(want string) error {
 	return fmt.Errorf("this machine is not Debian %q, on which the bundle is made", want)
 }
 
-// fetchOne gives the pinned package. Debian removes a version from its mirrors when a security update replaces
-// it; then the newest version of the same release is taken, with a warning, so that a fresh machine still builds.
-func fetchOne(name, pinned, cache string) (*deb, error) {
-	if d := cached(name, pinned, cache); d != nil {
-		return d, nil
-	}
-	pinErr := download(name, pinned, cache)
+// fetcher gets packages by apt into the folder cache.
+type fetcher struct {
+	cache     string
+	refreshed bool // apt's lists were renewed in this run
+}
+
+// fetch gives the pinned package. Debian removes a version from its mirrors when a security update replaces it;
+// then the newest version of the same release is taken, with a warning, so that a fresh machine still builds.
+func (f *fetcher) fetch(name, pinned string) (*deb, error) {
+	pinErr := f.get(name, pinned)
 	if pinErr == nil {
-		if d := cached(name, pinned, cache); d != nil {
-			return d, nil
-		}
+		return f.cached(name, pinned), nil
+	}
+	if err := f.refresh(); err != nil {
+		return nil, errors.Join(pinErr, err)
+	}
+	if pinErr = f.get(name, pinned); pinErr == nil {
+		return f.cached(name, pinned), nil
 	}
 	newest, err := candidate(name)
 	if err != nil {
 		return nil, errors.Join(err, pinErr)
 	}
 	if newest == pinned {
-		return nil, fmt.Errorf("fetch %s=%s: %w", name, pinned, pinErr)
+		return nil, pinErr
 	}
-	fmt.Fprintf(os.Stderr, "WARNING: package %s: the pinned version %s is no longer offered; taking %s. Try it and pin it in bundle/versions.yaml.\n", name, pinned, newest)
-	if d := cached(name, newest, cache); d != nil {
-		return d, nil
+	if err := f.get(name, newest); err != nil {
+		return nil, fmt.Errorf("%w (instead of the pinned version %s, which is gone)", err, pinned)
 	}
-	if err := download(name, newest, cache); err != nil {
-		return nil, fmt.Errorf("fetch %s=%s (pinned %s is gone): %w", name, newest, pinned, err)
-	}
-	if d := cached(name, newest, cache); d != nil {
-		return d, nil
-	}
-	return nil, fmt.Errorf("fetch %s=%s: no such file in %s afterwards", name, newest, cache)
+	fmt.Fprintf(os.Stderr, "WARNING: package %s: the pinned version %s is no longer offered; taking %s. Test with it and pin it in bundle/versions.yaml.\n", name, pinned, newest)
+	return f.cached(name, newest), nil
 }
 
-// cached finds a package in the cache folder. Fetched files are named name_version_architecture.deb with ":" as %3a.
-func cached(name, version, cache string) *deb {
-	escaped := strings.ReplaceAll(version, ":", "%3a")
-	for _, arch := range []string{"amd64", "all"} {
-		file := filepath.Join(cache, fmt.Sprintf("%s_%s_%s.deb", name, escaped, arch))
-		if _, err := os.Stat(file); err == nil {
-			return &deb{name: name, version: version, file: file}
-		}
+// get makes sure that one version of a package is in the cache.
+func (f *fetcher) get(name, version string) error {
+	if f.cached(name, version) != nil {
+		return nil
+	}
+	cmd := exec.Command("apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", name+"="+version)
+	cmd.Dir = f.cache
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("fetch package %s=%s: %w: %s", name, version, err, strings.TrimSpace(string(out)))
+	}
+	if f.cached(name, version) == nil {
+		return fmt.Errorf("fetch package %s=%s: apt-get left no such file in %s", name, version, f.cache)
 	}
 	return nil
 }
 
-func download(name, version, cache string) error {
-	cmd := exec.Command("apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", name+"="+version)
-	cmd.Dir = cache
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("apt-get download: %w: %s", err, strings.TrimSpace(string(out)))
+// refresh renews apt's lists, once: lists older than the mirror name files that are gone.
+func (f *fetcher) refresh() error {
+	if f.refreshed {
+		return nil
+	}
+	f.refreshed = true
+	if out, err := exec.Command("apt-get", "update", "-qq").CombinedOutput(); err != nil {
+		return fmt.Errorf("apt-get update (it needs root): %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// cached finds a package in the cache folder. Fetched files are named name_version_architecture.deb with ":" as %3a.
+func (f *fetcher) cached(name, version string) *deb {
+	escaped := strings.ReplaceAll(version, ":", "%3a")
+	for _, arch := range []string{"amd64", "all"} {
+		file := filepath.Join(f.cache, fmt.Sprintf("%s_%s_%s.deb", name, escaped, arch))
+		if _, err := os.Stat(file); err == nil {
+			return &deb{name: name, version: version, file: file}
+		}
 	}
 	return nil
 }
@@ -145,7 +166,7 @@ func candidate(name string) (string, error) {
 }
 
 // follow goes from an empty package to the one package it depends on: linux-image-cloud-amd64 to the kernel of the day.
-func follow(meta *deb, cache string) (*deb, error) {
+func (f *fetcher) follow(meta *deb) (*deb, error) {
 	out, err := exec.Command("dpkg-deb", "-f", meta.file, "Depends").Output()
 	if err != nil {
 		return nil, fmt.Errorf("read dependencies of %s: %w", meta.name, err)
@@ -154,7 +175,7 @@ func follow(meta *deb, cache string) (*deb, error) {
 	if name == "" || strings.Contains(name, ",") {
 		return nil, fmt.Errorf("package %s depends on %q; want exactly one package", meta.name, out)
 	}
-	return fetchOne(name, meta.version, cache)
+	return f.fetch(name, meta.version)
 }
 
 // unpack extracts each package into a folder of its own below stage, once.
