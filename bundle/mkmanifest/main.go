@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/nodeless/nodeless/bundle/recipe"
 	"github.com/nodeless/nodeless/pkg/atomicfile"
@@ -77,6 +78,23 @@ func complete(tree string) error {
 	for _, name := range required {
 		if info, err := os.Stat(filepath.Join(tree, name)); err != nil || info.Size() == 0 {
 			errs = append(errs, fmt.Errorf("bundle lacks %s", name))
+		}
+	}
+	return errors.Join(append(errs, noStrangers(tree))...)
+}
+
+// noStrangers finds what an earlier recipe or a broken-off build left in the folders whose content is fixed.
+func noStrangers(tree string) error {
+	var errs []error
+	for _, dir := range []string{"bin", "cni", "aux", "guest"} {
+		files, err := filepath.Glob(filepath.Join(tree, dir, "*"))
+		if err != nil {
+			return fmt.Errorf("list %s: %w", dir, err)
+		}
+		for _, file := range files {
+			if name := dir + "/" + filepath.Base(file); !slices.Contains(required, name) {
+				errs = append(errs, fmt.Errorf("bundle has %s, which no recipe makes: remove %s", name, file))
+			}
 		}
 	}
 	return errors.Join(errs...)
