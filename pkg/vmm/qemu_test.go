@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -199,4 +200,54 @@ func handshake(t *testing.T, g *guest) string {
 	buf := make([]byte, 64)
 	n, _ := c.Read(buf)
 	return string(buf[:n])
+}
+
+func TestSharedFolder(t *testing.T) {
+	h := needHost(t)
+	g := h.launch(t, "share")
+	folder := filepath.Join(h.dir, "folder")
+	must(t, os.Mkdir(folder, 0o700))
+	must(t, os.WriteFile(folder+"/host", []byte("from the host"), 0o600))
+	socket := filepath.Join(g.dir, "virtiofsd.sock")
+	daemon := startVirtiofsd(t, h, socket, folder)
+	c := g.config("")
+	c["fs"] = []object{{"tag": "kataShared", "socket": socket, "num_queues": 1, "queue_size": 1024, "pci_segment": 1}}
+	g.call("PUT", "vm.create", c, nil)
+	g.call("PUT", "vm.boot", nil, nil)
+	if got := g.ask("share kataShared"); !has(got, "from the host") {
+		t.Errorf("the guest reads %q", got)
+	}
+	if got, err := os.ReadFile(folder + "/guest"); err != nil || string(got) != "from the guest" {
+		t.Errorf("the host reads %q, %v", got, err)
+	}
+	before := g.ask("memory")
+	g.call("PUT", "vm.resize", object{"desired_ram": 512 * mib}, nil) // virtiofsd must map the new memory too
+	eventually(t, "the memory grows", func() bool { return g.ask("memory")[0] > before[0] })
+	qemu := g.qemu()
+	g.call("PUT", "vmm.shutdown", nil, nil)
+	g.wantNothing(qemu)
+	eventually(t, "virtiofsd ends with QEMU", func() bool { return !alive(daemon) })
+}
+
+// startVirtiofsd starts the daemon as Kata does: it inherits the listening socket as descriptor 3.
+func startVirtiofsd(t *testing.T, h *host, socket, folder string) int {
+	t.Helper()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	must(t, err)
+	l.SetUnlinkOnClose(false)
+	defer l.Close()
+	f, err := l.File()
+	must(t, err)
+	defer f.Close()
+	cmd := exec.Command(build(t, h.dir, "../../cmd/nodeless-virtiofsd"), "--syslog", "--cache=auto", "--shared-dir="+folder, "--fd=3",
+		"--thread-pool-size=1", "--announce-submounts")
+	cmd.Env = append(os.Environ(), "NODELESS_BUNDLE="+h.cfg.Bundle)
+	cmd.ExtraFiles = []*os.File{f}
+	cmd.Stderr = os.Stderr
+	must(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	return cmd.Process.Pid
 }

@@ -35,8 +35,30 @@ func Exec(bundle string, args, env []string) error {
 		return err
 	}
 	raiseFileLimit()
+	if err := makeBlocking(argv); err != nil {
+		return err
+	}
 	if err := unix.Exec(argv[0], argv, env); err != nil {
 		return fmt.Errorf("run %s: %w", argv[0], err)
+	}
+	return nil
+}
+
+// makeBlocking clears the non-blocking mode of an inherited socket: the C daemon waits in accept, and Go's
+// sockets, Kata's among them, are handed over as they are.
+func makeBlocking(argv []string) error {
+	for _, arg := range argv {
+		number, ok := strings.CutPrefix(arg, "--fd=")
+		if !ok {
+			continue
+		}
+		fd, err := strconv.Atoi(number)
+		if err != nil {
+			return fmt.Errorf("parse %s: %w", arg, err)
+		}
+		if err := unix.SetNonblock(fd, false); err != nil {
+			return fmt.Errorf("prepare descriptor %d: %w", fd, err)
+		}
 	}
 	return nil
 }
@@ -84,10 +106,12 @@ func Translate(args []string) ([]string, error) {
 			continue
 		}
 		switch name {
-		case "--syslog", "-d":
+		case "-d":
 			out = append(out, name)
 			continue
-		case "--no-announce-submounts", "-f":
+		case "--syslog", "--no-announce-submounts", "-f":
+			// With --syslog the C daemon is killed by its own system call filter as soon as it has to
+			// connect to the log anew, and a Pod's volumes with it.
 			continue
 		}
 		if !inline {

@@ -13,7 +13,7 @@ func TestCommandOfKatasArguments(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{"/b/qemu/lib/ld-linux-x86-64.so.2", "--library-path", "/b/qemu/lib", "/b/qemu/bin/virtiofsd",
-		"-f", "--rlimit-nofile=0", "--syslog", "-o", "cache=auto", "-o", "source=/run/kata-containers/shared/sandboxes/x/shared", "--fd=3",
+		"-f", "--rlimit-nofile=0", "-o", "cache=auto", "-o", "source=/run/kata-containers/shared/sandboxes/x/shared", "--fd=3",
 		"--thread-pool-size=1", "-o", "announce_submounts"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Command (-want +got):\n%s", diff)

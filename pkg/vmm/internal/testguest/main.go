@@ -135,8 +135,8 @@ func answer(question string) []string {
 			_ = os.WriteFile(f, []byte("online"), 0)
 		}
 		lines = append(lines, strings.Join(strings.Fields(strings.SplitN(read("/proc/meminfo"), "\n", 2)[0]), " "))
-	case "print":
-		fmt.Println(rest)
+	case "share":
+		lines = append(lines, share(rest))
 	case "poweroff":
 		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	case "hello":
@@ -144,6 +144,18 @@ func answer(question string) []string {
 	}
 	sort.Strings(lines)
 	return lines
+}
+
+// share mounts a shared folder, answers with what its file "host" holds and writes a file "guest".
+func share(tag string) string {
+	const dir = "/tmp"
+	if err := unix.Mount(tag, dir, "virtiofs", 0, ""); err != nil {
+		return "mount: " + err.Error()
+	}
+	if err := os.WriteFile(dir+"/guest", []byte("from the guest"), 0o600); err != nil {
+		return err.Error()
+	}
+	return read(dir + "/host")
 }
 
 // bridge is the address on bus 0 under which a device is found: its root port's, or its own.
