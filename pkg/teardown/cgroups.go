@@ -1,0 +1,46 @@
+package teardown
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// cgroupDirs lists the folder of the cgroup name in each hierarchy below root, with all below it, children first.
+// With sandbox only the Kata cgroups of that sandbox are listed.
+func cgroupDirs(root, name, sandbox string) []string {
+	base := filepath.Join(root, "sys/fs/cgroup")
+	tops := []string{filepath.Join(base, name)} // cgroup v2
+	if entries, err := os.ReadDir(base); err == nil {
+		for _, e := range entries {
+			if e.IsDir() {
+				tops = append(tops, filepath.Join(base, e.Name(), name)) // one hierarchy of v1
+			}
+		}
+	}
+	var dirs []string
+	for _, top := range tops {
+		_ = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() && (sandbox == "" || strings.Contains(path, "/kata_"+sandbox)) {
+				dirs = append([]string{path}, dirs...)
+			}
+			return nil // cgroups come and go while we look
+		})
+	}
+	return dirs
+}
+
+// removeDirs removes folders that are, or by now should be, empty.
+func removeDirs(dirs []string) error {
+	var errs []error
+	for _, dir := range dirs {
+		if err := syscall.Rmdir(dir); err != nil && !errors.Is(err, syscall.ENOENT) {
+			errs = append(errs, fmt.Errorf("remove cgroup %s: %w", dir, err))
+		}
+	}
+	return errors.Join(errs...)
+}
