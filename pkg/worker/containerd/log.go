@@ -1,0 +1,68 @@
+package containerd
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"slices"
+)
+
+const longestLine = 64 << 10
+
+// logLines turns containerd's JSON log into records of ours. What containerd calls information is detail to us.
+type logLines struct {
+	log  *slog.Logger
+	rest []byte // an unfinished line
+}
+
+func (l *logLines) Write(p []byte) (int, error) {
+	l.rest = append(l.rest, p...)
+	for {
+		line, rest, whole := bytes.Cut(l.rest, []byte("\n"))
+		if !whole && len(l.rest) < longestLine {
+			return len(p), nil
+		}
+		l.rest = rest
+		l.line(bytes.TrimSpace(line))
+	}
+}
+
+func (l *logLines) line(line []byte) {
+	if len(line) == 0 {
+		return
+	}
+	var record map[string]any
+	if json.Unmarshal(line, &record) != nil {
+		l.log.Warn("containerd wrote", "line", string(line)) // a panic, or the last words
+		return
+	}
+	level, _ := record["level"].(string)
+	text, _ := record["msg"].(string)
+	if level == "" || text == "" {
+		l.log.Debug("containerd wrote", "line", string(line))
+		return
+	}
+	attrs := []any{"text", text}
+	var names []string
+	for name := range record {
+		if name != "level" && name != "msg" && name != "time" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		attrs = append(attrs, name, record[name])
+	}
+	l.log.Log(context.Background(), levelOf(level), "containerd says", attrs...)
+}
+
+func levelOf(level string) slog.Level {
+	switch level {
+	case "panic", "fatal":
+		return slog.LevelError
+	case "error":
+		return slog.LevelWarn
+	}
+	return slog.LevelDebug
+}
