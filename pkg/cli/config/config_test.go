@@ -89,13 +89,13 @@ func TestListsAndDropIns(t *testing.T) {
 		"ignored.txt":   "nonsense: 1\n",
 	})
 	src.Env = env(map[string]string{"NODELESS_KUBE_PROXY_ARG": "v=2 x=1,2"})
-	src.Flags["disable"] = []string{"dns,proxy", "metrics"}
+	src.Flags["disable"] = []string{"dns", "proxy"}
 	cfg, err := config.Load(src)
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := [][]string{cfg.API.TLSSANs, cfg.Extra.Kubelet, cfg.Extra.Proxy, cfg.Disable, {cfg.Network.Domain}}
-	want := [][]string{{"a.example", "192.0.2.7", "b.example"}, {"feature-gates=A=true,B=false"}, {"v=2", "x=1,2"}, {"dns", "proxy", "metrics"}, {"two.example"}}
+	want := [][]string{{"a.example", "192.0.2.7", "b.example"}, {"feature-gates=A=true,B=false"}, {"v=2", "x=1,2"}, {"dns", "proxy"}, {"two.example"}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("lists (-want +got):\n%s", diff)
 	}

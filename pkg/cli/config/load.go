@@ -120,3 +120,14 @@ func lookup(name string) (Option, error) {
 	}
 	return Option{}, fmt.Errorf("unknown key %q", name)
 }
+
+// Defaults is the configuration when nobody sets anything.
+func Defaults() Config {
+	var cfg Config
+	for _, o := range Options() {
+		if o.Default != "" {
+			_ = store(o.field(&cfg), o.Kind, split(o.Kind, o.Default)) // TestDefaultsAreValid
+		}
+	}
+	return cfg
+}

@@ -1,0 +1,212 @@
+// Package uninstall decides which files of an installation to remove, removes them, and stops the server before that.
+// pkg/cli calls it around pkg/teardown, which ends what runs. It removes what nodeless made and nothing else: the
+// operator's configuration and foreign files in our folders stay, and folders go only when they are empty.
+package uninstall
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nodeless/nodeless/pkg/cli/lock"
+	"github.com/nodeless/nodeless/pkg/datadir"
+	"github.com/nodeless/nodeless/pkg/hint"
+)
+
+// Service is the name that install.sh gives the unit.
+const Service = "nodeless"
+
+// Config says what was installed where.
+type Config struct {
+	Data       datadir.Dir
+	Run        datadir.RunDir
+	Kubeconfig string
+	Record     string // the list that install.sh wrote; it may be missing
+	KeepData   bool   // leaves datastore, certificates, images and volumes
+}
+
+// Item is one thing to remove.
+type Item struct {
+	Path  string
+	Empty bool // a folder that goes only if nothing is left in it
+}
+
+// Plan lists what is there to remove, in order.
+func Plan(cfg Config) ([]Item, error) {
+	var items []Item
+	add := func(path string) {
+		if _, err := os.Lstat(path); err == nil {
+			items = append(items, Item{Path: path})
+		}
+	}
+	if signed(string(cfg.Run), "containerd", "cni") {
+		add(string(cfg.Run))
+	}
+	add(cfg.Data.Bundles())
+	if !cfg.KeepData {
+		add(filepath.Join(string(cfg.Data), "server"))
+		add(filepath.Join(string(cfg.Data), "agent"))
+		add(cfg.Data.Lock())
+		items = append(items, Item{Path: string(cfg.Data), Empty: true})
+	}
+	add(cfg.Kubeconfig)
+	recorded, err := readRecord(cfg.Record)
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range recorded {
+		if filepath.Base(path) != Service && foreignLink(path) {
+			continue
+		}
+		add(path)
+	}
+	add(cfg.Record)
+	return append(items, Item{Path: filepath.Dir(cfg.Record), Empty: true}), nil
+}
+
+// signed tells whether dir holds the names, so that a wrong setting cannot make us remove somebody's folder.
+func signed(dir string, names ...string) bool {
+	for _, name := range names {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// foreignLink tells whether path was a link of ours and is something else by now.
+func foreignLink(path string) bool {
+	switch filepath.Base(path) {
+	case "kubectl", "crictl", "ctr":
+		to, err := os.Readlink(path)
+		return err != nil || to != Service
+	}
+	return false
+}
+
+// readRecord gives the lines of install.sh's record that are absolute paths.
+func readRecord(path string) (out []string, err error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read install record: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	sc := bufio.NewScanner(f)
+	for sc.Scan() {
+		if line := strings.TrimSpace(sc.Text()); filepath.IsAbs(line) {
+			out = append(out, filepath.Clean(line))
+		}
+	}
+	return out, sc.Err()
+}
+
+// Remove removes the items. It refuses to go below a folder on which something is mounted: that is not ours.
+func Remove(items []Item, mounts func() ([]string, error)) error {
+	mounted, err := mounts()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, item := range items {
+		if item.Empty {
+			err := os.Remove(item.Path)
+			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EBUSY) {
+				err = nil // gone, not only ours, or the operator's own file system
+			}
+			errs = append(errs, err)
+			continue
+		}
+		if at := below(item.Path, mounted); at != "" {
+			errs = append(errs, &hint.Error{Op: "remove", On: item.Path, Err: fmt.Errorf("%s is still mounted", at), Do: "umount " + at + " and run `nodeless uninstall` again"})
+			continue
+		}
+		errs = append(errs, os.RemoveAll(item.Path))
+	}
+	return errors.Join(errs...)
+}
+
+// below gives the mount point at or below path, or "".
+func below(path string, mounted []string) string {
+	for _, m := range mounted {
+		if m == path || strings.HasPrefix(m, path+"/") {
+			return m
+		}
+	}
+	return ""
+}
+
+// Mounts lists the mount points that this process sees.
+func Mounts() ([]string, error) {
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("list mounts: %w", err)
+	}
+	var out []string
+	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+	for _, line := range strings.Split(string(data), "\n") {
+		if f := strings.Fields(line); len(f) > 4 {
+			out = append(out, unescape.Replace(f[4]))
+		}
+	}
+	return out, nil
+}
+
+// Stop ends the server that holds the data folder's lock and waits until it has given the lock back. A server that
+// systemd runs is stopped by systemd, which would start it again otherwise.
+func Stop(ctx context.Context, cfg Config) error {
+	recorded, err := readRecord(cfg.Record)
+	if err != nil {
+		return err
+	}
+	for _, path := range recorded {
+		if filepath.Base(path) == Service+".service" {
+			if err := systemctl(ctx, "disable", "--now", Service); err != nil {
+				return err
+			}
+		}
+	}
+	signalled := 0
+	for {
+		pid, err := lock.Holder(cfg.Data.Lock())
+		if err != nil || pid == 0 {
+			return err
+		}
+		if pid != signalled {
+			if err := unix.Kill(pid, unix.SIGTERM); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("stop server, pid %d: %w", pid, err)
+			}
+			signalled = pid
+		}
+		select {
+		case <-ctx.Done():
+			return &hint.Error{Op: "stop server", On: fmt.Sprintf("pid %d", pid), Err: ctx.Err(), Do: fmt.Sprintf("end it yourself (kill -9 %d) and run `nodeless uninstall` again", pid)}
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// Reload lets systemd forget the removed unit.
+func Reload(ctx context.Context) error { return systemctl(ctx, "daemon-reload") }
+
+// systemctl runs it where it exists.
+func systemctl(ctx context.Context, args ...string) error {
+	if _, err := exec.LookPath("systemctl"); err != nil {
+		return nil
+	}
+	if out, err := exec.CommandContext(ctx, "systemctl", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("systemctl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}

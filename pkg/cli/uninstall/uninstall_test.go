@@ -1,0 +1,198 @@
+package uninstall_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/nodeless/nodeless/pkg/cli/lock"
+	"github.com/nodeless/nodeless/pkg/cli/uninstall"
+	"github.com/nodeless/nodeless/pkg/datadir"
+)
+
+const serveEnv = "UNINSTALL_TEST_SERVE"
+
+// TestMain makes the test binary a process that holds a lock until SIGTERM.
+func TestMain(m *testing.M) {
+	path := os.Getenv(serveEnv)
+	if path == "" {
+		os.Exit(m.Run())
+	}
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, syscall.SIGTERM)
+	if _, err := lock.Acquire(path); err != nil {
+		os.Exit(1)
+	}
+	fmt.Println("held")
+	<-term
+}
+
+// install lays out what a server and install.sh leave, and some files of others.
+func install(t *testing.T) (string, uninstall.Config) {
+	t.Helper()
+	root := t.TempDir()
+	for _, name := range []string{
+		"data/bundle/abc/bin/nodeless", "data/server/db/state.db", "data/agent/images/x.tar", "data/server.lock", "data/mine.txt",
+		"run/containerd/containerd.sock", "run/cni/net.d/x", "etc/kubeconfig", "etc/config.yaml", "bin/nodeless", "bin/kubectl", "systemd/nodeless.service",
+	} {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("nodeless", filepath.Join(root, "bin/ctr")); err != nil {
+		t.Fatal(err)
+	}
+	record := ""
+	for _, name := range []string{"bin/nodeless", "bin/kubectl", "bin/ctr", "systemd/nodeless.service", "systemd/gone"} {
+		record += filepath.Join(root, name) + "\n"
+	}
+	if err := os.WriteFile(filepath.Join(root, "etc/installed"), []byte(record), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return root, uninstall.Config{
+		Data: datadir.Dir(filepath.Join(root, "data")), Run: datadir.RunDir(filepath.Join(root, "run")),
+		Kubeconfig: filepath.Join(root, "etc/kubeconfig"), Record: filepath.Join(root, "etc/installed"),
+	}
+}
+
+func left(t *testing.T, root string) []string {
+	t.Helper()
+	var out []string
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			out = append(out, strings.TrimPrefix(path, root+"/"))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func noMounts() ([]string, error) { return nil, nil }
+
+func TestOnlyOursIsRemoved(t *testing.T) {
+	tests := []struct {
+		name string
+		keep bool
+		want []string
+	}{
+		{name: "all", want: []string{"bin/kubectl", "data/mine.txt", "etc/config.yaml"}},
+		{name: "keep data", keep: true, want: []string{"bin/kubectl", "data/agent/images/x.tar", "data/mine.txt", "data/server.lock", "data/server/db/state.db", "etc/config.yaml"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			root, cfg := install(t)
+			cfg.KeepData = tt.keep
+			items, err := uninstall.Plan(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := uninstall.Remove(items, noMounts); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, left(t, root)); diff != "" {
+				t.Errorf("what is left (-want +got):\n%s", diff)
+			}
+			if _, err := os.Stat(filepath.Join(root, "run")); err == nil {
+				t.Error("the run folder is left")
+			}
+		})
+	}
+}
+
+func TestFoldersGoWhenTheyAreEmpty(t *testing.T) {
+	root, cfg := install(t)
+	for _, name := range []string{"data/mine.txt", "etc/config.yaml"} {
+		if err := os.Remove(filepath.Join(root, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	items, err := uninstall.Plan(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := uninstall.Remove(items, noMounts); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"data", "etc", "run"} {
+		if _, err := os.Stat(filepath.Join(root, name)); err == nil {
+			t.Errorf("%s is left", name)
+		}
+	}
+}
+
+func TestMountedIsRefused(t *testing.T) {
+	root, cfg := install(t)
+	items, err := uninstall.Plan(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	volume := filepath.Join(root, "data/agent/images")
+	err = uninstall.Remove(items, func() ([]string, error) { return []string{"/", volume}, nil })
+	if err == nil || !strings.Contains(err.Error(), volume+" is still mounted") {
+		t.Errorf("Remove = %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(volume, "x.tar")); err != nil {
+		t.Errorf("it was removed: %v", err)
+	}
+}
+
+func TestSomebodysRunFolderIsLeftAlone(t *testing.T) {
+	root, cfg := install(t)
+	cfg.Run = datadir.RunDir(filepath.Join(root, "bin"))
+	items, err := uninstall.Plan(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, item := range items {
+		if item.Path == string(cfg.Run) {
+			t.Error("the plan has a folder that is not ours")
+		}
+	}
+}
+
+func TestStopWaitsForTheServer(t *testing.T) {
+	dir := datadir.Dir(t.TempDir())
+	server := exec.Command(os.Args[0])
+	server.Env = append(os.Environ(), serveEnv+"="+dir.Lock())
+	out, err := server.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "held\n" {
+		t.Fatalf("server: %q, %v", line, err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := uninstall.Stop(ctx, uninstall.Config{Data: dir, Record: "/nonexistent"}); err != nil {
+		t.Errorf("Stop = %v", err)
+	}
+	if err := server.Wait(); err != nil {
+		t.Errorf("the server did not end by itself: %v", err)
+	}
+	if err := uninstall.Stop(ctx, uninstall.Config{Data: dir, Record: "/nonexistent"}); err != nil {
+		t.Errorf("Stop of nothing = %v", err)
+	}
+}
