@@ -144,7 +144,14 @@ func TestControlPlane(t *testing.T) {
 	}
 	expectPendingPods(t, client)
 	expectResolves(t)
-	second.stop(t)
+
+	if err := second.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = second.cmd.Wait()
+	third := startServer(t, dir)
+	expectPendingPods(t, third.ready(t, dir))
+	third.stop(t)
 }
 
 const (

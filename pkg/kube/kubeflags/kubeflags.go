@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/pflag"
 	cliflag "k8s.io/component-base/cli/flag"
+
+	"github.com/nodeless/nodeless/pkg/hint"
 )
 
 // Parse reads args into the options that sets belong to.
@@ -18,7 +20,7 @@ func Parse(component string, sets cliflag.NamedFlagSets, args []string) error {
 		all.AddFlagSet(sets.FlagSets[name])
 	}
 	if err := all.Parse(args); err != nil {
-		return fmt.Errorf("set options of %s: %w", component, err)
+		return &hint.Error{Op: "set options of", On: component, Err: err, Do: fmt.Sprintf("correct what --%s-arg gives", component)}
 	}
 	return nil
 }
