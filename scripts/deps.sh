@@ -7,11 +7,11 @@ cd "$(dirname "$0")/.."
 what=${1:-build}
 
 # C for SQLite, and for the guest's namespace code with libseccomp. e2fsprogs: the scratch disk. dpkg: unpacks packages.
-packages="gcc libc6-dev pkg-config libseccomp-dev make git ca-certificates e2fsprogs dpkg"
+packages="busybox-static gcc libc6-dev pkg-config libseccomp-dev make git ca-certificates e2fsprogs dpkg"
 case $what in
 build) ;;
-test) packages="$packages iptables iproute2 procps util-linux curl busybox-static shellcheck" ;;
-bench) packages="$packages iptables iproute2 procps util-linux curl busybox-static shellcheck runc" ;;
+test) packages="$packages iptables iproute2 procps util-linux curl shellcheck" ;;
+bench) packages="$packages iptables iproute2 procps util-linux curl shellcheck runc" ;;
 *)
 	echo "usage: scripts/deps.sh [build|test|bench]" >&2
 	exit 2
