@@ -32,6 +32,9 @@ func TestGuest(t *testing.T) {
 		{"exec", testExec},
 		{"stdin", testStdin},
 		{"terminal", testTerminal},
+		{"terminal of a container", testTerminalContainer},
+		{"seccomp", testSeccomp},
+		{"flood", testFlood},
 		{"kill", testKill},
 		{"fifty quick exits", testQuickExits},
 		{"fifty quick execs", testQuickExecs},
@@ -221,6 +224,58 @@ func testTerminal(t *testing.T, v *vm, _ string) {
 			t.Errorf("terminal output %q lacks %q", out, want)
 		}
 	}
+}
+
+// testTerminalContainer has the terminal as a container's own, not an exec's, and hangs up at its end.
+func testTerminalContainer(t *testing.T, v *vm, slot string) {
+	req := createRequest("term", slot, shell("stty -echo; echo ready; read line; echo $line; exit 2"))
+	req.OCI.Process.Terminal = true
+	v.start(t, req)
+	for got := ""; got != "ready\r\n"; {
+		r, err := v.ReadStdout(t.Context(), &pb.ReadStreamRequest{ContainerId: "term", Len: 100})
+		if got += string(r.GetData()); err != nil || len(got) > len("ready\r\n") {
+			t.Fatalf("read = %q, %v", got, err)
+		}
+	}
+	if _, err := v.WriteStdin(t.Context(), &pb.WriteStreamRequest{ContainerId: "term", Data: []byte("line\n")}); err != nil {
+		t.Fatal(err)
+	}
+	if out := v.output(t, "term", "", false); out != "line\r\n" {
+		t.Errorf("output = %q", out)
+	}
+	if out := v.output(t, "term", "", true); out != "" {
+		t.Errorf("stderr of a terminal = %q", out)
+	}
+	if got := v.wait(t, "term", ""); got != 2 {
+		t.Errorf("status = %d, want 2", got)
+	}
+	v.remove(t, "term")
+}
+
+// testSeccomp forbids a system call.
+func testSeccomp(t *testing.T, v *vm, slot string) {
+	req := createRequest("filtered", slot, shell("mkdir /tmp/d; echo $?"))
+	req.OCI.Linux.Seccomp = &pb.LinuxSeccomp{DefaultAction: "SCMP_ACT_ALLOW", Architectures: []string{"SCMP_ARCH_X86_64"}, Syscalls: []*pb.LinuxSyscall{{
+		Names: []string{"mkdir", "mkdirat"}, Action: "SCMP_ACT_ERRNO", ErrnoRet: &pb.LinuxSyscall_Errnoret{Errnoret: 5},
+	}}}
+	v.start(t, req)
+	out, errOut := v.output(t, "filtered", "", false), v.output(t, "filtered", "", true)
+	if out != "1\n" || !strings.Contains(errOut, "Input/output error") {
+		t.Errorf("mkdir = %q, %q", out, errOut)
+	}
+	v.remove(t, "filtered")
+}
+
+// testFlood writes more than any buffer holds, to a reader that comes late.
+func testFlood(t *testing.T, v *vm, slot string) {
+	v.start(t, createRequest("flood", slot, shell("dd if=/dev/zero bs=64k count=320 2>/dev/null | tr '\\0' '\\377'")))
+	begin := time.Now()
+	out := v.output(t, "flood", "", false)
+	if len(out) != 20<<20 || strings.Trim(out, "\xff") != "" {
+		t.Errorf("%d bytes came, want %d of 0xFF", len(out), 20<<20)
+	}
+	t.Logf("20 MB of the worst bytes: %v", time.Since(begin).Round(time.Millisecond))
+	v.remove(t, "flood")
 }
 
 func testKill(t *testing.T, v *vm, _ string) {

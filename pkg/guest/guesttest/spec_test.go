@@ -131,3 +131,13 @@ func (v *vm) signal(t *testing.T, id, exec string, sig uint32) {
 		t.Fatalf("signal %s/%s: %v", id, exec, err)
 	}
 }
+
+// until repeats a condition that another process brings about.
+func until(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !cond(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not seen in time", what)
+		}
+	}
+}

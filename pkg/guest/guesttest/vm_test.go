@@ -34,6 +34,8 @@ type vm struct {
 	qmp     *qmp
 	dir     string
 	next    int
+	qemu    *os.Process
+	port    string        // socket of the agent's port
 	booted  time.Duration // from QEMU's start to the agent's acknowledgement
 }
 
@@ -69,10 +71,11 @@ func boot(t *testing.T, extra ...string) *vm {
 	kernel := setting(t, "NODELESS_GUEST_KERNEL", "../../../dist/bundle/guest/vmlinux")
 	initrd := setting(t, "NODELESS_GUEST_INITRD", "../../../dist/bundle/guest/initrd")
 	v := &vm{dir: t.TempDir(), next: firstSlot}
+	v.port = filepath.Join(v.dir, "agent")
 	scratch := filepath.Join(v.dir, "scratch.ext4")
 	run(t, "truncate", "-s", "1G", scratch)
 	run(t, "mkfs.ext4", "-q", "-F", "-O", "^has_journal", scratch)
-	agent, monitor := filepath.Join(v.dir, "agent"), filepath.Join(v.dir, "qmp")
+	monitor := filepath.Join(v.dir, "qmp")
 	args := []string{
 		"-M", "q35", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "512",
 		"-nodefaults", "-no-user-config", "-nographic", "-no-reboot",
@@ -81,7 +84,7 @@ func boot(t *testing.T, extra ...string) *vm {
 		"-append", "console=ttyS0 panic=-1 quiet mitigations=off nokaslr tsc=reliable no_timer_check audit=0 apparmor=0 " +
 			os.Getenv("NODELESS_GUEST_CMDLINE"),
 		"-device", "virtio-serial-pci",
-		"-chardev", "socket,id=ag,server=on,wait=off,path=" + agent,
+		"-chardev", "socket,id=ag,server=on,wait=off,path=" + v.port,
 		"-device", "virtserialport,chardev=ag,name=agent",
 		"-qmp", "unix:" + monitor + ",server=on,wait=off",
 		"-drive", "if=none,id=scratch,format=raw,file=" + scratch,
@@ -94,7 +97,7 @@ func boot(t *testing.T, extra ...string) *vm {
 	start := time.Now()
 	v.spawn(t, append(args, extra...))
 	v.qmp = dialQMP(t, monitor)
-	v.attach(t, agent)
+	v.attach(t)
 	v.booted = time.Since(start)
 	return v
 }
@@ -109,6 +112,7 @@ func (v *vm) spawn(t *testing.T, args []string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	v.qemu = cmd.Process
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
@@ -120,11 +124,11 @@ func (v *vm) spawn(t *testing.T, args []string) {
 }
 
 // attach connects to the agent.
-func (v *vm) attach(t *testing.T, path string) {
+func (v *vm) attach(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	conn, err := net.Dial("unix", path)
+	conn, err := net.Dial("unix", v.port)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,6 +248,22 @@ func run(t *testing.T, name string, args ...string) {
 	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", name, err, out)
 	}
+}
+
+// cpuTime is what QEMU has used so far.
+func (v *vm) cpuTime(t *testing.T) time.Duration {
+	t.Helper()
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", v.qemu.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := strings.Fields(string(raw[strings.LastIndexByte(string(raw), ')'):]))
+	var user, system int64
+	if _, err := fmt.Sscan(fields[12]+" "+fields[13], &user, &system); err != nil {
+		t.Fatal(err)
+	}
+	const tick = 10 * time.Millisecond // USER_HZ is 100 everywhere
+	return time.Duration(user+system) * tick
 }
 
 // newHealth makes a client on another connection.
