@@ -5,16 +5,21 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"regexp"
 	"slices"
 )
 
 const longestLine = 64 << 10
 
-// logLines turns containerd's JSON log into records of ours. What containerd calls information is detail to us.
+// logLines turns containerd's JSON log into records of ours. What containerd calls information is detail to us, and
+// so is what a shim, whose lines come through containerd as they are, warns of.
 type logLines struct {
 	log  *slog.Logger
 	rest []byte // an unfinished line
 }
+
+// shimLine is `time="..." level=warning msg="..." sandbox=...`.
+var shimLine = regexp.MustCompile(`^time="[^"]*" level=(\w+) (.*)$`)
 
 func (l *logLines) Write(p []byte) (int, error) {
 	l.rest = append(l.rest, p...)
@@ -33,6 +38,10 @@ func (l *logLines) line(line []byte) {
 		return
 	}
 	var record map[string]any
+	if m := shimLine.FindSubmatch(line); m != nil {
+		l.log.Log(context.Background(), levelOf(string(m[1])), "shim says", "text", string(m[2]))
+		return
+	}
 	if json.Unmarshal(line, &record) != nil {
 		l.log.Warn("containerd wrote", "line", string(line)) // a panic, or the last words
 		return

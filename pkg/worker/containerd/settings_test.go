@@ -136,6 +136,7 @@ func TestLogLines(t *testing.T) {
 	}}))}
 	for _, part := range []string{
 		`{"level":"info","msg":"detail","time":"t"}` + "\n" + `{"level":"error","ms`, `g":"no disk","time":"t","pod":"a","error":"full"}` + "\n\n",
+		`time="t" level=warning msg="no /dev/x"` + "\n" + `time="t" level=error msg="lost" sandbox=s` + "\n",
 		"panic: at the disco\n" + strings.Repeat("x", longestLine+5),
 	} {
 		if n, err := l.Write([]byte(part)); n != len(part) || err != nil {
@@ -144,6 +145,7 @@ func TestLogLines(t *testing.T) {
 	}
 	want := []string{
 		`level=WARN msg="containerd says" text="no disk" error=full pod=a`,
+		`level=WARN msg="shim says" text="msg=\"lost\" sandbox=s"`,
 		`level=WARN msg="containerd wrote" line="panic: at the disco"`,
 		`level=WARN msg="containerd wrote" line=` + strings.Repeat("x", longestLine+5),
 	}
