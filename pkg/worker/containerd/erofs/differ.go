@@ -2,8 +2,10 @@ package erofs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,101 +18,107 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/nodeless/nodeless/pkg/erofs"
+	image "github.com/nodeless/nodeless/pkg/erofs"
 )
 
-// layerMark is the file by which the snapshotter says: what is unpacked here becomes an EROFS layer.
-const layerMark = ".erofslayer"
-
-// differ unpacks OCI layers straight into EROFS images.
-type differ struct{ store content.Store }
-
-var (
-	_ diff.Applier  = (*differ)(nil)
-	_ diff.Comparer = (*differ)(nil)
-)
-
-// Compare is left to the next differ of the diff service.
-func (d *differ) Compare(context.Context, []mount.Mount, []mount.Mount, ...diff.Opt) (ocispec.Descriptor, error) {
-	return ocispec.Descriptor{}, fmt.Errorf("compare: %w", errdefs.ErrNotImplemented)
+// Differ applies layers by converting them. It compares nothing: that is left to containerd's walking differ.
+type Differ struct {
+	store content.Provider
 }
 
-// Apply converts the layer that desc names into the snapshot that mounts belong to, and returns the descriptor of the
-// uncompressed layer, whose digest containerd compares with the image's.
-func (d *differ) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []mount.Mount, opts ...diff.ApplyOpt) (_ ocispec.Descriptor, err error) {
-	dir, err := layerDir(mounts)
+var (
+	_ diff.Applier  = (*Differ)(nil)
+	_ diff.Comparer = (*Differ)(nil)
+)
+
+// NewDiffer returns a differ for layers of the content store.
+func NewDiffer(store content.Provider) *Differ { return &Differ{store: store} }
+
+// Compare is not implemented, so that the next differ is asked.
+func (d *Differ) Compare(context.Context, []mount.Mount, []mount.Mount, ...diff.Opt) (ocispec.Descriptor, error) {
+	return ocispec.Descriptor{}, errdefs.ErrNotImplemented
+}
+
+// Apply converts a layer, compressed or not, into the snapshot that the mounts are of, and returns the descriptor of the
+// uncompressed tar. For a snapshot or a kind of layer that is not its business it answers ErrNotImplemented.
+func (d *Differ) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []mount.Mount, opts ...diff.ApplyOpt) (ocispec.Descriptor, error) {
+	dir, err := snapshotDir(mounts)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	if _, err := images.DiffCompression(ctx, desc.MediaType); err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("layer of media type %q: %w", desc.MediaType, errdefs.ErrNotImplemented)
+		return ocispec.Descriptor{}, fmt.Errorf("layer of type %s: %w", desc.MediaType, errdefs.ErrNotImplemented)
 	}
 	var config diff.ApplyConfig
-	for _, o := range opts {
-		if err := o(ctx, desc, &config); err != nil {
-			return ocispec.Descriptor{}, err
+	for _, opt := range opts {
+		if err := opt(ctx, desc, &config); err != nil {
+			return ocispec.Descriptor{}, fmt.Errorf("apply layer %s: %w", desc.Digest, err)
 		}
 	}
-	blob, err := d.store.ReaderAt(ctx, desc)
+	ra, err := d.store.ReaderAt(ctx, desc)
 	if err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("open layer %s: %w", desc.Digest, err)
+		return ocispec.Descriptor{}, fmt.Errorf("read layer %s: %w", desc.Digest, err)
 	}
-	defer blob.Close()
-	stream, err := uncompressed(ctx, desc.MediaType, content.NewReader(blob), config)
+	defer ra.Close()
+	plain := diff.NewProcessorChain(desc.MediaType, content.NewReader(ra))
+	defer func() { plain.Close() }()
+	for plain.MediaType() != ocispec.MediaTypeImageLayer {
+		next, err := diff.GetProcessor(ctx, plain, config.ProcessorPayloads)
+		if err != nil {
+			return ocispec.Descriptor{}, fmt.Errorf("decode layer %s: %w", desc.Digest, err)
+		}
+		plain = next
+	}
+	applied, err := convert(ctx, plain, filepath.Join(dir, appliedFile))
 	if err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("open layer %s: %w", desc.Digest, err)
+		return ocispec.Descriptor{}, fmt.Errorf("convert layer %s: %w", desc.Digest, err)
 	}
-	defer stream.Close()
+	return applied, nil
+}
 
+// convert writes the image of a tar and describes the tar. All of the stream is read, what follows the tar's end too,
+// for the digest is over all of it.
+func convert(ctx context.Context, r io.Reader, path string) (ocispec.Descriptor, error) {
 	sum := digest.Canonical.Digester()
-	counted := &counter{r: io.TeeReader(stream, sum.Hash())}
-	err = replace(filepath.Join(dir, layerFile), func(out *os.File) error {
-		if err := erofs.Convert(ctx, counted, out, erofs.DefaultLimits()); err != nil {
+	counted := &counter{r: io.TeeReader(r, sum.Hash())}
+	err := writeImage(path, func(out *os.File) error {
+		if err := image.Convert(ctx, counted, out, image.DefaultLimits()); err != nil {
 			return err
 		}
-		_, err := io.Copy(io.Discard, counted) // what follows the tar's end belongs to the digest
+		_, err := io.Copy(io.Discard, counted)
 		return err
 	})
 	if err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("unpack layer %s: %w", desc.Digest, err)
+		return ocispec.Descriptor{}, err
 	}
 	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Size: counted.n, Digest: sum.Digest()}, nil
 }
 
-// uncompressed runs the layer through containerd's stream processors until it is a plain tar.
-func uncompressed(ctx context.Context, mediaType string, r io.Reader, config diff.ApplyConfig) (diff.StreamProcessor, error) {
-	p := diff.NewProcessorChain(mediaType, r)
-	for {
-		next, err := diff.GetProcessor(ctx, p, config.ProcessorPayloads)
-		if err != nil {
-			return nil, err
-		}
-		p = next
-		if p.MediaType() == ocispec.MediaTypeImageLayer {
-			return p, nil
-		}
-	}
-}
-
-// layerDir finds the folder of the snapshot behind the mounts: the parent of the upper layer, or of the bound folder
-// when the snapshot has no parent. Mounts of another snapshotter are for the next differ.
-func layerDir(mounts []mount.Mount) (string, error) {
+// snapshotDir finds the directory of the active snapshot that the mounts are of.
+func snapshotDir(mounts []mount.Mount) (string, error) {
 	if len(mounts) == 0 {
-		return "", fmt.Errorf("no mounts: %w", errdefs.ErrInvalidArgument)
+		return "", fmt.Errorf("no mounts: %w", errdefs.ErrNotImplemented)
 	}
-	last := mounts[len(mounts)-1]
-	upper := last.Source
-	if strings.HasSuffix(last.Type, "overlay") {
-		upper = ""
-		for _, o := range last.Options {
-			if dir, ok := strings.CutPrefix(o, "upperdir="); ok {
+	top := mounts[len(mounts)-1]
+	if top.ReadOnly() {
+		return "", fmt.Errorf("snapshot is read-only: %w", errdefs.ErrFailedPrecondition)
+	}
+	upper := ""
+	switch {
+	case top.Type == "bind":
+		upper = top.Source
+	case strings.HasSuffix(top.Type, "overlay"):
+		for _, option := range top.Options {
+			if dir, ok := strings.CutPrefix(option, "upperdir="); ok {
 				upper = dir
 			}
 		}
 	}
 	dir := filepath.Dir(upper)
-	if _, err := os.Stat(filepath.Join(dir, layerMark)); upper == "" || err != nil {
-		return "", fmt.Errorf("mount of type %q is not of the EROFS snapshotter: %w", last.Type, errdefs.ErrNotImplemented)
+	if _, err := os.Stat(filepath.Join(dir, markerFile)); upper == "" || errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("not a snapshot of the erofs snapshotter: %w", errdefs.ErrNotImplemented)
+	} else if err != nil {
+		return "", err
 	}
 	return dir, nil
 }

@@ -1,48 +1,44 @@
-// Package erofs holds the two containerd plugins that make a container's root file system one read-only disk: the
-// snapshotter "erofs", which is containerd's own with all layers of an image merged into one file, and the differ
-// "erofs", which converts OCI layers in process by pkg/erofs. pkg/worker/containerd registers them in the containerd child.
-//
-// Kata's shim recognises the result by names: the snapshotter's folder "io.containerd.snapshotter.v1.erofs" and the
-// file "layer.erofs" (virtcontainers/container.go, IsErofsRootFS). A VM has room for about 26 disks and an image may have
-// more layers than that, hence the merging (docs/adr/0006).
 package erofs
 
 import (
+	"fmt"
+
 	"github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/plugins"
-	stock "github.com/containerd/containerd/v2/plugins/snapshots/erofs"
 	"github.com/containerd/platforms"
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
 )
 
-const id = "erofs"
+// pluginID is the name of both plugins. Kata looks for "io.containerd.snapshotter.v1.erofs" in paths.
+const pluginID = "erofs"
 
-// Register adds the plugins to containerd's registry, in place of containerd's own of the same name.
+// Register makes the snapshotter and the differ known to containerd. Call it once, before containerd starts. The handler
+// that mounts images for the mount manager is containerd's own (plugins/mount/erofs).
 func Register() {
-	registry.Register(&plugin.Registration{
-		Type: plugins.SnapshotPlugin,
-		ID:   id,
-		InitFn: func(ic *plugin.InitContext) (any, error) {
-			ic.Meta.Platforms = append(ic.Meta.Platforms, platforms.DefaultSpec())
-			inner, err := stock.NewSnapshotter(ic.Properties[plugins.PropertyRootDir])
-			if err != nil {
-				return nil, err
-			}
-			return newSnapshotter(inner), nil
-		},
-	})
-	registry.Register(&plugin.Registration{
-		Type:     plugins.DiffPlugin,
-		ID:       id,
-		Requires: []plugin.Type{plugins.MetadataPlugin},
-		InitFn: func(ic *plugin.InitContext) (any, error) {
-			ic.Meta.Platforms = append(ic.Meta.Platforms, platforms.DefaultSpec())
-			db, err := ic.GetSingle(plugins.MetadataPlugin)
-			if err != nil {
-				return nil, err
-			}
-			return &differ{store: db.(*metadata.DB).ContentStore()}, nil
-		},
-	})
+	registry.Register(&plugin.Registration{Type: plugins.SnapshotPlugin, ID: pluginID, InitFn: initSnapshotter})
+	registry.Register(&plugin.Registration{Type: plugins.DiffPlugin, ID: pluginID, Requires: []plugin.Type{plugins.MetadataPlugin}, InitFn: initDiffer})
+}
+
+func initSnapshotter(ic *plugin.InitContext) (any, error) {
+	ic.Meta.Platforms = append(ic.Meta.Platforms, platforms.DefaultSpec())
+	// Layers may be unpacked side by side and told their parents at commit.
+	ic.Meta.Capabilities = append(ic.Meta.Capabilities, snapshots.RebaseCap)
+	root := ic.Properties[plugins.PropertyRootDir]
+	ic.Meta.Exports[plugins.SnapshotterRootDir] = root
+	return NewSnapshotter(ic.Context, root)
+}
+
+func initDiffer(ic *plugin.InitContext) (any, error) {
+	found, err := ic.GetSingle(plugins.MetadataPlugin)
+	if err != nil {
+		return nil, fmt.Errorf("find content store: %w", err)
+	}
+	db, ok := found.(*metadata.DB)
+	if !ok {
+		return nil, fmt.Errorf("find content store: metadata plugin is %T", found)
+	}
+	ic.Meta.Platforms = append(ic.Meta.Platforms, platforms.DefaultSpec())
+	return NewDiffer(db.ContentStore()), nil
 }
