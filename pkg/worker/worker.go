@@ -1,0 +1,149 @@
+// Package worker is the role of a host that runs Pods: the list of its components in start order.
+// pkg/cli hands them to pkg/server in the same process; a host of a fleet runs them alone.
+package worker
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+
+	"github.com/nodeless/nodeless/pkg/bundle"
+	"github.com/nodeless/nodeless/pkg/cidr"
+	"github.com/nodeless/nodeless/pkg/datadir"
+	"github.com/nodeless/nodeless/pkg/run"
+	"github.com/nodeless/nodeless/pkg/syslogd"
+	"github.com/nodeless/nodeless/pkg/teardown"
+	"github.com/nodeless/nodeless/pkg/vmm"
+	"github.com/nodeless/nodeless/pkg/worker/containerd"
+	"github.com/nodeless/nodeless/pkg/worker/hypervisor"
+	"github.com/nodeless/nodeless/pkg/worker/kubelet"
+	"github.com/nodeless/nodeless/pkg/worker/network"
+	"github.com/nodeless/nodeless/pkg/worker/proxy"
+	"github.com/nodeless/nodeless/pkg/worker/sweep"
+)
+
+// podBits is the size of one host's share of the cluster range.
+const podBits = 24
+
+// Config is what the role needs to know.
+type Config struct {
+	Bundle *bundle.Bundle
+	Data   datadir.Dir
+	Run    datadir.RunDir
+	Node   Node
+	Net    Net
+	Files  Files
+
+	Accel       string          // hypervisor.Auto, vmm.AccelKVM or vmm.AccelTCG
+	Runc        containerd.Runc // a second runtime, for measurements
+	NoProxy     bool
+	KubeletArgs []string // "name=value"
+	ProxyArgs   []string
+	Debug       bool
+}
+
+// Node is the host as a Node.
+type Node struct {
+	Name       string
+	IP         netip.Addr
+	MaxPods    int
+	CgroupRoot string
+}
+
+// Net is the cluster's addresses and names.
+type Net struct {
+	ClusterCIDR, ServiceCIDR netip.Prefix
+	DNS                      netip.Addr
+	Domain                   string
+}
+
+// Files are how the components prove who they are.
+type Files struct {
+	KubeletKubeconfig       string
+	KubeletCert, KubeletKey string // serving
+	ClientCA                string // who may call the kubelet
+	ProxyKubeconfig         string
+}
+
+// PodCIDR is this host's share of the cluster range: the first, as long as there is one host.
+func (n Net) PodCIDR() (netip.Prefix, error) { return cidr.First(n.ClusterCIDR, podBits) }
+
+// Gateway is this host's address towards its Pods; the name server binds it.
+func (n Net) Gateway() (netip.Addr, error) {
+	pods, err := n.PodCIDR()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	return cidr.Nth(pods, 1)
+}
+
+// Steps lists the components in start order. Those that talk to the apiserver come after the component "apiserver",
+// and kube-proxy after the Node exists: it looks for it only now and then.
+//
+// The bundle's iptables and nft go in front of this process's PATH: kube-proxy looks for them nowhere else.
+func Steps(cfg Config, log *slog.Logger) ([]run.Step, error) {
+	pods, err := cfg.Net.PodCIDR()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Setenv("PATH", cfg.Bundle.Aux()+":"+os.Getenv("PATH")); err != nil {
+		return nil, fmt.Errorf("set PATH: %w", err)
+	}
+	steps := []run.Step{
+		{Component: syslogd.New(syslogd.DefaultConfig(), log)},
+		{Component: sweep.New(cfg.host(), log)},
+		{Component: hypervisor.New(cfg.hypervisor(), log)},
+		{Component: network.New(cfg.network(pods), log)},
+		{Component: containerd.New(cfg.containerd(), log), After: []string{"syslog", "sweep", "hypervisor", "network"}},
+		{Component: kubelet.New(cfg.kubelet(pods), log), After: []string{"apiserver", "containerd"}},
+	}
+	if !cfg.NoProxy {
+		steps = append(steps, run.Step{Component: proxy.New(cfg.proxy(), log), After: []string{"kubelet"}})
+	}
+	return steps, nil
+}
+
+func (c Config) host() teardown.Host {
+	return teardown.Host{
+		Bundles: []string{c.Data.Bundles(), c.Bundle.Dir()}, ScratchDir: c.Data.Scratch(),
+		Socket: c.Run.ContainerdSocket(), CgroupRoot: c.Node.CgroupRoot,
+	}
+}
+
+func (c Config) hypervisor() hypervisor.Config {
+	return hypervisor.Config{
+		File: c.Run.VMMConfig(), Want: c.Accel,
+		Host: vmm.HostConfig{Bundle: c.Bundle.Dir(), ScratchDir: c.Data.Scratch(), LogDir: c.Run.VMMLogs(), Debug: c.Debug},
+	}
+}
+
+func (c Config) network(pods netip.Prefix) network.Config {
+	return network.Config{
+		ClusterCIDR: c.Net.ClusterCIDR, PodCIDR: pods, ServiceCIDR: c.Net.ServiceCIDR,
+		ConfDir: c.Run.CNIConf(), DataDir: c.Data.CNI(),
+	}
+}
+
+func (c Config) containerd() containerd.Config {
+	conf := containerd.DefaultConfig(c.Bundle, c.Data, c.Run)
+	conf.Runc, conf.Debug = c.Runc, c.Debug
+	return conf
+}
+
+func (c Config) kubelet(pods netip.Prefix) kubelet.Config {
+	conf := kubelet.DefaultConfig()
+	conf.NodeName, conf.NodeIP = c.Node.Name, c.Node.IP
+	conf.RootDir, conf.PodLogsDir, conf.Socket = c.Data.Kubelet(), c.Data.PodLogs(), c.Run.ContainerdSocket()
+	conf.Kubeconfig, conf.ClientCAFile = c.Files.KubeletKubeconfig, c.Files.ClientCA
+	conf.CertFile, conf.KeyFile = c.Files.KubeletCert, c.Files.KubeletKey
+	conf.PodCIDR, conf.ClusterDNS, conf.ClusterDomain = pods, c.Net.DNS, c.Net.Domain
+	conf.CgroupRoot, conf.MaxPods = c.Node.CgroupRoot, int32(c.Node.MaxPods)
+	conf.ResolvConf = c.Run.ResolvConf()
+	conf.ExtraArgs = c.KubeletArgs
+	return conf
+}
+
+func (c Config) proxy() proxy.Config {
+	return proxy.Config{Kubeconfig: c.Files.ProxyKubeconfig, NodeName: c.Node.Name, ClusterCIDR: c.Net.ClusterCIDR, ExtraArgs: c.ProxyArgs}
+}
