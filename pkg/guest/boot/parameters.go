@@ -12,7 +12,7 @@ var parameters = [...]struct{ key, value string }{
 	{"vm.overcommit_memory", "1"},
 	{"vm.panic_on_oom", "0"},
 	{"vm.max_map_count", "262144"},
-	{"kernel.panic", "10"},
+	{"kernel.panic", "-1"}, // end the VM at once, the host sees it
 	{"kernel.panic_on_oops", "1"},
 	{"kernel.pid_max", "4194304"},
 	{"kernel.keys.root_maxkeys", "1000000"},
