@@ -33,7 +33,8 @@ type Node struct {
 	MaxPods    int
 	CgroupRoot string
 	Accel      string // auto, kvm or tcg
-	RuncPath   string // adds a RuntimeClass handler "runc"; for measurements only
+	// RuncPath adds a RuntimeClass handler "runc", with the shim at RuncShimPath or in PATH; for measurements only.
+	RuncPath, RuncShimPath string
 }
 
 // API is how the apiserver listens and where it keeps its objects.

@@ -82,6 +82,8 @@ func nodeOptions() []Option {
 			field: func(c *Config) any { return &c.Node.Accel }},
 		{Name: "runc-path", Hidden: true, Usage: "runc `file` for a second RuntimeClass handler, for measurements",
 			field: func(c *Config) any { return &c.Node.RuncPath }},
+		{Name: "runc-shim-path", Hidden: true, Usage: "containerd-shim-runc-v2 `file` to go with runc-path (default: the one in PATH)",
+			field: func(c *Config) any { return &c.Node.RuncShimPath }},
 	}
 }
 

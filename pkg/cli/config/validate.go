@@ -72,8 +72,10 @@ func (n Node) faults() (errs []error) {
 	if !slices.Contains([]string{"auto", "kvm", "tcg"}, n.Accel) {
 		errs = append(errs, invalid("accel", n.Accel, "no such way to run a microVM", "choose auto, kvm or tcg"))
 	}
-	if n.RuncPath != "" && !filepath.IsAbs(n.RuncPath) {
-		errs = append(errs, invalid("runc-path", n.RuncPath, "not an absolute path", "give the full path of runc"))
+	for name, path := range map[string]string{"runc-path": n.RuncPath, "runc-shim-path": n.RuncShimPath} {
+		if path != "" && !filepath.IsAbs(path) {
+			errs = append(errs, invalid(name, path, "not an absolute path", "give the full path of the program"))
+		}
 	}
 	return errs
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,6 +31,8 @@ type Config struct {
 	Data       datadir.Dir
 	Run        datadir.RunDir
 	Kubeconfig string
+	PodLogs    string // what links in LogLinks of ours point into; empty for none
+	LogLinks   string // the folder where the kubelet links logs, for tests; empty: /var/log/containers
 	Record     string // the list that install.sh wrote; it may be missing
 	KeepData   bool   // leaves datastore, certificates, images and volumes
 }
@@ -51,6 +54,13 @@ func Plan(cfg Config) ([]Item, error) {
 	if signed(string(cfg.Run), "containerd", "cni") {
 		add(string(cfg.Run))
 	}
+	links, err := cfg.logLinks()
+	if err != nil {
+		return nil, err
+	}
+	for _, link := range links {
+		add(link)
+	}
 	add(cfg.Data.Bundles())
 	if !cfg.KeepData {
 		add(filepath.Join(string(cfg.Data), "server"))
@@ -71,6 +81,22 @@ func Plan(cfg Config) ([]Item, error) {
 	}
 	add(cfg.Record)
 	return append(items, Item{Path: filepath.Dir(cfg.Record), Empty: true}), nil
+}
+
+// logLinks are the kubelet's links into our Pod logs. Their folder is wired into it, and other kubelets use it too.
+func (cfg Config) logLinks() ([]string, error) {
+	dir := cfg.LogLinks
+	if dir == "" {
+		dir = "/var/log/containers"
+	}
+	links, err := filepath.Glob(filepath.Join(dir, "*.log"))
+	if err != nil || cfg.PodLogs == "" {
+		return nil, err
+	}
+	return slices.DeleteFunc(links, func(link string) bool {
+		to, err := os.Readlink(link)
+		return err != nil || !strings.HasPrefix(to, cfg.PodLogs+"/")
+	}), nil
 }
 
 // signed tells whether dir holds the names, so that a wrong setting cannot make us remove somebody's folder.

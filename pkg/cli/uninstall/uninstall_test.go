@@ -58,6 +58,14 @@ func install(t *testing.T) (string, uninstall.Config) {
 	if err := os.Symlink("nodeless", filepath.Join(root, "bin/ctr")); err != nil {
 		t.Fatal(err)
 	}
+	for link, to := range map[string]string{"logs/ours.log": filepath.Join(root, "data/agent/pod-logs/a/0.log"), "logs/theirs.log": "/var/log/pods/x"} {
+		if err := os.MkdirAll(filepath.Join(root, "logs"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(to, filepath.Join(root, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	record := ""
 	for _, name := range []string{"bin/nodeless", "bin/kubectl", "bin/ctr", "systemd/nodeless.service", "systemd/gone"} {
 		record += filepath.Join(root, name) + "\n"
@@ -67,7 +75,7 @@ func install(t *testing.T) (string, uninstall.Config) {
 	}
 	return root, uninstall.Config{
 		Data: datadir.Dir(filepath.Join(root, "data")), Run: datadir.RunDir(filepath.Join(root, "run")),
-		Kubeconfig: filepath.Join(root, "etc/kubeconfig"), Record: filepath.Join(root, "etc/installed"),
+		PodLogs: filepath.Join(root, "data/agent/pod-logs"), LogLinks: filepath.Join(root, "logs"), Kubeconfig: filepath.Join(root, "etc/kubeconfig"), Record: filepath.Join(root, "etc/installed"),
 	}
 }
 
@@ -95,8 +103,8 @@ func TestOnlyOursIsRemoved(t *testing.T) {
 		keep bool
 		want []string
 	}{
-		{name: "all", want: []string{"bin/kubectl", "data/mine.txt", "etc/config.yaml"}},
-		{name: "keep data", keep: true, want: []string{"bin/kubectl", "data/agent/images/x.tar", "data/mine.txt", "data/server.lock", "data/server/db/state.db", "etc/config.yaml"}},
+		{name: "all", want: []string{"bin/kubectl", "data/mine.txt", "etc/config.yaml", "logs/theirs.log"}},
+		{name: "keep data", keep: true, want: []string{"bin/kubectl", "data/agent/images/x.tar", "data/mine.txt", "data/server.lock", "data/server/db/state.db", "etc/config.yaml", "logs/theirs.log"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

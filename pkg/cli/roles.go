@@ -1,0 +1,61 @@
+package cli
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/nodeless/nodeless/pkg/cli/config"
+	"github.com/nodeless/nodeless/pkg/run"
+	"github.com/nodeless/nodeless/pkg/server"
+	"github.com/nodeless/nodeless/pkg/worker"
+	"github.com/nodeless/nodeless/pkg/worker/containerd"
+)
+
+// runRoles hands the settings to the two roles of this process and runs them until ctx ends or a component fails.
+// It is the one place where the command line meets the roles.
+func runRoles(ctx context.Context, cfg config.Config, ready run.Component, log *slog.Logger) error {
+	files, err := openBundle()
+	if err != nil {
+		return err
+	}
+	control, local := serverConfig(cfg), workerConfig(cfg)
+	local.Bundle = files
+	local.Files = worker.Files(control.WorkerFiles())
+	if control.DNSBind, err = local.Net.Gateway(); err != nil {
+		return err
+	}
+	steps, err := worker.Steps(local, log)
+	if err != nil {
+		return err
+	}
+	after := []string{"bootstrap"}
+	for _, s := range steps {
+		after = append(after, s.Name())
+	}
+	return server.Run(ctx, control, append(steps, run.Step{Component: ready, After: after}), log)
+}
+
+func serverConfig(cfg config.Config) server.Config {
+	c := server.Config{
+		Data: cfg.Paths.Data, Run: cfg.Paths.Run, Kubeconfig: cfg.Paths.Kubeconfig,
+		NodeName: cfg.Node.Name, NodeIP: cfg.Node.IP,
+		Bind: cfg.API.Bind, Port: cfg.API.Port, Advertise: cfg.API.Advertise, TLSSANs: cfg.API.TLSSANs, Datastore: cfg.API.Datastore,
+		ServiceCIDR: cfg.Network.ServiceCIDR, NodePorts: cfg.Network.NodePorts.String(), DNS: cfg.Network.DNS, Domain: cfg.Network.Domain,
+		NoDNS:         cfg.Disabled("dns"),
+		APIServerArgs: cfg.Extra.APIServer, ControllerManagerArgs: cfg.Extra.ControllerManager, SchedulerArgs: cfg.Extra.Scheduler,
+	}
+	if cfg.LogLevel <= slog.LevelDebug {
+		c.Verbosity = 2
+	}
+	return c
+}
+
+func workerConfig(cfg config.Config) worker.Config {
+	return worker.Config{
+		Data: cfg.Paths.Data, Run: cfg.Paths.Run,
+		Node:  worker.Node{Name: cfg.Node.Name, IP: cfg.Node.IP, MaxPods: cfg.Node.MaxPods, CgroupRoot: cfg.Node.CgroupRoot},
+		Net:   worker.Net{ClusterCIDR: cfg.Network.ClusterCIDR, ServiceCIDR: cfg.Network.ServiceCIDR, DNS: cfg.Network.DNS, Domain: cfg.Network.Domain},
+		Accel: cfg.Node.Accel, Runc: containerd.Runc{Binary: cfg.Node.RuncPath, Shim: cfg.Node.RuncShimPath}, NoProxy: cfg.Disabled("proxy"),
+		KubeletArgs: cfg.Extra.Kubelet, ProxyArgs: cfg.Extra.Proxy, Debug: cfg.LogLevel <= slog.LevelDebug,
+	}
+}
