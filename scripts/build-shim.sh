@@ -18,19 +18,19 @@ if ! cat go.mod go.sum 2>/dev/null | cmp -s - "$stamp"; then
 fi
 
 settings=vendor/github.com/kata-containers/kata-containers/src/runtime/pkg/katautils
-mkdir -p "$DIST/shim"
+mkdir -p "$DIST/_overlay"
 sed -e 's/@RUNTIME_NAME@/containerd-shim-kata-v2/' -e 's/@PROJECT_NAME@/Kata Containers/' -e 's/@PROJECT_TYPE@/kata/' \
 	-e 's|@PROJECT_URL@|https://github.com/kata-containers|' -e 's/@PROJECT_ORG@/kata-containers/' -e 's|@PKGRUNDIR@|/run/vc|' \
 	-e 's/@COMMIT@/754f07cff239/' -e 's/@VERSION@/3.20.0-754f07cff239/' -e 's|@CONFIG_PATH@|/etc/nodeless/kata.toml|' -e 's|@SYSCONFIG@|/etc/nodeless/kata.toml|' \
-	"$settings/config-settings.go.in" >"$DIST/shim/config-settings.go"
-if grep -q '@[A-Z_]*@' "$DIST/shim/config-settings.go"; then
+	"$settings/config-settings.go.in" >"$DIST/_overlay/config-settings.go"
+if grep -q '@[A-Z_]*@' "$DIST/_overlay/config-settings.go"; then
 	echo "build-shim: the template has names this script does not fill in:" >&2
-	grep -n '@[A-Z_]*@' "$DIST/shim/config-settings.go" >&2
+	grep -n '@[A-Z_]*@' "$DIST/_overlay/config-settings.go" >&2
 	exit 1
 fi
-printf '{"Replace":{"%s":"%s"}}\n' "$PWD/$settings/config-settings.go" "$DIST/shim/config-settings.go" >"$DIST/shim/overlay.json"
+printf '{"Replace":{"%s":"%s"}}\n' "$PWD/$settings/config-settings.go" "$DIST/_overlay/config-settings.go" >"$DIST/_overlay/overlay.json"
 
-export CGO_ENABLED=0 GOFLAGS="-trimpath -buildvcs=false -mod=vendor -overlay=$DIST/shim/overlay.json"
+export CGO_ENABLED=0 GOFLAGS="-trimpath -buildvcs=false -mod=vendor -overlay=$DIST/_overlay/overlay.json"
 if [ "$out" = --test ]; then
 	exec go test -json -vet=off -ldflags '-s -w' ./...
 fi

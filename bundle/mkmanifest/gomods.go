@@ -61,13 +61,14 @@ func addModules(linked map[string]bundle.Part, program string) error {
 		return fmt.Errorf("read what %s was built from: %w", program, err)
 	}
 	linked["go@"+info.GoVersion] = bundle.Part{Name: "Go standard library", Version: info.GoVersion, Origin: "Go", Licence: "BSD-3-Clause"}
-	for _, m := range info.Deps {
+	// crictl is another module's program: its own module is the main one. Ours has no version to tell.
+	for _, m := range append(info.Deps, &info.Main) {
 		source := m
 		if m.Replace != nil {
 			source = m.Replace
 		}
 		key := m.Path + "@" + source.Version
-		if _, done := linked[key]; done || source.Version == "" {
+		if _, done := linked[key]; done || source.Version == "" || source.Version == "(devel)" {
 			continue
 		}
 		linked[key] = bundle.Part{Name: m.Path, Version: source.Version, Origin: "Go module", Licence: moduleLicence(source.Path, source.Version)}
