@@ -48,14 +48,14 @@ func (f files) create(active bool) (dir string, err error) {
 			err = errors.Join(err, os.RemoveAll(dir))
 		}
 	}()
-	if !active {
-		return dir, nil
-	}
 	if err = os.Mkdir(filepath.Join(dir, upperDir), 0o755); err != nil {
 		return "", err
 	}
 	if err = os.Chmod(filepath.Join(dir, upperDir), 0o755); err != nil { // whatever the umask is
 		return "", err
+	}
+	if !active {
+		return dir, nil
 	}
 	if err = os.Mkdir(filepath.Join(dir, workDir), 0o711); err != nil {
 		return "", err

@@ -12,10 +12,12 @@ import (
 func (f files) mounts(snap storage.Snapshot, lowers []string) []mount.Mount {
 	active := snap.Kind == snapshots.KindActive
 	switch {
-	case len(lowers) == 0 && active:
-		return []mount.Mount{{Type: "bind", Source: f.snapshot(snap.ID, upperDir), Options: []string{"rw", "rbind"}}}
 	case len(lowers) == 0:
-		return []mount.Mount{{Type: "bind", Source: f.snapshot(snap.ID), Options: []string{"ro", "rbind"}}}
+		mode := "ro"
+		if active {
+			mode = "rw"
+		}
+		return []mount.Mount{{Type: "bind", Source: f.snapshot(snap.ID, upperDir), Options: []string{mode, "rbind"}}}
 	case len(lowers) == 1 && !active:
 		return []mount.Mount{imageMount(lowers[0])}
 	}

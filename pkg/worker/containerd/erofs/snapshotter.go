@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	disk "github.com/containerd/continuity/fs"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 )
 
@@ -54,11 +55,10 @@ func (s *Snapshotter) Close() error { return s.db.Close() }
 // known maps the ids of all snapshots to whether they are committed.
 func (s *Snapshotter) known(ctx context.Context) (map[string]bool, error) {
 	known := map[string]bool{}
-	// A writable transaction: a database just made has nothing to read from yet.
-	err := s.db.WithTransaction(ctx, true, func(ctx context.Context) error {
+	err := s.db.WithTransaction(ctx, false, func(ctx context.Context) error {
 		ids, err := storage.IDMap(ctx)
 		if err != nil {
-			return err
+			return ignoreNotFound(err) // nothing was ever stored
 		}
 		for id, key := range ids {
 			_, info, _, err := storage.GetInfo(ctx, key)
@@ -73,6 +73,13 @@ func (s *Snapshotter) known(ctx context.Context) (map[string]bool, error) {
 		return nil, fmt.Errorf("list snapshots: %w", err)
 	}
 	return known, nil
+}
+
+func ignoreNotFound(err error) error {
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
 
 // Prepare creates an active snapshot: for a layer to be unpacked into, or for a container to write to.
