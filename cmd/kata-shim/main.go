@@ -1,9 +1,11 @@
-// Command containerd-shim-kata-v2 is the stock Kata shim with three additions of ours: it answers containerd 2's
-// `-info`, it has a `delete` that leaves nothing of a sandbox behind (docs/adr/0013), and it keeps its heap small,
-// since every Pod has one. It is a Go module of its own because Kata links containerd 1.7 (docs/adr/0003).
+// Command containerd-shim-kata-v2 is the stock Kata shim with four additions of ours: it answers containerd 2's
+// `-info`, it has a `delete` that leaves nothing of a sandbox behind (docs/adr/0013), it looks behind itself when it
+// shuts down, and it keeps its heap small, since every Pod has one. It is a Go module of its own because Kata
+// links containerd 1.7 (docs/adr/0003).
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,6 +19,7 @@ import (
 	"github.com/kata-containers/kata-containers/src/runtime/pkg/katautils"
 	"github.com/kata-containers/kata-containers/src/runtime/pkg/types"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -37,7 +40,7 @@ func main() {
 	case call.action == "delete":
 		err = deleteSandbox(call.id)
 	default:
-		shimapi.Run(types.DefaultKataRuntimeName, shim.New, func(c *shimapi.Config) {
+		shimapi.Run(types.DefaultKataRuntimeName, newService, func(c *shimapi.Config) {
 			c.NoReaper = true
 			c.NoSubreaper = true
 		})
@@ -91,12 +94,45 @@ func deleteSandbox(id string) error {
 	if err != nil {
 		return err
 	}
-	s := sandbox{id: id, bundle: filepath.Dir(filepath.Dir(exe)), root: "/", self: os.Getpid()}
-	if err := s.remove(); err != nil {
+	if err := ours(id, exe).remove(); err != nil {
 		return fmt.Errorf("delete sandbox %s: %w", id, err)
 	}
 	const killed = 128 + 9
 	return printProto(&taskapi.DeleteResponse{ExitedAt: timestamppb.New(time.Now()), ExitStatus: killed})
+}
+
+// ours is the sandbox as this host knows it; exe is a file in the bundle's bin folder.
+func ours(id, exe string) sandbox {
+	return sandbox{id: id, bundle: filepath.Dir(filepath.Dir(exe)), root: "/", scratch: scratchDir(os.Getenv(configEnv)), self: os.Getpid()}
+}
+
+// service is the stock shim with a last look around.
+type service struct {
+	shimapi.Shim
+	sandbox sandbox
+}
+
+func newService(ctx context.Context, id string, publisher shimapi.Publisher, shutdown func()) (shimapi.Shim, error) {
+	stock, err := shim.New(ctx, id, publisher, shutdown)
+	if err != nil {
+		return nil, err
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	return service{Shim: stock, sandbox: ours(id, exe)}, nil
+}
+
+// Shutdown is called when the sandbox has been deleted, and once for each container before. The stock one ends the
+// process. If QEMU or nodeless-vmm died on its own, Kata has left a cgroup, and the Pod's disk lies about.
+func (s service) Shutdown(ctx context.Context, r *taskapi.ShutdownRequest) (*emptypb.Empty, error) {
+	if s.sandbox.deleted() {
+		if err := s.sandbox.finish(); err != nil {
+			fmt.Fprintln(os.Stderr, "containerd-shim-kata-v2: clean up sandbox:", err)
+		}
+	}
+	return s.Shim.Shutdown(ctx, r)
 }
 
 func printProto(m proto.Message) error {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,7 +20,27 @@ type sandbox struct {
 	id     string
 	bundle string // only processes whose executable lies below it are ours
 	root   string // "/" but in tests
-	self   int
+	// scratch is the folder of the Pods' disks; empty if it is not known.
+	scratch string
+	self    int
+}
+
+// configEnv names the file with the settings of nodeless-vmm; containerd hands it down to us.
+const configEnv = "NODELESS_VMM_CONFIG"
+
+// scratchDir reads the folder of the Pods' disks from the settings of nodeless-vmm.
+func scratchDir(settings string) string {
+	raw, err := os.ReadFile(settings)
+	if err != nil {
+		return "" // a shim started by hand
+	}
+	var c struct {
+		ScratchDir string `json:"scratchDir"`
+	}
+	if json.Unmarshal(raw, &c) != nil {
+		return ""
+	}
+	return c.ScratchDir
 }
 
 // validID is what containerd gives as an id; anything else never becomes part of a path.
@@ -51,9 +72,43 @@ func (s sandbox) remove() error {
 	}
 	var errs []error
 	for _, dir := range s.dirs() {
-		errs = append(errs, unmountBelow(s.root, dir), os.RemoveAll(dir))
+		err := unmountBelow(s.root, dir)
+		if err == nil { // never delete through a mount
+			err = os.RemoveAll(dir)
+		}
+		errs = append(errs, err)
 	}
-	return errors.Join(append(errs, s.removeCgroups())...)
+	return errors.Join(append(errs, s.removeDisk(), removeCgroups(s.cgroups()))...)
+}
+
+// deleted tells whether Kata has struck the sandbox off its books.
+func (s sandbox) deleted() bool {
+	_, err := os.Lstat(s.dirs()[0])
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// finish removes what is left of a deleted sandbox whose shim, this process, still runs.
+func (s sandbox) finish() error {
+	if !validID.MatchString(s.id) {
+		return fmt.Errorf("invalid id %q", s.id)
+	}
+	own := s.ownCgroups()
+	for _, dir := range own {
+		if err := os.WriteFile(filepath.Join(filepath.Dir(dir), "cgroup.procs"), []byte(strconv.Itoa(s.self)), 0); err != nil {
+			return fmt.Errorf("leave cgroup %s: %w", dir, err)
+		}
+	}
+	return errors.Join(s.kill(), s.removeDisk(), removeCgroups(own))
+}
+
+func (s sandbox) removeDisk() error {
+	if s.scratch == "" {
+		return nil
+	}
+	if err := os.Remove(filepath.Join(s.scratch, s.id+".ext4")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 func (s sandbox) known() bool {
@@ -141,26 +196,62 @@ func unmountBelow(root, dir string) error {
 
 const umountNoFollow = 0x8 // UMOUNT_NOFOLLOW, umount2(2)
 
-// removeCgroups removes the folders kata_<id> in each v1 hierarchy or in v2, with their children.
-func (s sandbox) removeCgroups() error {
-	want := "kata_" + s.id
+func (s sandbox) cgroupName() string { return "kata_" + s.id }
+
+// cgroups lists the folders kata_<id> in each v1 hierarchy or in v2, with their children, children first.
+func (s sandbox) cgroups() []string {
 	var found []string
-	err := filepath.WalkDir(filepath.Join(s.root, "sys/fs/cgroup"), func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.IsDir() {
-			return nil // hierarchies change while we walk
+	_ = filepath.WalkDir(filepath.Join(s.root, "sys/fs/cgroup"), func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && strings.Contains(path, "/"+s.cgroupName()) {
+			found = append([]string{path}, found...)
 		}
-		if strings.Contains(path, "/"+want) {
-			found = append(found, path)
-		}
-		return nil
+		return nil // hierarchies change while we walk
 	})
+	return found
+}
+
+// ownCgroups lists those folders kata_<id> that this process is in, or whose parent it is in, without a search.
+func (s sandbox) ownCgroups() []string {
+	raw, err := os.ReadFile(filepath.Join(s.root, "proc/self/cgroup"))
 	if err != nil {
-		return err
+		return nil
 	}
+	var found []string
+	for line := range strings.Lines(string(raw)) {
+		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(fields) != 3 {
+			continue
+		}
+		hierarchies := []string{strings.TrimPrefix(fields[1], "name=")}
+		if fields[1] == "" {
+			hierarchies = []string{"", "unified"}
+		}
+		for _, h := range hierarchies {
+			dir := filepath.Join(s.root, "sys/fs/cgroup", h, fields[2])
+			if filepath.Base(dir) != s.cgroupName() {
+				dir = filepath.Join(dir, s.cgroupName())
+			}
+			if _, err := os.Lstat(dir); err == nil {
+				found = append(found, dir)
+			}
+		}
+	}
+	return found
+}
+
+// removeCgroups removes empty cgroups. One that a killed process is still leaving is busy for a while: freeing the
+// memory of a microVM takes its time.
+func removeCgroups(dirs []string) error {
+	deadline := time.Now().Add(killTimeout)
 	var errs []error
-	for i := len(found) - 1; i >= 0; i-- { // children first
-		if err := syscall.Rmdir(found[i]); err != nil && !errors.Is(err, syscall.ENOENT) {
-			errs = append(errs, fmt.Errorf("remove cgroup %s: %w", found[i], err))
+	for _, dir := range dirs {
+		err := syscall.Rmdir(dir)
+		for errors.Is(err, syscall.EBUSY) && time.Now().Before(deadline) {
+			time.Sleep(10 * time.Millisecond)
+			err = syscall.Rmdir(dir)
+		}
+		if err != nil && !errors.Is(err, syscall.ENOENT) {
+			errs = append(errs, fmt.Errorf("remove cgroup %s: %w", dir, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -3,6 +3,8 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -50,6 +52,8 @@ func TestRemoveTakesOneSandboxOnly(t *testing.T) {
 		"run/vc/vm/other/clh-api.sock":                          "",
 		"run/kata-containers/shared/sandboxes/mine/shared/file": "x",
 		"proc/self/mountinfo":                                   "",
+		"scratch/mine.ext4":                                     "",
+		"scratch/other.ext4":                                    "",
 	})
 	cgroups := []string{"sys/fs/cgroup/cpu/nodeless/pod1/kata_mine/child", "sys/fs/cgroup/cpu/nodeless/pod1/kata_other"}
 	for _, c := range cgroups {
@@ -57,7 +61,10 @@ func TestRemoveTakesOneSandboxOnly(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := sandbox{id: "mine", bundle: "/bundle", root: root}
+	s := sandbox{id: "mine", bundle: "/bundle", root: root, scratch: filepath.Join(root, "scratch")}
+	if s.deleted() {
+		t.Error("the sandbox counts as deleted although Kata has it on its books")
+	}
 	for range 2 { // the second call finds nothing to do
 		if err := s.remove(); err != nil {
 			t.Fatal(err)
@@ -66,7 +73,8 @@ func TestRemoveTakesOneSandboxOnly(t *testing.T) {
 	for path, want := range map[string]bool{
 		"run/vc/sbs/mine": false, "run/vc/vm/mine": false, "run/kata-containers/shared/sandboxes/mine": false,
 		"sys/fs/cgroup/cpu/nodeless/pod1/kata_mine": false,
-		"run/vc/vm/other":                           true, cgroups[1]: true,
+		"scratch/mine.ext4":                         false,
+		"run/vc/vm/other":                           true, cgroups[1]: true, "scratch/other.ext4": true,
 	} {
 		if _, err := os.Stat(filepath.Join(root, path)); (err == nil) != want {
 			t.Errorf("%s is there: %v, want %v", path, err == nil, want)
@@ -107,5 +115,33 @@ func TestProcessesAreOursAndOfThisSandbox(t *testing.T) {
 	got := sandbox{id: "mine", bundle: "/bundle", root: root, self: 14}.processes()
 	if len(got) != 1 || got[0] != 10 {
 		t.Errorf("processes = %v, want [10]", got)
+	}
+}
+
+func TestOwnCgroupsAreFoundWithoutASearch(t *testing.T) {
+	root := tree(t, map[string]string{
+		"proc/self/cgroup": "9:name=systemd:/n/pod/kata_mine\n7:cpu,cpuacct:/n/pod\n6:pids:/elsewhere\n0::/n/pod/kata_mine\n",
+	})
+	want := []string{"systemd/n/pod/kata_mine", "cpu,cpuacct/n/pod/kata_mine", "unified/n/pod/kata_mine"}
+	for _, dir := range append([]string{"cpu,cpuacct/n/pod/kata_other", "pids/n/pod/kata_mine"}, want...) {
+		if err := os.MkdirAll(filepath.Join(root, "sys/fs/cgroup", dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := sandbox{id: "mine", root: root}.ownCgroups()
+	for i, dir := range got {
+		got[i] = strings.TrimPrefix(dir, filepath.Join(root, "sys/fs/cgroup")+"/")
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("own cgroups are %q, want %q", got, want)
+	}
+}
+
+func TestScratchDir(t *testing.T) {
+	root := tree(t, map[string]string{"good": `{"bundle":"/b","scratchDir":"/d/scratch"}`, "bad": "{"})
+	for name, want := range map[string]string{"good": "/d/scratch", "bad": "", "missing": ""} {
+		if got := scratchDir(filepath.Join(root, name)); got != want {
+			t.Errorf("scratchDir(%s) = %q, want %q", name, got, want)
+		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // cgroupDirs lists the folder of the cgroup name in each hierarchy below root, with all below it, children first.
@@ -34,11 +35,18 @@ func cgroupDirs(root, name, sandbox string) []string {
 	return dirs
 }
 
-// removeDirs removes folders that are, or by now should be, empty.
+// removeDirs removes folders that are, or soon will be, empty: a killed process leaves its cgroup only when the
+// memory of its microVM is freed.
 func removeDirs(dirs []string) error {
+	deadline := time.Now().Add(killTimeout)
 	var errs []error
 	for _, dir := range dirs {
-		if err := syscall.Rmdir(dir); err != nil && !errors.Is(err, syscall.ENOENT) {
+		err := syscall.Rmdir(dir)
+		for errors.Is(err, syscall.EBUSY) && time.Now().Before(deadline) {
+			time.Sleep(pollInterval)
+			err = syscall.Rmdir(dir)
+		}
+		if err != nil && !errors.Is(err, syscall.ENOENT) {
 			errs = append(errs, fmt.Errorf("remove cgroup %s: %w", dir, err))
 		}
 	}
