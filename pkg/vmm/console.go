@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"sync"
@@ -78,7 +79,10 @@ func (l *boundedLog) drop(keep bool) error {
 		return err
 	}
 	_ = os.Remove(l.path + ".old") // most often there is none
-	return errors.Join(err, os.Remove(l.path))
+	if rerr := os.Remove(l.path); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
+		err = errors.Join(err, rerr)
+	}
+	return err
 }
 
 // tail keeps the last bytes of a stream.

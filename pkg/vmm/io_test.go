@@ -10,8 +10,10 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -184,6 +186,24 @@ func TestConsoleLogIsBounded(t *testing.T) {
 	must(t, l.drop(false))
 	if left, _ := filepath.Glob(path + "*"); left != nil {
 		t.Errorf("left over: %q", left)
+	}
+}
+
+func TestOldLogsAreDeleted(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 6 {
+		path := filepath.Join(dir, fmt.Sprintf("pod%d.log", i))
+		must(t, os.WriteFile(path, nil, 0o600))
+		when := time.Unix(int64(1_700_000_000+i), 0)
+		must(t, os.Chtimes(path, when, when))
+	}
+	must(t, os.WriteFile(filepath.Join(dir, "kvm-probe.json"), nil, 0o600))
+	pruneLogs(dir, 2)
+	left, err := filepath.Glob(dir + "/*")
+	must(t, err)
+	want := []string{dir + "/kvm-probe.json", dir + "/pod4.log", dir + "/pod5.log"}
+	if !slices.Equal(left, want) {
+		t.Errorf("left = %q, want %q", left, want)
 	}
 }
 

@@ -1,6 +1,7 @@
 package vmm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +26,8 @@ const (
 	failedBootLinger = 15 * time.Second
 
 	logLimit = 256 << 10
+	// keptLogs is how many log files stay on a host; two belong to each running microVM.
+	keptLogs = 512
 )
 
 var (
@@ -175,10 +179,33 @@ func openLog(cfg HostConfig, id string, opts Options) (*slog.Logger, *boundedLog
 	if err := os.MkdirAll(cfg.LogDir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		fmt.Fprintln(opts.Errors, "make log folder:", err)
 	}
+	pruneLogs(cfg.LogDir, keptLogs)
 	file, err := newBoundedLog(filepath.Join(cfg.LogDir, id+".log"), logLimit)
 	if err != nil {
 		fmt.Fprintln(opts.Errors, err)
 		file = &boundedLog{} // keeps the tail only
 	}
 	return slog.New(slog.NewTextHandler(file, &slog.HandlerOptions{Level: level})), file
+}
+
+// pruneLogs deletes the oldest log files beyond keep. Those of running microVMs are written to and thus
+// young, or of a Pod that has had nothing to say for long; QEMU and adapter go on without them.
+func pruneLogs(dir string, keep int) {
+	type logFile struct {
+		path string
+		age  time.Duration
+	}
+	var files []logFile
+	for _, pattern := range []string{"*.log", "*.log.old"} {
+		found, _ := filepath.Glob(filepath.Join(dir, pattern)) // the patterns are well formed
+		for _, path := range found {
+			if st, err := os.Stat(path); err == nil {
+				files = append(files, logFile{path, time.Since(st.ModTime())})
+			}
+		}
+	}
+	slices.SortFunc(files, func(a, b logFile) int { return cmp.Compare(a.age, b.age) })
+	for _, f := range files[min(keep, len(files)):] {
+		_ = os.Remove(f.path) // another adapter may have been faster
+	}
 }
