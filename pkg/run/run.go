@@ -63,13 +63,16 @@ func All(ctx context.Context, log *slog.Logger, stopTimeout time.Duration, steps
 	}
 	<-ctx.Done()
 	cause := context.Cause(ctx)
+	var fault *Fault
+	if errors.As(cause, &fault) { // logged before it is returned: stopping takes a while, and a library may end the process in it
+		log.Error("component failed", "component", fault.Component, "error", fault.Err)
+	}
 
 	var late error
 	for i := len(order) - 1; i >= 0; i-- {
 		late = errors.Join(late, order[i].stop(log))
 	}
-	var fault *Fault
-	if errors.As(cause, &fault) {
+	if fault != nil {
 		return cause
 	}
 	return late
