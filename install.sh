@@ -221,16 +221,22 @@ link_tools() {
 }
 
 start_service() {
-	if ! have systemctl; then
-		info "there is no systemd here; start the server with:"
+	running=false # whether systemd is the init of this machine; in a chroot or an image build only its files are there
+	if have systemctl && [ "$(systemctl is-system-running 2>/dev/null)" != offline ]; then
+		running=true
+		systemctl daemon-reload || die "systemctl daemon-reload failed" "look at journalctl -xe"
+	fi
+	if have systemctl && [ "${NODELESS_SKIP_ENABLE:-}" != true ]; then
+		systemctl enable "$NAME" >/dev/null 2>&1 || die "systemctl enable $NAME failed" "look at systemctl status $NAME"
+	fi
+	if [ "$running" = false ]; then
+		info "systemd does not run here; start the server with:"
 		info "  $BIN $*"
 		return 0
 	fi
-	systemctl daemon-reload || die "systemctl daemon-reload failed" "look at journalctl -xe"
 	if [ "${NODELESS_SKIP_ENABLE:-}" = true ]; then
 		return 0
 	fi
-	systemctl enable "$NAME" >/dev/null 2>&1 || die "systemctl enable $NAME failed" "look at systemctl status $NAME"
 	if [ "${NODELESS_SKIP_START:-}" = true ]; then
 		return 0
 	fi

@@ -50,7 +50,7 @@ func check(c *cli.Context, s Streams) error {
 		err = printReport(s, report)
 	}
 	if n := report.Count(preflight.Fail); err == nil && n > 0 {
-		return &hint.Error{Op: "check this host", Err: fmt.Errorf("%d of %d facts fail", n, len(report.Results)), Do: "mend what is marked fail; the server would refuse to start"}
+		return &hint.Error{Op: "check this host", Err: fmt.Errorf("%d of %d facts fail", n, len(report.Results)), Do: "mend what is marked fail"}
 	}
 	return err
 }
@@ -103,10 +103,18 @@ func thisHost(cfg config.Config) preflight.Host {
 	}
 	h := preflight.ThisHost(filepath.Join(files.Aux(), "nft"), filepath.Join(files.Aux(), "iptables"))
 	h.Bundle = func(context.Context) error { return bundle.Verify(files.Dir()) }
-	h.Accel = func(ctx context.Context) (string, string, error) {
-		return probe.Probe(ctx, vmm.HostConfig{
-			Bundle: files.Dir(), Accel: vmm.AccelTCG, ScratchDir: cfg.Paths.Data.Scratch(), LogDir: cfg.Paths.Run.VMMLogs(),
-		})
-	}
+	h.Accel = func(ctx context.Context) (string, string, error) { return probeAccel(ctx, files, cfg.Paths) }
 	return h
+}
+
+// probeAccel asks how microVMs run here. The answer is kept where the server keeps it; before there was a server, nowhere.
+func probeAccel(ctx context.Context, files *bundle.Bundle, p config.Paths) (accel, detail string, err error) {
+	keep := p.Run.VMMLogs()
+	if _, err := os.Stat(keep); err != nil {
+		if keep, err = os.MkdirTemp("", "nodeless-check-"); err != nil {
+			return "", "", fmt.Errorf("probe KVM: %w", err)
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(keep)) }()
+	}
+	return probe.Probe(ctx, vmm.HostConfig{Bundle: files.Dir(), Accel: vmm.AccelTCG, ScratchDir: p.Data.Scratch(), LogDir: keep})
 }

@@ -43,7 +43,7 @@ func checkPorts(h Host, s Settings) []Result {
 		name := fmt.Sprintf("port %d", p.Number)
 		i := slices.IndexFunc(open, func(l listener) bool { return l.port == p.Number })
 		if i < 0 {
-			out = append(out, pass(name, "free for the "+p.Of))
+			out = append(out, pass(name, "free ("+p.Of+")"))
 			continue
 		}
 		pid, comm := owner(h.Proc, open[i].inode)

@@ -21,8 +21,9 @@ import (
 // program stands for the nodeless file; the script never runs it.
 const program = "#!/bin/sh\necho nodeless\n"
 
-// systemctl writes its arguments down; is-active says no until a start was recorded.
+// systemctl writes its arguments down; is-active says no until a start was recorded, is-system-running what $SYSTEMD says.
 const systemctl = `#!/bin/sh
+if [ "$1" = is-system-running ]; then echo "${SYSTEMD:-running}"; exit; fi
 echo "$*" >>"$SYSTEMCTL_LOG"
 [ "$1" != is-active ] || grep -q '^restart' "$SYSTEMCTL_LOG"
 `
@@ -383,6 +384,7 @@ func TestServiceChoices(t *testing.T) {
 		want []string
 	}{
 		{name: "skip start", env: map[string]string{"NODELESS_SKIP_START": "true"}, want: []string{"daemon-reload", "enable nodeless"}},
+		{name: "systemd is not the init", env: map[string]string{"SYSTEMD": "offline"}, want: []string{"enable nodeless"}},
 		{name: "skip enable", env: map[string]string{"NODELESS_SKIP_ENABLE": "true"}, want: []string{"daemon-reload"}},
 	}
 	for _, tt := range tests {

@@ -192,16 +192,8 @@ func Mounts() ([]string, error) {
 // Stop ends the server that holds the data folder's lock and waits until it has given the lock back. A server that
 // systemd runs is stopped by systemd, which would start it again otherwise.
 func Stop(ctx context.Context, cfg Config) error {
-	recorded, err := readRecord(cfg.Record)
-	if err != nil {
+	if err := disable(ctx, cfg); err != nil {
 		return err
-	}
-	for _, path := range recorded {
-		if filepath.Base(path) == Service+".service" {
-			if err := systemctl(ctx, "disable", "--now", Service); err != nil {
-				return err
-			}
-		}
 	}
 	signalled := 0
 	for {
@@ -223,8 +215,37 @@ func Stop(ctx context.Context, cfg Config) error {
 	}
 }
 
+// disable keeps systemd from running the server: now, if it is the machine's init, and after the next boot.
+func disable(ctx context.Context, cfg Config) error {
+	ours, err := hasUnit(cfg)
+	if err != nil || !ours {
+		return err
+	}
+	if booted() {
+		return systemctl(ctx, "disable", "--now", Service)
+	}
+	return systemctl(ctx, "disable", Service)
+}
+
+// hasUnit tells whether install.sh made a service.
+func hasUnit(cfg Config) (bool, error) {
+	recorded, err := readRecord(cfg.Record)
+	return slices.ContainsFunc(recorded, func(path string) bool { return filepath.Base(path) == Service+".service" }), err
+}
+
+// booted tells whether systemd is the init of this machine, as sd_booted(3) does.
+func booted() bool {
+	_, err := os.Stat("/run/systemd/system")
+	return err == nil
+}
+
 // Reload lets systemd forget the removed unit.
-func Reload(ctx context.Context) error { return systemctl(ctx, "daemon-reload") }
+func Reload(ctx context.Context) error {
+	if !booted() {
+		return nil
+	}
+	return systemctl(ctx, "daemon-reload")
+}
 
 // systemctl runs it where it exists.
 func systemctl(ctx context.Context, args ...string) error {
