@@ -161,8 +161,10 @@ func seen(root string) (listing, error) {
 			return nil
 		}
 		var st unix.Stat_t
-		if err := unix.Lstat(path, &st); err != nil {
-			return err
+		if err := unix.Lstat(path, &st); errors.Is(err, unix.ENOENT) {
+			return nil // an overlay lists the whiteouts of directories that only one layer has, and then denies them
+		} else if err != nil {
+			return &os.PathError{Op: "lstat", Path: path, Err: err}
 		}
 		desc, err := describe(path, st)
 		if err != nil {
@@ -211,7 +213,7 @@ func describe(path string, st unix.Stat_t) (string, error) {
 func xattrsOf(path string) (string, error) {
 	names, err := growing(func(b []byte) (int, error) { return unix.Llistxattr(path, b) })
 	if err != nil && !errors.Is(err, unix.ENOTSUP) {
-		return "", err
+		return "", &os.PathError{Op: "listxattr", Path: path, Err: err}
 	}
 	var all []string
 	for name := range bytes.SplitSeq(bytes.TrimRight(names, "\x00"), []byte{0}) {

@@ -72,4 +72,3 @@ func (t *tree) overlay(dst, src *node, path string) error {
 	}
 	return nil
 }
-
