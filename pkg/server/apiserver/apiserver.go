@@ -20,6 +20,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/kube"
 	"github.com/nodeless/nodeless/pkg/kube/kubeflags"
 	"github.com/nodeless/nodeless/pkg/run"
+	"github.com/nodeless/nodeless/pkg/server/admission"
 )
 
 // APIServer is the component.
@@ -64,6 +65,9 @@ func (a *APIServer) Run(ctx context.Context) error {
 
 func (a *APIServer) options(ctx context.Context, listener net.Listener) (options.CompletedOptions, error) {
 	opts := options.NewServerRunOptions()
+	if err := admission.Install(opts.Admission.GenericAdmission); err != nil {
+		return options.CompletedOptions{}, err
+	}
 	if err := kubeflags.Parse("kube-apiserver", opts.Flags(), Args(a.cfg)); err != nil {
 		return options.CompletedOptions{}, err
 	}

@@ -1,0 +1,58 @@
+// Package admission holds what our apiserver does to objects on their way in, beside Kubernetes' own admission.
+// pkg/server/apiserver installs it.
+package admission
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+
+	"k8s.io/apiserver/pkg/admission"
+	genericoptions "k8s.io/apiserver/pkg/server/options"
+	"k8s.io/kubernetes/pkg/apis/core"
+	"k8s.io/kubernetes/plugin/pkg/admission/runtimeclass"
+)
+
+const (
+	// PluginName is how --disable-admission-plugins knows it.
+	PluginName = "DefaultRuntimeClass"
+	// RuntimeClass is the class of Pods that name none.
+	RuntimeClass = "kata"
+)
+
+// Install puts our plugins among the others, before those that build on what they set.
+func Install(opts *genericoptions.AdmissionOptions) error {
+	opts.Plugins.Register(PluginName, func(io.Reader) (admission.Interface, error) {
+		return &defaultRuntimeClass{Handler: admission.NewHandler(admission.Create)}, nil
+	})
+	at := slices.Index(opts.RecommendedPluginOrder, runtimeclass.PluginName)
+	if at < 0 {
+		return fmt.Errorf("install admission plugin %s: there is no plugin %s", PluginName, runtimeclass.PluginName)
+	}
+	// A copy: the list is shared by all of the process.
+	opts.RecommendedPluginOrder = slices.Insert(slices.Clone(opts.RecommendedPluginOrder), at, PluginName)
+	return nil
+}
+
+// defaultRuntimeClass names the class of microVMs in Pods that name none. They would run in one anyway, but then nobody
+// counted the memory that the microVM takes beside its containers: the host would kill it.
+type defaultRuntimeClass struct{ *admission.Handler }
+
+var _ admission.MutationInterface = (*defaultRuntimeClass)(nil)
+
+// Admit is called for each new object.
+func (*defaultRuntimeClass) Admit(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	if a.GetResource().GroupResource() != core.Resource("pods") || a.GetSubresource() != "" {
+		return nil
+	}
+	pod, ok := a.GetObject().(*core.Pod)
+	if !ok {
+		return fmt.Errorf("admit Pod: object is a %T", a.GetObject())
+	}
+	if pod.Spec.RuntimeClassName == nil {
+		name := RuntimeClass
+		pod.Spec.RuntimeClassName = &name
+	}
+	return nil
+}
