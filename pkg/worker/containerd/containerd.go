@@ -16,6 +16,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeless/nodeless/pkg/atomicfile"
+	"github.com/nodeless/nodeless/pkg/hint"
 	"github.com/nodeless/nodeless/pkg/proc"
 	"github.com/nodeless/nodeless/pkg/run"
 	"github.com/nodeless/nodeless/pkg/vmm"
@@ -159,16 +160,18 @@ func (c *Containerd) fill(ctx context.Context) error {
 		return err
 	}
 	defer im.close()
-	if err := im.importAll(ctx, c.cfg.BundleImages); err != nil {
-		return err
+	if errs := im.importAll(ctx, c.cfg.BundleImages); len(errs) > 0 {
+		return errors.Join(errs...)
 	}
 	if err := im.present(ctx, PauseImage); err != nil {
 		return fmt.Errorf("find image of the bundle: %w", err)
 	}
 	close(c.ready)
-	if err := im.importAll(ctx, c.cfg.Images); err != nil && ctx.Err() == nil {
-		// The product runs without them; each fault names its file.
-		c.log.Error("image archives not imported", "folder", c.cfg.Images, "error", err)
+	for _, err := range im.importAll(ctx, c.cfg.Images) {
+		if ctx.Err() != nil {
+			break
+		}
+		c.log.Error("image archive not imported", "error", err, "do", hint.Of(err)) // the product runs without it
 	}
 	return nil
 }

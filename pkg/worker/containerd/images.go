@@ -65,12 +65,11 @@ func (im *importer) close() {
 }
 
 // importAll imports each *.tar in dir. One that fails does not keep the others back; each fault names its file.
-func (im *importer) importAll(ctx context.Context, dir string) error {
+func (im *importer) importAll(ctx context.Context, dir string) (errs []error) {
 	files, err := filepath.Glob(filepath.Join(dir, "*.tar"))
 	if err != nil {
-		return fmt.Errorf("list image archives in %s: %w", dir, err)
+		return []error{fmt.Errorf("list image archives in %s: %w", dir, err)}
 	}
-	var errs []error
 	for _, file := range files {
 		if err := im.importFile(ctx, file); err != nil {
 			errs = append(errs, &hint.Error{Op: "import images from", On: file, Err: err,
@@ -80,7 +79,7 @@ func (im *importer) importAll(ctx context.Context, dir string) error {
 			break
 		}
 	}
-	return errors.Join(errs...)
+	return errs
 }
 
 func (im *importer) importFile(ctx context.Context, path string) error {
