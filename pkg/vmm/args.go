@@ -104,7 +104,7 @@ func accel(accel string) []string {
 	if accel == AccelKVM {
 		return []string{"-accel", "kvm", "-cpu", "host"}
 	}
-	return []string{"-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max"}
+	return []string{"-accel", "tcg,thread=multi,tb-size=128", "-cpu", "max"}
 }
 
 // memory puts the guest's RAM into a memfd where virtiofsd must map it too or where it is made of huge
