@@ -6,6 +6,7 @@
 # the generated file is overlaid on the copy. Nothing of Kata is edited.
 set -eu
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/env.sh
 . scripts/env.sh
 cd cmd/kata-shim
 out=${1:?usage: build-shim.sh OUTPUT|--test}
