@@ -61,3 +61,4 @@ echo "build: dist/nodeless"
 "$DIST/tools/mkmanifest" -tree "$BUNDLE" -versions bundle/versions.yaml -debian "$DIST/parts-debian.json" -version "$version" "$DIST/out/nodeless-guest"
 CGO_ENABLED=0 go build -ldflags "-s -w" -o "$DIST/out/nodeless-launcher" ./cmd/nodeless-launcher
 "$DIST/tools/pack" -tree "$BUNDLE" -launcher "$DIST/out/nodeless-launcher" -out "$DIST/nodeless"
+(cd "$DIST" && sha256sum nodeless >nodeless.sha256) # what install.sh checks

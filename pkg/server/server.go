@@ -105,6 +105,7 @@ func steps(cfg Config, cred *credentials.Credentials, worker []run.Step, log *sl
 		list = append(list, run.Step{Component: datastore.New(store, log)})
 	}
 	list = append(list,
+		run.Step{Component: liblog.NewFatal()},
 		run.Step{Component: apiserver.New(cfg.apiserver(cred, endpoint), log), After: names(list)},
 		run.Step{Component: cred.Renewer()},
 		run.Step{Component: controllermanager.New(cfg.controllerManager(cred), log), After: []string{"apiserver"}},

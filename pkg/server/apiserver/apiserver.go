@@ -20,7 +20,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/kube"
 	"github.com/nodeless/nodeless/pkg/kube/kubeflags"
 	"github.com/nodeless/nodeless/pkg/run"
-	"github.com/nodeless/nodeless/pkg/server/admission"
+	"github.com/nodeless/nodeless/pkg/server/apiserver/admission"
 )
 
 // APIServer is the component.
