@@ -1,5 +1,5 @@
 # Every target is a script in scripts/; this file only names them.
-.PHONY: build bundle demo run test bench clean
+.PHONY: help build bundle demo run test bench clean
 
 build: ## dist/nodeless, the file that ships
 	scripts/deps.sh
@@ -18,8 +18,11 @@ run: ## like demo, but keep the cluster until Ctrl-C
 test: ## all tests, those with microVMs included
 	scripts/test.sh
 
-bench: ## print the numbers of docs/SPECIFICATION.md; KVM=1 on a host with /dev/kvm
-	KVM=$(KVM) scripts/bench.sh
+bench: ## print the numbers of docs/SPECIFICATION.md
+	scripts/bench.sh
 
 clean: ## remove what was built here
 	scripts/clean.sh
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile

@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/env.sh
-scripts/deps.sh
+scripts/deps.sh test # curl and nsenter, too
 scripts/build.sh
 go build -ldflags '-s -w' -o "$DIST/testhost" ./tests/testhost
 exec "$DIST/testhost" -program "$DIST/nodeless" "${1:-demo}"
