@@ -2,6 +2,7 @@ package erofs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 )
@@ -17,7 +18,7 @@ func Merge(ctx context.Context, layers []*os.File, out *os.File, limits Limits) 
 	for _, layer := range layers {
 		root, err := t.load(ctx, layer)
 		if err == nil {
-			err = t.overlay(t.root, root, "/")
+			err = t.add(root)
 		}
 		if err != nil {
 			return fmt.Errorf("merge layer %s: %w", layer.Name(), err)
@@ -38,8 +39,34 @@ func Merge(ctx context.Context, layers []*os.File, out *os.File, limits Limits) 
 	return w.finish(t.root)
 }
 
-// overlay lays a directory of an upper layer over one of the merged tree. path is the way to dst from the root.
-func (t *tree) overlay(dst, src *node, path string) error {
+// detour is a directory that a layer implies where the layers below have a symlink.
+type detour struct {
+	dir, upper *node
+	name, path string
+}
+
+// add lays a layer over the tree.
+func (t *tree) add(layer *node) error {
+	detours := overlay(t.root, layer, "/")
+	// Only now is everything there that the symlinks may lead to.
+	for len(detours) > 0 {
+		d := detours[0]
+		target, err := t.dir(d.path)
+		if errors.Is(err, ErrTooLarge) {
+			return err
+		}
+		if err != nil { // it leads to no directory
+			target = newImpliedDir()
+			d.dir.entries[d.name] = target
+		}
+		detours = append(detours[1:], overlay(target, d.upper, d.path+"/")...)
+	}
+	return nil
+}
+
+// overlay lays a directory of an upper layer over one of the tree and returns what it had to leave for later. path is the
+// way to dst from the root.
+func overlay(dst, src *node, path string) (detours []detour) {
 	if src.opaque {
 		dst.entries = map[string]*node{}
 	}
@@ -55,20 +82,14 @@ func (t *tree) overlay(dst, src *node, path string) error {
 		case !upper.isDir():
 			dst.entries[name] = upper
 			continue
+		case upper.implied && !upper.opaque && lower != nil && lower.kind() == typeSymlink:
+			detours = append(detours, detour{dst, upper, name, path + name})
+			continue
+		case lower == nil || !lower.isDir():
+			lower = newImpliedDir()
+			dst.entries[name] = lower
 		}
-		target := lower
-		if lower != nil && lower.kind() == typeSymlink && upper.implied {
-			if dir, err := t.dir(path + name); err == nil {
-				target = dir
-			}
-		}
-		if target == nil || !target.isDir() {
-			target = newImpliedDir()
-			dst.entries[name] = target
-		}
-		if err := t.overlay(target, upper, path+name+"/"); err != nil {
-			return err
-		}
+		detours = append(detours, overlay(lower, upper, path+name+"/")...)
 	}
-	return nil
+	return detours
 }

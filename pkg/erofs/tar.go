@@ -174,7 +174,7 @@ func nodeOf(hdr *tar.Header) (*node, error) {
 		n.mode |= typeDir
 		n.entries = map[string]*node{}
 	case tar.TypeSymlink:
-		n.mode |= typeSymlink
+		n.mode = typeSymlink | 0o777 // as every Linux file system has it
 		if n.target = hdr.Linkname; n.target == "" || len(n.target) > maxPath || strings.Contains(n.target, "\x00") {
 			return nil, fmt.Errorf("symlink target %.40q: %w", n.target, ErrFormat)
 		}
