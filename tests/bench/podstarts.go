@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"time"
@@ -67,20 +66,10 @@ func (b *bench) series(ctx context.Context, c *cluster, client kubernetes.Interf
 	if class != "" {
 		suffix = "_" + class
 	}
-	var running, scheduled []float64
-	for i := range b.samples(20) {
-		got, err := b.startAndDelete(ctx, client, fmt.Sprintf("%s-seq%d", name, i), class, 1)
-		if err != nil {
-			return nil, err
-		}
-		running = append(running, got[0].running.Seconds())
-		scheduled = append(scheduled, got[0].scheduled.Seconds())
+	running, err := b.sequence(ctx, c, client, name, class, suffix)
+	if err != nil {
+		return nil, err
 	}
-	b.line("pod_cold_start_p50"+suffix, percentile(running, 50), "s")
-	b.line("pod_cold_start_p99"+suffix, percentile(running, 99), "s")
-	b.line("pod_span_schedule"+suffix, median(scheduled), "s")
-	b.printSpans(c, name+"-seq", suffix)
-
 	var all, each []float64
 	for i := range b.samples(3) {
 		got, err := b.startAndDelete(ctx, client, fmt.Sprintf("%s-burst%d", name, i), class, 8)
@@ -100,32 +89,49 @@ func (b *bench) series(ctx context.Context, c *cluster, client kubernetes.Interf
 	return running, nil
 }
 
-func (b *bench) startAndDelete(ctx context.Context, client kubernetes.Interface, prefix, class string, n int) ([]start, error) {
-	got, err := startPods(ctx, client, prefix, class, n)
-	return got, errors.Join(err, deletePods(ctx, client, prefix))
-}
-
-// printSpans reads the logs once the series has run.
-func (b *bench) printSpans(c *cluster, prefix, suffix string) {
-	log, err := os.Open(c.server.Log)
+// sequence starts Pods one by one, and reads the spans of their way between containerd's events.
+func (b *bench) sequence(ctx context.Context, c *cluster, client kubernetes.Interface, name, class, suffix string) ([]float64, error) {
+	events, err := record(ctx, c)
 	if err != nil {
-		b.note("no spans: %v", err)
-		return
+		return nil, err
 	}
-	defer log.Close()
-	var sandbox, container []float64
-	for pod, s := range readSpans(log) {
-		if ok, _ := filepath.Match(prefix+"*", pod); ok && s.sandbox > 0 && s.container > 0 {
-			sandbox = append(sandbox, s.sandbox.Seconds())
-			container = append(container, s.container.Seconds())
+	var running, scheduled, booted []float64
+	for i := range b.samples(20) {
+		prefix := fmt.Sprintf("%s-seq%d", name, i)
+		got, err := startPods(ctx, client, prefix, class, 1)
+		if err != nil {
+			return nil, errors.Join(err, deletePods(ctx, client, prefix))
+		}
+		running = append(running, got[0].running.Seconds())
+		scheduled = append(scheduled, got[0].scheduled.Seconds())
+		if took, ok := bootTime(c); ok {
+			booted = append(booted, took.Seconds())
+		}
+		if err := deletePods(ctx, client, prefix); err != nil {
+			return nil, err
 		}
 	}
+	b.line("pod_cold_start_p50"+suffix, percentile(running, 50), "s")
+	b.line("pod_cold_start_p99"+suffix, percentile(running, 99), "s")
+	b.line("pod_span_schedule"+suffix, median(scheduled), "s")
+	if len(booted) > 0 {
+		b.line("pod_span_vm_boot"+suffix, median(booted), "s")
+	}
+	var sandbox, container []float64
+	for _, s := range spansOf(events.stop()) {
+		sandbox, container = append(sandbox, s.sandbox.Seconds()), append(container, s.container.Seconds())
+	}
 	if len(sandbox) == 0 {
-		b.note("no spans of %s in the log", prefix)
-		return
+		return nil, fmt.Errorf("read spans of %s: containerd told no events", name)
 	}
 	b.line("pod_span_sandbox"+suffix, median(sandbox), "s")
 	b.line("pod_span_container"+suffix, median(container), "s")
+	return running, nil
+}
+
+func (b *bench) startAndDelete(ctx context.Context, client kubernetes.Interface, prefix, class string, n int) ([]start, error) {
+	got, err := startPods(ctx, client, prefix, class, n)
+	return got, errors.Join(err, deletePods(ctx, client, prefix))
 }
 
 // overhead measures the memory of one running Pod's own processes.

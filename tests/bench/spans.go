@@ -1,77 +1,141 @@
 package main
 
 import (
-	"bufio"
-	"io"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 )
 
-// spans are the parts of one Pod's way to Running, read from what containerd and the vmm log anyway.
+// spans are the parts of one Pod's way to Running, between events of containerd.
 type spans struct {
-	sandbox   time.Duration // RunPodSandbox asked → answered
-	container time.Duration // CreateContainer asked → StartContainer answered
+	sandbox   time.Duration // sandbox container made → its task exists: shim, VM, agent
+	container time.Duration // container made → its process started
 }
 
-// The messages are containerd's CRI server at level info
-// (internal/cri/server/{sandbox_run,container_create,container_start}.go and its instrumented service).
-var (
-	reTime    = regexp.MustCompile(`time="?([0-9T:.Z+-]+)"?`)
-	reSandbox = regexp.MustCompile(`RunPodSandbox for (?:&PodSandboxMetadata\{|name:)\\*"?Name:?([^,"\\ ]+)|RunPodSandbox for .*?[nN]ame:\\*"?([a-z0-9.-]+)`)
-	reReturns = regexp.MustCompile(`returns sandbox id \\*"([0-9a-f]{64})`)
-	reCreate  = regexp.MustCompile(`CreateContainer within sandbox \\*"([0-9a-f]{64})\\*" for container`)
-	reCreated = regexp.MustCompile(`CreateContainer within sandbox \\*"([0-9a-f]{64})\\*" for .* returns container id \\*"([0-9a-f]{64})`)
-	reStarted = regexp.MustCompile(`StartContainer for \\*"([0-9a-f]{64})\\*" returns successfully`)
-)
+// event is one line of `ctr events`.
+type event struct {
+	at    time.Time
+	topic string
+	id    string // the container's
+}
 
-// readSpans collects the spans of Pods by name from containerd's log lines.
-func readSpans(in io.Reader) map[string]spans {
-	pods := map[string]spans{}
-	asked := map[string]time.Time{}   // by Pod name
-	podOf := map[string]string{}      // sandbox id → Pod name
-	created := map[string]time.Time{} // sandbox id → CreateContainer asked
-	sandboxOf := map[string]string{}  // container id → sandbox id
-	scan := bufio.NewScanner(in)
-	scan.Buffer(make([]byte, 64<<10), 1<<20)
-	for scan.Scan() {
-		line := scan.Text()
-		at, ok := logTime(line)
-		if !ok {
-			continue
+// recorder collects containerd's events while Pods start one by one.
+type recorder struct {
+	cmd *exec.Cmd
+
+	mu     sync.Mutex
+	events []event // guarded by mu
+}
+
+func record(ctx context.Context, c *cluster) (*recorder, error) {
+	r := &recorder{cmd: c.host.Command(ctx, c.host.Program, "ctr", "events")}
+	r.cmd.Stdout = &lineWriter{line: func(line string) {
+		if e, ok := parseEvent(line); ok {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.events = append(r.events, e)
 		}
-		if m := reSandbox.FindStringSubmatch(line); m != nil {
-			pod := m[1] + m[2]
-			if r := reReturns.FindStringSubmatch(line); r != nil {
-				podOf[r[1]] = pod
-				s := pods[pod]
-				s.sandbox = at.Sub(asked[pod])
-				pods[pod] = s
-			} else {
-				asked[pod] = at
+	}}
+	if err := r.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("record events: %w", err)
+	}
+	return r, nil
+}
+
+func (r *recorder) stop() []event {
+	_ = r.cmd.Process.Kill()
+	_ = r.cmd.Wait() // killed, by intent
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.events
+}
+
+// parseEvent reads "2026-01-02 15:04:05.999 +0000 UTC k8s.io /tasks/create {json}".
+func parseEvent(line string) (event, bool) {
+	f := strings.SplitN(line, " ", 7)
+	if len(f) != 7 {
+		return event{}, false
+	}
+	at, err := time.Parse("2006-01-02 15:04:05.999999999 -0700 MST", strings.Join(f[:4], " "))
+	if err != nil {
+		return event{}, false
+	}
+	var body struct {
+		ID          string `json:"id"`
+		ContainerID string `json:"container_id"`
+	}
+	if err := json.Unmarshal([]byte(f[6]), &body); err != nil {
+		return event{}, false
+	}
+	return event{at: at, topic: f[5], id: body.ContainerID + body.ID}, true
+}
+
+// spansOf reads Pods of one container each, started one after the other: of each pair of containers the first is the sandbox.
+func spansOf(events []event) []spans {
+	var found []spans
+	made := map[string]time.Time{}
+	var order []string // of containers
+	taken := map[string]time.Time{}
+	for _, e := range events {
+		switch e.topic {
+		case "/containers/create":
+			made[e.id] = e.at
+			order = append(order, e.id)
+		case "/tasks/create":
+			taken[e.id] = e.at
+		case "/tasks/start":
+			if i := len(order) - 1; i%2 == 1 && order[i] == e.id {
+				sandbox := order[i-1]
+				found = append(found, spans{sandbox: taken[sandbox].Sub(made[sandbox]), container: e.at.Sub(made[e.id])})
 			}
-			continue
-		}
-		if m := reCreated.FindStringSubmatch(line); m != nil {
-			sandboxOf[m[2]] = m[1]
-		} else if m := reCreate.FindStringSubmatch(line); m != nil {
-			created[m[1]] = at
-		} else if m := reStarted.FindStringSubmatch(line); m != nil {
-			sandbox := sandboxOf[m[1]]
-			pod := podOf[sandbox]
-			s := pods[pod]
-			s.container = at.Sub(created[sandbox])
-			pods[pod] = s
 		}
 	}
-	return pods
+	return found
 }
 
-func logTime(line string) (time.Time, bool) {
-	m := reTime.FindStringSubmatch(line)
-	if m == nil {
-		return time.Time{}, false
+var reAnswered = regexp.MustCompile(`msg="guest agent answered" took=([0-9a-zµ.]+)`)
+
+// bootTime reads how long the guest of the one running Pod took from QEMU's start to the agent's hello.
+func bootTime(c *cluster) (time.Duration, bool) {
+	logs, err := filepath.Glob(c.host.Path("/run/nodeless/vmm/*.log"))
+	if err != nil {
+		return 0, false
 	}
-	at, err := time.Parse(time.RFC3339Nano, strings.TrimSuffix(m[1], `"`))
-	return at, err == nil
+	for _, log := range logs {
+		b, err := os.ReadFile(log)
+		if err != nil {
+			continue
+		}
+		if m := reAnswered.FindSubmatch(b); m != nil {
+			took, err := time.ParseDuration(string(m[1]))
+			return took, err == nil
+		}
+	}
+	return 0, false
+}
+
+// lineWriter calls line for each whole line written to it.
+type lineWriter struct {
+	line func(string)
+	rest []byte
+}
+
+func (w *lineWriter) Write(p []byte) (int, error) {
+	w.rest = append(w.rest, p...)
+	for {
+		i := bytes.IndexByte(w.rest, '\n')
+		if i < 0 {
+			return len(p), nil
+		}
+		w.line(string(w.rest[:i]))
+		w.rest = w.rest[i+1:]
+	}
 }
