@@ -44,6 +44,11 @@ spec:
 	for _, old := range before {
 		compare(t, old, after)
 	}
+	// The Node still says Ready from before; the kubelet may need another moment to listen.
+	s.until("exec works again", func() (bool, error) {
+		out, code := s.exec("ticker", "true")
+		return code == 0, fmt.Errorf("code %d: %s", code, out)
+	})
 	if got := s.mustExec("ticker", "cat", "/proc/sys/kernel/random/boot_id"); got != boot {
 		t.Error("the microVM was booted again")
 	}

@@ -32,7 +32,7 @@ type space struct {
 func newSpace(t *testing.T, timeout time.Duration) *space {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	s := &space{t: t, ctx: ctx, name: strings.ToLower(strings.TrimPrefix(t.Name(), "Test")), cluster: shared}
+	s := &space{t: t, ctx: ctx, name: strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(t.Name(), "Test"), "/", "-")), cluster: shared}
 	t.Cleanup(func() {
 		cancel()
 		if t.Failed() {
@@ -121,10 +121,17 @@ func (s *space) apply(manifest string) {
 	}
 }
 
-// until polls; it ends the test when the time is up or the server has ended.
+// until polls; it ends the test when the time is up or the server has ended. The error of cond only matters for the
+// message: it says what was seen instead.
 func (s *space) until(what string, cond func() (bool, error)) {
 	s.t.Helper()
-	err := s.server.Until(s.ctx, what, func(context.Context) (bool, error) { return cond() })
+	err := s.server.Until(s.ctx, what, func(context.Context) (bool, error) {
+		ok, err := cond()
+		if ok {
+			err = nil
+		}
+		return ok, err
+	})
 	if err != nil {
 		s.t.Fatal(err)
 	}
