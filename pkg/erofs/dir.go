@@ -81,9 +81,7 @@ func (s *scanner) fill(n *node, path string, depth int) (err error) {
 		if err != nil {
 			return err
 		}
-		n.size = info.Size()
-		n.blk, err = s.w.content(s.ctx, f, n.size)
-		return err
+		return s.w.file(s.ctx, n, f, info.Size())
 	case typeDir:
 		n.entries = map[string]*node{}
 		entries, err := os.ReadDir(path)

@@ -2,8 +2,8 @@
 // Merge lays any number of them over each other into a single image. The EROFS snapshotter and differ of
 // pkg/worker/containerd/erofs call it, so that a microVM needs one read-only disk per container image.
 //
-// An image is written front to back while the tar streams in: file contents go straight to their blocks, names and
-// attributes stay in memory until the end, the superblock comes last. So memory grows with the number of names and never
+// An image is written while the tar streams in: content goes straight to its place, names and attributes stay in memory
+// until the end, the superblock comes last. So memory grows with the number of names and never
 // with the size of files, and a half-written image has no superblock and cannot be mounted. Images are uncompressed, have
 // 4 KiB blocks, and depend on nothing but their input: the same layers give the same bytes.
 //

@@ -30,11 +30,9 @@ func Merge(ctx context.Context, layers []*os.File, out *os.File, limits Limits) 
 		if n.kind() != typeRegular {
 			continue
 		}
-		blk, err := w.content(ctx, n.reader(), n.size)
-		if err != nil {
+		if err := w.file(ctx, n, n.reader(), n.size); err != nil {
 			return fmt.Errorf("merge layers: %w", err)
 		}
-		n.blk = blk
 	}
 	return w.finish(t.root)
 }

@@ -99,10 +99,9 @@ func (c *converter) add(ctx context.Context, hdr *tar.Header, content io.Reader)
 		return err
 	}
 	if n.kind() == typeRegular {
-		if n.blk, err = c.w.content(ctx, content, hdr.Size); err != nil {
+		if err := c.w.file(ctx, n, content, hdr.Size); err != nil {
 			return readOrWriteError(ctx, err)
 		}
-		n.size = hdr.Size
 	}
 	dir.put(base, n)
 	return nil

@@ -1,7 +1,6 @@
 package erofs
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -13,7 +12,8 @@ import (
 )
 
 // The on-disk format: https://docs.kernel.org/filesystems/erofs.html. Of its many variants an image has one: extended
-// inodes, content flat in blocks, directories and symlinks behind their inode where they fit.
+// inodes, content flat in blocks, or right behind the inode if there is little of it. An inode's number is its place in the
+// image in units of 32 bytes, so inodes may lie anywhere between the content; only the root must be near the start.
 const (
 	blockBits = 12
 	blockSize = 1 << blockBits
@@ -22,13 +22,17 @@ const (
 	superMagic  = 0xe0f5e1e2
 	superSize   = 128
 
-	slotSize   = 32 // unit of an inode's number: its place in the metadata area
+	slotSize   = 32 // unit of an inode's number
 	inodeSize  = 64
-	firstSlot  = inodeSize // number 0 stays unused: readers of directories take it for a deleted name
+	nlinkAt    = 44 // in an inode
+	rootOffset = superOffset + superSize
 	direntSize = 12
 
 	layoutPlain  = 0
 	layoutInline = 2
+
+	// smallSize is the size up to which an inode and the content of a file are kept together: two go into one block.
+	smallSize = blockSize / 2
 )
 
 // errRead marks errors of the content's source, as opposed to those of the image's file.
@@ -41,13 +45,18 @@ type extent struct {
 	size   int64
 }
 
-// writer writes one image: first all content, then finish.
+// writer writes one image: first all files, then finish.
 type writer struct {
 	out   io.WriterAt
 	trunc func(size int64) error
 	next  int64 // offset of the next free block
 	limit int64
 	buf   []byte
+
+	free, end int64 // what is left of the block that inodes are being put into
+
+	pending   []byte // inodes not yet written
+	pendingAt int64
 }
 
 func newWriter(out *os.File, limit int64) *writer {
@@ -55,7 +64,7 @@ func newWriter(out *os.File, limit int64) *writer {
 	return &writer{out: out, trunc: out.Truncate, next: blockSize, limit: min(limit, math.MaxUint32<<blockBits), buf: make([]byte, 256<<10)}
 }
 
-// reserve takes room for size bytes and returns its first block.
+// reserve takes whole blocks for size bytes and returns the first one.
 func (w *writer) reserve(size int64) (uint32, error) {
 	if size < 0 || size > w.limit-w.next {
 		return 0, fmt.Errorf("image of more than %d bytes: %w", w.limit, ErrTooLarge)
@@ -65,7 +74,40 @@ func (w *writer) reserve(size int64) (uint32, error) {
 	return blk, nil
 }
 
-// content copies exactly size bytes and returns their first block. Blocks of zeros become holes of the image's file.
+// allot takes room for an inode and what is behind it and sets the node's number. It crosses no block's border unless it
+// is larger than a block, which only attributes can make it.
+func (w *writer) allot(n *node, size int) error {
+	if w.free+int64(size) > w.end {
+		blk, err := w.reserve(int64(max(size, blockSize)))
+		if err != nil {
+			return err
+		}
+		w.free, w.end = int64(blk)<<blockBits, w.next
+	}
+	n.nid = uint64(w.free / slotSize)
+	w.free += int64(align(size, slotSize))
+	return nil
+}
+
+// file writes a file's content, exactly size bytes.
+func (w *writer) file(ctx context.Context, n *node, r io.Reader, size int64) (err error) {
+	n.size = size
+	fixed := inodeSize + n.xattrSize()
+	if n.inline = size > 0 && int64(fixed)+size <= smallSize; !n.inline {
+		n.blk, err = w.content(ctx, r, size)
+		return err
+	}
+	if err := w.allot(n, fixed+int(size)); err != nil {
+		return err
+	}
+	if err := readFull(r, w.buf[:size]); err != nil {
+		return err
+	}
+	n.nlink = 1 // finish knows better
+	return w.put(n, w.buf[:size])
+}
+
+// content copies to blocks and returns the first. Blocks of zeros become holes of the image's file.
 func (w *writer) content(ctx context.Context, r io.Reader, size int64) (uint32, error) {
 	blk, err := w.reserve(size)
 	if err != nil {
@@ -77,11 +119,8 @@ func (w *writer) content(ctx context.Context, r io.Reader, size int64) (uint32, 
 			return 0, err
 		}
 		b := w.buf[:min(size, int64(len(w.buf)))]
-		if _, err := io.ReadFull(r, b); err != nil {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
-			return 0, fmt.Errorf("%w: %w", errRead, err)
+		if err := readFull(r, b); err != nil {
+			return 0, err
 		}
 		if err := w.writeSparse(b, offset); err != nil {
 			return 0, err
@@ -90,6 +129,17 @@ func (w *writer) content(ctx context.Context, r io.Reader, size int64) (uint32, 
 		size -= int64(len(b))
 	}
 	return blk, nil
+}
+
+func readFull(r io.Reader, b []byte) error {
+	_, err := io.ReadFull(r, b)
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", errRead, err)
+	}
+	return nil
 }
 
 var zeroBlock [blockSize]byte
@@ -119,25 +169,70 @@ func zeros(b []byte, i int) bool {
 	return bytes.Equal(block, zeroBlock[:len(block)])
 }
 
-// finish writes everything but content: directories, inodes, and last the superblock.
+// put writes an inode with its attributes and tail to the place it was allotted. It gathers what follows each other.
+func (w *writer) put(n *node, tail []byte) error {
+	at := int64(n.nid) * slotSize
+	gap := at - w.pendingAt - int64(len(w.pending))
+	if gap < 0 || gap >= slotSize || len(w.pending) >= len(w.buf) { // between them is something else
+		if err := w.flush(); err != nil {
+			return err
+		}
+		w.pendingAt, gap = at, 0
+	}
+	w.pending = append(w.pending, zeroBlock[:gap]...)
+	w.pending = n.appendInode(w.pending, len(tail))
+	w.pending = n.appendXattrs(w.pending)
+	if n.inline {
+		w.pending = append(w.pending, tail...)
+	}
+	return nil
+}
+
+func (w *writer) flush() error {
+	if _, err := w.out.WriteAt(w.pending, w.pendingAt); err != nil {
+		return fmt.Errorf("write inodes: %w", err)
+	}
+	w.pending = w.pending[:0]
+	return nil
+}
+
+// finish writes everything that file did not: directories, the other inodes, and last the superblock.
 func (w *writer) finish(root *node) error {
 	inodes := collect(root)
-	if err := w.place(inodes); err != nil {
+	written := map[*node]bool{}
+	for _, n := range inodes {
+		if written[n] = n.nid != 0; written[n] {
+			continue
+		}
+		if err := w.place(n, n == root); err != nil {
+			return err
+		}
+	}
+	parents := parentsOf(inodes)
+	for _, n := range inodes {
+		if written[n] {
+			continue
+		}
+		tail := n.tail(parents[n])
+		if !n.inline && len(tail) > 0 {
+			if _, err := w.out.WriteAt(tail, int64(n.blk)<<blockBits); err != nil {
+				return fmt.Errorf("write directory: %w", err)
+			}
+		}
+		if err := w.put(n, tail); err != nil {
+			return err
+		}
+	}
+	if err := w.flush(); err != nil {
 		return err
 	}
-	meta := w.next
-	end := inodes[len(inodes)-1]
-	size := int64(end.nid)*slotSize + int64(end.footprint())
-	if _, err := w.reserve(size); err != nil {
+	if err := w.writeLinks(inodes, written); err != nil {
 		return err
-	}
-	if err := w.writeInodes(inodes, meta); err != nil {
-		return fmt.Errorf("write inodes: %w", err)
 	}
 	if err := w.trunc(w.next); err != nil {
 		return fmt.Errorf("set the image's size: %w", err)
 	}
-	if _, err := w.out.WriteAt(w.superblock(inodes, meta), superOffset); err != nil {
+	if _, err := w.out.WriteAt(w.superblock(inodes), superOffset); err != nil {
 		return fmt.Errorf("write superblock: %w", err)
 	}
 	return nil
@@ -170,39 +265,42 @@ func collect(root *node) []*node {
 	return inodes
 }
 
-// place gives every inode its number, and a block to what does not fit behind an inode. An inode and what is behind it
-// never cross a block's border, attributes excepted.
-func (w *writer) place(inodes []*node) error {
-	pos := firstSlot
-	for _, n := range inodes {
-		tail := n.tailSize()
-		fixed := inodeSize + n.xattrSize()
-		n.inline = tail > 0 && fixed+tail <= blockSize
-		need := inodeSize
-		if n.inline {
-			need = fixed + tail
-		} else if tail > 0 {
-			var err error
-			if n.blk, err = w.reserve(int64(tail)); err != nil {
-				return err
-			}
-		}
-		if pos%blockSize+need > blockSize {
-			pos = align(pos, blockSize)
-		}
-		n.nid = uint64(pos / slotSize)
-		pos += align(n.footprint(), slotSize)
+// place gives an inode its number, and a block to its tail if that does not fit behind it.
+func (w *writer) place(n *node, root bool) error {
+	tail, need, room := n.tailSize(), inodeSize+n.xattrSize(), blockSize
+	if root {
+		room = blockSize - rootOffset // behind the superblock
 	}
+	if tail > 0 && need+tail <= room {
+		n.inline = true
+		need += tail
+	} else if tail > 0 {
+		var err error
+		if n.blk, err = w.reserve(int64(tail)); err != nil {
+			return err
+		}
+	}
+	if !root {
+		return w.allot(n, need)
+	}
+	if need > room {
+		return fmt.Errorf("attributes of the root directory: %w", ErrTooLarge)
+	}
+	n.nid = rootOffset / slotSize
 	return nil
 }
 
-// footprint is the inode's size in the metadata area.
-func (n *node) footprint() int {
-	size := inodeSize + n.xattrSize()
-	if n.inline {
-		size += n.tailSize()
+// writeLinks corrects the number of links of the inodes that were written before it was known.
+func (w *writer) writeLinks(inodes []*node, written map[*node]bool) error {
+	for _, n := range inodes {
+		if !written[n] || n.nlink == 1 {
+			continue
+		}
+		if _, err := w.out.WriteAt(binary.LittleEndian.AppendUint32(nil, n.nlink), int64(n.nid)*slotSize+nlinkAt); err != nil {
+			return fmt.Errorf("write number of links: %w", err)
+		}
 	}
-	return size
+	return nil
 }
 
 // tailSize is the size of what a directory or symlink has to say.
@@ -218,33 +316,6 @@ func (n *node) tailSize() int {
 		return len(n.target)
 	}
 	return 0
-}
-
-func (w *writer) writeInodes(inodes []*node, meta int64) error {
-	parents := parentsOf(inodes)
-	area := bufio.NewWriterSize(io.NewOffsetWriter(w.out, meta), 1<<20)
-	pos := 0
-	for i, n := range inodes {
-		at := int(n.nid) * slotSize
-		if _, err := area.Write(zeroBlock[:at-pos]); err != nil {
-			return err
-		}
-		tail := n.tail(parents[n])
-		b := n.appendInode(make([]byte, 0, inodeSize), i, len(tail))
-		b = n.appendXattrs(b)
-		if n.inline {
-			b = append(b, tail...)
-		} else if len(tail) > 0 {
-			if _, err := w.out.WriteAt(tail, int64(n.blk)<<blockBits); err != nil {
-				return err
-			}
-		}
-		if _, err := area.Write(b); err != nil {
-			return err
-		}
-		pos = at + len(b)
-	}
-	return area.Flush()
 }
 
 // parentsOf maps each directory to the one it is in. The root is its own parent.
@@ -270,7 +341,7 @@ func (n *node) tail(parent *node) []byte {
 	return nil
 }
 
-func (n *node) appendInode(b []byte, index, tailSize int) []byte {
+func (n *node) appendInode(b []byte, tailSize int) []byte {
 	layout, data, size := uint16(layoutPlain), n.blk, n.size
 	if n.inline {
 		layout = layoutInline
@@ -293,7 +364,7 @@ func (n *node) appendInode(b []byte, index, tailSize int) []byte {
 	b = le.AppendUint16(b, 0)
 	b = le.AppendUint64(b, uint64(size))
 	b = le.AppendUint32(b, data)
-	b = le.AppendUint32(b, uint32(index)+1) // what stat shows on 32-bit machines
+	b = le.AppendUint32(b, uint32(n.nid)) // what stat shows on 32-bit machines
 	b = le.AppendUint32(b, n.uid)
 	b = le.AppendUint32(b, n.gid)
 	b = le.AppendUint64(b, uint64(n.mtime.Unix()))
@@ -302,7 +373,7 @@ func (n *node) appendInode(b []byte, index, tailSize int) []byte {
 	return append(b, make([]byte, 16)...)
 }
 
-func (w *writer) superblock(inodes []*node, meta int64) []byte {
+func (w *writer) superblock(inodes []*node) []byte {
 	le := binary.LittleEndian
 	b := make([]byte, superSize)
 	le.PutUint32(b[0:], superMagic)
@@ -310,6 +381,5 @@ func (w *writer) superblock(inodes []*node, meta int64) []byte {
 	le.PutUint16(b[14:], uint16(inodes[0].nid))
 	le.PutUint64(b[16:], uint64(len(inodes)))
 	le.PutUint32(b[36:], uint32(w.next>>blockBits))
-	le.PutUint32(b[40:], uint32(meta>>blockBits))
 	return b
 }
