@@ -3,15 +3,16 @@ package vm_test
 import (
 	"bytes"
 	"io"
+	"os"
 	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/containerd/console"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/tools/remotecommand"
 )
 
 // stream is a running `kubectl logs -f`.
@@ -109,17 +110,6 @@ func TestExecExitCodeAndInput(t *testing.T) {
 	}
 }
 
-// sizes tells a terminal's size once.
-type sizes chan remotecommand.TerminalSize
-
-func (q sizes) Next() *remotecommand.TerminalSize {
-	size, ok := <-q
-	if !ok {
-		return nil
-	}
-	return &size
-}
-
 // dialogue runs on the terminal: which one is it, when does it have the size of ours, what was typed. An interactive shell
 // would ask the terminal for its cursor and take what is typed at once for the answer.
 const dialogue = `tty; until [ "$(stty size)" = "45 123" ]; do sleep 0.1; done; stty size; read n; echo typed-$n; exit 5`
@@ -128,36 +118,37 @@ func TestExecWithTerminal(t *testing.T) {
 	s := newSpace(t, 3*time.Minute)
 	s.apply(sleeper("a", ""))
 	s.ready("a")
-	req := s.client.CoreV1().RESTClient().Post().Resource("pods").Namespace(s.name).Name("a").SubResource("exec").
-		VersionedParams(&corev1.PodExecOptions{Container: "main", Command: []string{"sh", "-c", dialogue}, Stdin: true, Stdout: true, TTY: true}, scheme.ParameterCodec)
-	executor, err := remotecommand.NewSPDYExecutor(s.rest, "POST", req.URL())
+	terminal, name, err := console.NewPty()
 	if err != nil {
 		t.Fatal(err)
 	}
-	queue := make(sizes, 1)
-	queue <- remotecommand.TerminalSize{Width: 123, Height: 45}
-	defer close(queue)
-	input, typed := io.Pipe()
+	defer terminal.Close()
+	if err := terminal.Resize(console.WinSize{Width: 123, Height: 45}); err != nil {
+		t.Fatal(err)
+	}
+	tty, err := os.OpenFile(name, os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
 	screen := &stream{s: s}
-	ended := make(chan error, 1)
-	go func() {
-		ended <- executor.StreamWithContext(s.ctx, remotecommand.StreamOptions{Stdin: input, Stdout: screen, Tty: true, TerminalSizeQueue: queue})
-	}()
-	_, err = typed.Write([]byte("2\n"))
-	if err != nil {
+	cmd := s.host.Command(s.ctx, s.host.Program, "kubectl", "-n", s.name, "exec", "-it", "a", "--", "sh", "-c", dialogue)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	select {
-	case err = <-ended:
-	case <-s.ctx.Done():
-		t.Fatalf("the shell did not end: %v; the screen shows %q", s.ctx.Err(), screen.String())
+	tty.Close()
+	go io.Copy(screen, terminal) //nolint:errcheck // ends with EIO when the other side closes
+	screen.waitFor("45 123")
+	if _, err := terminal.Write([]byte("2\n")); err != nil {
+		t.Fatal(err)
 	}
-	if err == nil || !strings.Contains(err.Error(), "5") {
-		t.Errorf("shell ended with %v, want exit code 5", err)
+	err = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 5 {
+		t.Errorf("kubectl exec -it ended with code %d (%v), want 5", code, err)
 	}
-	for _, want := range []string{"/dev/pts/", "45 123", "typed-2"} {
-		if !strings.Contains(screen.String(), want) {
-			t.Errorf("the screen shows %q, want %q in it", screen.String(), want)
-		}
+	screen.waitFor("typed-2")
+	if !strings.Contains(screen.String(), "/dev/pts/") {
+		t.Errorf("the screen shows %q, want a terminal's name in it", screen.String())
 	}
 }
