@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	stdlog "log"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -108,6 +109,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	caddy.Quiet, dnsserver.Quiet = true, true
 	upstreams := s.cfg.upstreams()
+	s.breakLogLoop()
 	instance, err := caddy.Start(s.input(upstreams))
 	clearLogger()
 	if err != nil {
@@ -127,6 +129,7 @@ func (s *Server) Run(ctx context.Context) error {
 		if slices.Equal(now, upstreams) {
 			continue
 		}
+		s.breakLogLoop()
 		restarted, err := instance.Restart(s.input(now))
 		clearLogger()
 		if err != nil {
@@ -138,8 +141,13 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 }
 
-// clearLogger takes klog back from CoreDNS, which points it at the standard logger while Kubernetes points the
-// standard logger at klog: a deadlock of all logging.
+// breakLogLoop points the standard logger at ours. kube-proxy, which starts before us, has pointed it at klog, and CoreDNS
+// is about to point klog at it: from then on the first line of anybody would deadlock all logging.
+func (s *Server) breakLogLoop() {
+	stdlog.SetOutput(slog.NewLogLogger(s.log.Handler(), slog.LevelDebug).Writer())
+}
+
+// clearLogger takes klog back from CoreDNS, so that it writes to where pkg/server/liblog wants it.
 func clearLogger() { klog.ClearLogger() }
 
 func (s *Server) input(upstreams []netip.Addr) caddy.Input {
