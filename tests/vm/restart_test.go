@@ -10,6 +10,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
+// collected is when the kubelet has surely collected what is left of dead sandboxes: it looks once a minute.
+const collected = 2 * time.Minute
+
 // TestKilledServerLeavesPodsRunning: kill -9 and a new start; the same Pods run on, not restarted.
 func TestKilledServerLeavesPodsRunning(t *testing.T) {
 	s := newSpace(t, 6*time.Minute)
@@ -108,7 +111,7 @@ func TestNothingIsLeftOfDeletedPods(t *testing.T) {
 	s.kubectl("delete", "deployment", "web")
 	s.kubectl("delete", "pod", "kept")
 	s.pods("", 0)
-	ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(s.ctx, collected)
 	defer cancel()
 	if err := s.host.UntilClean(ctx); err != nil {
 		t.Error(err)
@@ -135,7 +138,7 @@ func TestKilledVMIsCleanedUpAndReplaced(t *testing.T) {
 				return isReady(pod) && pod.Status.ContainerStatuses[0].RestartCount == 1
 			})
 			s.kubectl("delete", "pod", "a")
-			ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
+			ctx, cancel := context.WithTimeout(s.ctx, collected)
 			defer cancel()
 			if err := s.host.UntilClean(ctx); err != nil {
 				t.Error(err)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -102,11 +103,15 @@ func TestExecExitCodeAndInput(t *testing.T) {
 	if out, code := s.exec("a", "no-such-program"); code == 0 {
 		t.Errorf("exec of a program that is not there succeeded: %q", out)
 	}
-	cmd := s.host.Command(s.ctx, s.host.Program, "kubectl", "-n", s.name, "exec", "-i", "a", "--", "cat")
-	cmd.Stdin = strings.NewReader(strings.Repeat("0123456789abcde\n", 64<<10)) // 1 MiB
-	out, err := cmd.Output()
-	if err != nil || len(out) != 16*64<<10 {
-		t.Errorf("cat gave %d bytes back (%v), want %d", len(out), err, 16*64<<10)
+	const size = 1 << 20
+	cmd := s.host.Command(s.ctx, s.host.Program, "kubectl", "-n", s.name, "exec", "-i", "a", "--", "wc", "-c")
+	cmd.Stdin = strings.NewReader(strings.Repeat("0123456789abcde\n", size/16))
+	if out, err := cmd.Output(); err != nil || strings.TrimSpace(string(out)) != strconv.Itoa(size) {
+		t.Errorf("the container read %q bytes of its input (%v), want %d", out, err, size)
+	}
+	out, err := s.host.Kubectl(s.ctx, "-n", s.name, "exec", "a", "--", "head", "-c", strconv.Itoa(size), "/dev/zero")
+	if err != nil || len(out) != size {
+		t.Errorf("exec gave %d bytes of output (%v), want %d", len(out), err, size)
 	}
 }
 

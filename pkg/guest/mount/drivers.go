@@ -128,6 +128,19 @@ func (t *Table) directory(_ context.Context, s Storage) (string, error) {
 	return dir, setGroup(dir, gid)
 }
 
+// mountDisk mounts a disk that has just appeared. The kernel shows a disk in sysfs and makes its node a moment before it
+// can be opened (device_add_disk); on a busy host that moment is long, and mount says that there is no such device.
+func (t *Table) mountDisk(ctx context.Context, node string, s Storage, flags uintptr, data string) error {
+	_, err := await(ctx, func() (struct{}, error) {
+		err := t.do.Mount(node, s.MountPoint, s.FSType, flags, data)
+		if errors.Is(err, unix.ENXIO) {
+			err = fmt.Errorf("%w: %w", ErrNoDevice, err)
+		}
+		return struct{}{}, err
+	})
+	return err
+}
+
 // disk mounts a hot-plugged disk. A raw mount point ("bind") is the device node itself.
 func (t *Table) disk(ctx context.Context, s Storage) (string, error) {
 	d, err := WaitDisk(ctx, t.sys, s.Source)
@@ -138,7 +151,7 @@ func (t *Table) disk(ctx context.Context, s Storage) (string, error) {
 		return d.Path(), nil
 	}
 	flags, data := Flags(s.Options)
-	if err := t.do.Mount(d.Path(), s.MountPoint, s.FSType, flags, data); err != nil {
+	if err := t.mountDisk(ctx, d.Path(), s, flags, data); err != nil {
 		return "", err
 	}
 	if s.Group == nil {

@@ -161,3 +161,28 @@ func TestTake(t *testing.T) {
 		t.Errorf("take = %q, rest (-want +got):\n%s", value, diff)
 	}
 }
+
+// late is a system whose disk cannot be opened yet for the first mounts, as on a busy host.
+type late struct {
+	recorder
+	refusals int
+}
+
+func (l *late) Mount(source, target, fstype string, flags uintptr, data string) error {
+	if l.refusals > 0 {
+		l.refusals--
+		return unix.ENXIO
+	}
+	return l.recorder.Mount(source, target, fstype, flags, data)
+}
+
+// Seen with eight Pods at once: sysfs showed the disk, mount said "no such device or address".
+func TestDiskThatCannotBeOpenedYetIsWaitedFor(t *testing.T) {
+	l := &late{refusals: 3}
+	if _, err := newTable(sys(), t.TempDir(), l).Mount(t.Context(), layer); err != nil {
+		t.Fatal(err)
+	}
+	if l.refusals != 0 || len(l.did) != 1 {
+		t.Errorf("%d refusals left, did %q; want one mount after three refusals", l.refusals, l.did)
+	}
+}
