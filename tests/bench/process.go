@@ -90,20 +90,16 @@ func cpuTicks(dir string) float64 {
 
 // role names a process by its command line; packed programs are started through ld.so.
 func role(argv []string) string {
+	if len(argv) > 1 && (argv[1] == "containerd" || argv[1] == "server") { // first: their flags may name the others
+		return argv[1]
+	}
 	all := strings.Join(argv, " ")
-	switch {
-	case strings.Contains(all, "qemu-system-"):
-		return "qemu"
-	case strings.Contains(all, "containerd-shim"):
-		return "shim"
-	case strings.Contains(all, "nodeless-vmm"):
-		return "vmm"
-	case strings.Contains(all, "virtiofsd"):
-		return "virtiofsd"
-	case len(argv) > 1 && argv[1] == "containerd":
-		return "containerd"
-	case len(argv) > 1 && argv[1] == "server":
-		return "server"
+	for _, r := range []struct{ text, role string }{
+		{"qemu-system-", "qemu"}, {"containerd-shim", "shim"}, {"nodeless-vmm", "vmm"}, {"virtiofsd", "virtiofsd"},
+	} {
+		if strings.Contains(all, r.text) {
+			return r.role
+		}
 	}
 	return filepath.Base(argv[0])
 }
