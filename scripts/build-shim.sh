@@ -3,8 +3,7 @@
 #
 # The published Kata module lacks pkg/katautils/config-settings.go, which its own Makefile generates from a template in the
 # same folder. The compiler refuses to overlay the module cache, so the module is vendored (ignored by git) and
-# the generated file is overlaid on the copy. One line of Kata is corrected on the way: it closes a process's output
-# together with its input, so that `kubectl exec -i` lost what was still to come.
+# the generated file is overlaid on the copy, and with it a few corrected lines: see docs/adr/0021.
 set -eu
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/env.sh
@@ -30,14 +29,30 @@ if grep -q '@[A-Z_]*@' "$DIST/_overlay/config-settings.go"; then
 	grep -n '@[A-Z_]*@' "$DIST/_overlay/config-settings.go" >&2
 	exit 1
 fi
-streams=vendor/github.com/kata-containers/kata-containers/src/runtime/virtcontainers/iostream.go
-sed 's/return &stdinStream{s}/return \&stdinStream{newIOStream(s.sandbox, s.container, s.process)}/' "$streams" >"$DIST/_overlay/iostream.go"
-if cmp -s "$streams" "$DIST/_overlay/iostream.go"; then
-	echo "build-shim: Kata's iostream.go has changed; is the correction still needed?" >&2
-	exit 1
-fi
-printf '{"Replace":{"%s":"%s","%s":"%s"}}\n' "$PWD/$settings/config-settings.go" "$DIST/_overlay/config-settings.go" \
-	"$PWD/$streams" "$DIST/_overlay/iostream.go" >"$DIST/_overlay/overlay.json"
+replace="\"$PWD/$settings/config-settings.go\":\"$DIST/_overlay/config-settings.go\""
+
+# correct FILE LINES SED-ARGUMENTS...: overlays a file of Kata's with an edited copy that differs in LINES new lines.
+correct() {
+	file=vendor/github.com/kata-containers/kata-containers/src/runtime/$1
+	copy=$DIST/_overlay/${1##*/}
+	lines=$2
+	shift 2
+	sed "$@" "$file" >"$copy"
+	if [ "$(diff "$file" "$copy" | grep -c '^>')" != "$lines" ]; then
+		echo "build-shim: $file has changed; is its correction still needed?" >&2
+		exit 1
+	fi
+	replace="$replace,\"$PWD/$file\":\"$copy\""
+}
+
+# The streams of a process share one closed flag, so closing the input ended the output.
+# A process that leaves its input unread for a minute was given up, its input with it.
+correct virtcontainers/iostream.go 3 -e 's/return &stdinStream{s}/return \&stdinStream{newIOStream(s.sandbox, s.container, s.process)}/' \
+	-e 's/writeProcessStdin(context.Background(),/writeProcessStdin(context.WithValue(context.Background(), customRequestTimeoutKey, 1<<62*time.Nanosecond),/' \
+	-e 's/^	"io"$/	"io"\n	"time"/'
+# CloseIO held the lock of the whole sandbox until the process had read its input, so that nothing else could be done with the Pod.
+correct pkg/containerd-shim-v2/service.go 2 -e 's/^	<-stdinCloser$/	s.mu.Unlock()\n	<-stdinCloser\n	s.mu.Lock()/'
+printf '{"Replace":{%s}}\n' "$replace" >"$DIST/_overlay/overlay.json"
 
 export CGO_ENABLED=0 GOFLAGS="-trimpath -buildvcs=false -mod=vendor -overlay=$DIST/_overlay/overlay.json"
 if [ "$out" = --test ]; then

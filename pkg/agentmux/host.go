@@ -129,17 +129,27 @@ func (s *Session) Forward(port uint16) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := RequestPort(c, port); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+// RequestPort names a TCP port on a new connection to ForwardPort and waits until the guest is connected to it.
+// ErrRefused says that nothing listens there.
+func RequestPort(c io.ReadWriter, port uint16) error {
 	answer := make([]byte, 1)
-	if _, err = c.Write(binary.BigEndian.AppendUint16(nil, port)); err == nil {
+	_, err := c.Write(binary.BigEndian.AppendUint16(nil, port))
+	if err == nil {
 		_, err = io.ReadFull(c, answer)
 	}
 	if err == nil && answer[0] != forwardOK {
 		err = ErrRefused
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("forward to port %d: %w", port, err), c.Close())
+		return fmt.Errorf("forward to port %d: %w", port, err)
 	}
-	return c, nil
+	return nil
 }
 
 // Done is closed when the session has ended.

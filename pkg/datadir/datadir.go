@@ -106,6 +106,9 @@ func (r RunDir) Kine() string { return r.path("kine.sock") }
 // ContainerdSocket is containerd's gRPC and CRI socket.
 func (r RunDir) ContainerdSocket() string { return r.path("containerd", "containerd.sock") }
 
+// CRI is the runtime service's socket for the kubelet.
+func (r RunDir) CRI() string { return r.path("cri.sock") }
+
 // ContainerdState is containerd's state folder: mounts and shims of running Pods.
 func (r RunDir) ContainerdState() string { return r.path("containerd", "state") }
 

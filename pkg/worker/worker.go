@@ -16,6 +16,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/teardown"
 	"github.com/nodeless/nodeless/pkg/vmm"
 	"github.com/nodeless/nodeless/pkg/worker/containerd"
+	"github.com/nodeless/nodeless/pkg/worker/cri"
 	"github.com/nodeless/nodeless/pkg/worker/hypervisor"
 	"github.com/nodeless/nodeless/pkg/worker/kubelet"
 	"github.com/nodeless/nodeless/pkg/worker/network"
@@ -96,7 +97,8 @@ func Steps(cfg Config, log *slog.Logger) ([]run.Step, error) {
 		{Component: hypervisor.New(cfg.hypervisor(), log)},
 		{Component: network.New(cfg.network(pods), log)},
 		{Component: containerd.New(cfg.containerd(), log), After: []string{"syslog", "sweep", "hypervisor", "network"}},
-		{Component: kubelet.New(cfg.kubelet(pods), log), After: []string{"apiserver", "containerd"}},
+		{Component: cri.New(cfg.cri(), log)},
+		{Component: kubelet.New(cfg.kubelet(pods), log), After: []string{"apiserver", "containerd", "cri"}},
 	}
 	if !cfg.NoProxy {
 		steps = append(steps, run.Step{Component: proxy.New(cfg.proxy(), log), After: []string{"kubelet"}})
@@ -131,10 +133,14 @@ func (c Config) containerd() containerd.Config {
 	return conf
 }
 
+func (c Config) cri() cri.Config {
+	return cri.Config{Socket: c.Run.CRI(), Upstream: c.Run.ContainerdSocket(), VMDir: cri.DefaultVMDir}
+}
+
 func (c Config) kubelet(pods netip.Prefix) kubelet.Config {
 	conf := kubelet.DefaultConfig()
 	conf.NodeName, conf.NodeIP = c.Node.Name, c.Node.IP
-	conf.RootDir, conf.PodLogsDir, conf.Socket = c.Data.Kubelet(), c.Data.PodLogs(), c.Run.ContainerdSocket()
+	conf.RootDir, conf.PodLogsDir, conf.Socket = c.Data.Kubelet(), c.Data.PodLogs(), c.Run.CRI()
 	conf.Kubeconfig, conf.ClientCAFile = c.Files.KubeletKubeconfig, c.Files.ClientCA
 	conf.CertFile, conf.KeyFile = c.Files.KubeletCert, c.Files.KubeletKey
 	conf.PodCIDR, conf.ClusterDNS, conf.ClusterDomain = pods, c.Net.DNS, c.Net.Domain

@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/nodeless/nodeless/pkg/api"
 	"github.com/nodeless/nodeless/pkg/guest/container"
 	guestnet "github.com/nodeless/nodeless/pkg/guest/net"
 )
@@ -51,7 +52,9 @@ func (a *Agent) CreateContainer(ctx context.Context, req *pb.CreateContainerRequ
 	if err := a.addDevices(ctx, spec, req.GetDevices()); err != nil {
 		return nil, err
 	}
-	return empty(a.cfg.Containers.Create(container.Request{ID: id, Spec: spec, SharedPID: req.GetSandboxPidns()}))
+	return empty(a.cfg.Containers.Create(container.Request{
+		ID: id, Spec: spec, SharedPID: req.GetSandboxPidns(), PIDTarget: spec.Annotations[api.PIDTarget],
+	}))
 }
 
 // mountAll mounts a container's storages and returns where the content of each mount point is.

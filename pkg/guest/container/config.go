@@ -17,9 +17,9 @@ const (
 	podCgroup = "/pod"
 )
 
-// prepareSpec turns the host's description into one that fits the guest: the namespaces of the sandbox,
-// a cgroup below podCgroup, nothing that the guest's kernel does not do.
-func prepareSpec(req Request, ns *namespaces, reaper *Reaper) error {
+// prepareSpec turns the host's description into one that fits the guest: the namespaces of the sandbox, the PID
+// namespace at pidPath or a new one, a cgroup below podCgroup, nothing that the guest's kernel does not do.
+func prepareSpec(req Request, ns *namespaces, pidPath string) error {
 	s := req.Spec
 	if s.Process == nil || s.Linux == nil {
 		return fmt.Errorf("container %s: description without process or linux section", req.ID)
@@ -28,15 +28,8 @@ func prepareSpec(req Request, ns *namespaces, reaper *Reaper) error {
 	s.Hostname = ""
 	s.Linux.CgroupsPath = podCgroup + "/" + req.ID
 	s.Linux.Namespaces = keepNamespaces(s.Linux.Namespaces)
-	pid := specs.LinuxNamespace{Type: specs.PIDNamespace}
-	if req.SharedPID {
-		path, err := ns.sharedPID(reaper)
-		if err != nil {
-			return err
-		}
-		pid.Path = path
-	}
-	s.Linux.Namespaces = append(s.Linux.Namespaces, pid,
+	s.Linux.Namespaces = append(s.Linux.Namespaces,
+		specs.LinuxNamespace{Type: specs.PIDNamespace, Path: pidPath},
 		specs.LinuxNamespace{Type: specs.CgroupNamespace},
 		specs.LinuxNamespace{Type: specs.IPCNamespace, Path: ns.ipc()},
 		specs.LinuxNamespace{Type: specs.UTSNamespace, Path: ns.uts()})

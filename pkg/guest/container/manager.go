@@ -60,6 +60,8 @@ type Request struct {
 	ID        string
 	Spec      *specs.Spec
 	SharedPID bool // in the sandbox's PID namespace instead of its own
+	// PIDTarget is the container whose PID namespace this one shares; empty for none. It wins over SharedPID.
+	PIDTarget string
 	Pause     bool // the pause container: it holds a place and runs nothing
 }
 
@@ -86,10 +88,32 @@ func (m *Manager) Create(req Request) (err error) {
 		c.init = &process{done: make(chan struct{})}
 		return ns.applySysctl(req.Spec.Linux.Sysctl)
 	}
-	if err := prepareSpec(req, ns, m.cfg.Reaper); err != nil {
+	pid, err := m.pidNamespace(req, ns)
+	if err != nil {
+		return err
+	}
+	if err := prepareSpec(req, ns, pid); err != nil {
 		return err
 	}
 	return m.launch(c, req.Spec)
+}
+
+// pidNamespace is the PID namespace that a container joins; empty for one of its own.
+func (m *Manager) pidNamespace(req Request, ns *namespaces) (string, error) {
+	if req.PIDTarget == "" {
+		if !req.SharedPID {
+			return "", nil
+		}
+		return ns.sharedPID(m.cfg.Reaper)
+	}
+	target, err := m.find(req.PIDTarget)
+	if err != nil {
+		return "", fmt.Errorf("share processes: %w", err)
+	}
+	if target.lc == nil || target.init.ended() {
+		return "", fmt.Errorf("share processes of container %s: %w", req.PIDTarget, ErrNotRunning)
+	}
+	return fmt.Sprintf("/proc/%d/ns/pid", target.init.pid), nil
 }
 
 // launch lets libcontainer make the container and its first process.

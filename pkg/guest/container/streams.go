@@ -2,25 +2,31 @@ package container
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 )
 
 // Read returns output of a process, waiting for some; io.EOF at its end.
+//
+// The end is told when the process has ended, not when it has closed its output: Kata takes the one for the other, and
+// would end the input of `sh -c "cat > file"`, which has no use for its output.
 func (m *Manager) Read(ctx context.Context, id, execID string, stderr bool, size int) ([]byte, error) {
 	p, err := m.process(id, execID)
 	if err != nil {
 		return nil, err
 	}
+	out := p.io.stdout
 	if stderr {
-		return p.io.stderr.read(ctx, size)
+		out = p.io.stderr
 	}
-	if p.lp == nil {
-		_, err := p.await(ctx) // the pause container says nothing until it ends
-		if err != nil {
+	data, err := out.read(ctx, size) // the pause container has none, which reads as its end
+	if errors.Is(err, io.EOF) {
+		if _, err := p.await(ctx); err != nil {
 			return nil, err
 		}
 	}
-	return p.io.stdout.read(ctx, size)
+	return data, err
 }
 
 // Write sends to the standard input of a process.

@@ -1,0 +1,28 @@
+package cri
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+)
+
+// Config says where the sockets are. Paths are absolute.
+type Config struct {
+	Socket   string // where the kubelet connects
+	Upstream string // containerd's socket
+	VMDir    string // a folder for each sandbox, with the socket of its guest's services in it
+}
+
+// DefaultVMDir is Kata's; it is hard-wired there.
+const DefaultVMDir = "/run/vc/vm"
+
+// Validate reports all faults at once.
+func (c Config) Validate() error {
+	var errs []error
+	for what, path := range map[string]string{"socket": c.Socket, "socket of containerd": c.Upstream, "folder of microVMs": c.VMDir} {
+		if !filepath.IsAbs(path) {
+			errs = append(errs, fmt.Errorf("cri: %s %q is not an absolute path", what, path))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,132 @@
+package cri
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodeless/nodeless/pkg/hint"
+	"github.com/nodeless/nodeless/pkg/run"
+)
+
+const (
+	// maxMessage bounds a message, in bytes; it is containerd's and the kubelet's own limit.
+	maxMessage = 16 << 20
+	// maxBackoff is how long containerd may be back before it is noticed.
+	maxBackoff = time.Second
+)
+
+// CRI is the component.
+type CRI struct {
+	cfg   Config
+	log   *slog.Logger
+	ready chan struct{} // closed when the socket is open
+}
+
+var (
+	_ run.Component = (*CRI)(nil)
+	_ run.Readier   = (*CRI)(nil)
+)
+
+// New gives a component that has not opened anything yet.
+func New(cfg Config, log *slog.Logger) *CRI {
+	return &CRI{cfg: cfg, log: log, ready: make(chan struct{})}
+}
+
+// Name is "cri".
+func (c *CRI) Name() string { return "cri" }
+
+// Ready waits until the kubelet can connect.
+func (c *CRI) Ready(ctx context.Context) error {
+	select {
+	case <-c.ready:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Run serves until ctx ends.
+func (c *CRI) Run(ctx context.Context) (err error) {
+	if err := c.cfg.Validate(); err != nil {
+		return err
+	}
+	upstream, err := dialUpstream(c.cfg.Upstream)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, upstream.Close()) }()
+	streams, err := newStreams(ctx, dialer{dir: c.cfg.VMDir}, c.log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, streams.close()) }()
+	listener, err := listen(ctx, c.cfg.Socket)
+	if err != nil {
+		return err
+	}
+	server := newServer(&front{upstream: cri.NewRuntimeServiceClient(upstream), streams: streams}, upstream)
+	stop := context.AfterFunc(ctx, server.Stop) // streams last for ever, so there is nothing to wait for
+	close(c.ready)
+	err = server.Serve(listener)
+	if stop() {
+		return fmt.Errorf("serve %s: %w", c.cfg.Socket, err)
+	}
+	return nil
+}
+
+// newServer answers the calls of f and passes every other one to upstream.
+func newServer(f *front, upstream *grpc.ClientConn) *grpc.Server {
+	server := grpc.NewServer(
+		grpc.ForceServerCodecV2(rawCodec{}), grpc.UnknownServiceHandler(passer{upstream}.pass),
+		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
+	)
+	own := cri.RuntimeService_ServiceDesc
+	own.Streams = nil
+	own.Methods = slices.DeleteFunc(slices.Clone(own.Methods), func(m grpc.MethodDesc) bool {
+		return m.MethodName != "PortForward" && m.MethodName != "CreateContainer"
+	})
+	server.RegisterService(&own, f)
+	return server
+}
+
+func dialUpstream(socket string) (*grpc.ClientConn, error) {
+	retry := backoff.DefaultConfig
+	retry.BaseDelay, retry.MaxDelay = 50*time.Millisecond, maxBackoff
+	conn, err := grpc.NewClient("unix://"+socket,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: retry, MinConnectTimeout: maxBackoff}),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{}), grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("make client of %s: %w", socket, err)
+	}
+	return conn, nil
+}
+
+// listen replaces a socket that an earlier process left and lets nobody but the owner connect.
+func listen(ctx context.Context, path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove old socket: %w", err)
+	}
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, &hint.Error{Op: "listen on", On: path, Err: err, Do: "choose another folder for sockets with --run-dir"}
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("close socket to other users: %w", err), listener.Close())
+	}
+	return listener, nil
+}

@@ -1,0 +1,298 @@
+package cri
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodeless/nodeless/pkg/agentmux"
+	"github.com/nodeless/nodeless/pkg/api"
+)
+
+// upstream is the runtime behind the one under test.
+type upstream struct {
+	cri.UnimplementedRuntimeServiceServer
+	created chan *cri.CreateContainerRequest
+}
+
+func (*upstream) Version(ctx context.Context, req *cri.VersionRequest) (*cri.VersionResponse, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	return &cri.VersionResponse{Version: req.GetVersion(), RuntimeName: fmt.Sprint(md.Get("caller"))}, nil
+}
+
+func (*upstream) StopContainer(_ context.Context, req *cri.StopContainerRequest) (*cri.StopContainerResponse, error) {
+	return nil, status.Errorf(codes.NotFound, "no container %s", req.GetContainerId())
+}
+
+func (*upstream) GetContainerEvents(_ *cri.GetEventsRequest, s cri.RuntimeService_GetContainerEventsServer) error {
+	for _, id := range []string{"a", "b"} {
+		if err := s.Send(&cri.ContainerEventResponse{ContainerId: id}); err != nil {
+			return err
+		}
+	}
+	return status.Error(codes.Aborted, "that is all")
+}
+
+func (u *upstream) CreateContainer(_ context.Context, req *cri.CreateContainerRequest) (*cri.CreateContainerResponse, error) {
+	u.created <- req
+	return &cri.CreateContainerResponse{ContainerId: "made"}, nil
+}
+
+func (*upstream) PortForward(context.Context, *cri.PortForwardRequest) (*cri.PortForwardResponse, error) {
+	return &cri.PortForwardResponse{Url: "containerd's"}, nil
+}
+
+// start runs the component in front of an upstream and gives a client of it.
+func start(t *testing.T) (cri.RuntimeServiceClient, *upstream, Config) {
+	t.Helper()
+	dir := t.TempDir()
+	cfg := Config{Socket: filepath.Join(dir, "cri.sock"), Upstream: filepath.Join(dir, "up.sock"), VMDir: filepath.Join(dir, "vm")}
+	up := &upstream{created: make(chan *cri.CreateContainerRequest, 1)}
+	server := grpc.NewServer()
+	cri.RegisterRuntimeServiceServer(server, up)
+	listener, err := net.Listen("unix", cfg.Upstream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go server.Serve(listener) //nolint:errcheck // ends with Stop
+	t.Cleanup(server.Stop)
+
+	ctx, cancel := context.WithCancel(context.Background())
+	c := New(cfg, slog.New(slog.DiscardHandler))
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run = %v after its context has ended", err)
+		}
+	})
+	if err := c.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := grpc.NewClient("unix://"+cfg.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return cri.NewRuntimeServiceClient(conn), up, cfg
+}
+
+func TestCallsPassThrough(t *testing.T) {
+	client, _, _ := start(t)
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "caller", "kubelet")
+	if got, err := client.Version(ctx, &cri.VersionRequest{Version: "v1"}); err != nil || got.GetVersion() != "v1" || got.GetRuntimeName() != "[kubelet]" {
+		t.Errorf("Version = %v, %v; want the request's version and metadata", got, err)
+	}
+	_, err := client.StopContainer(ctx, &cri.StopContainerRequest{ContainerId: "x"})
+	if status.Code(err) != codes.NotFound || status.Convert(err).Message() != "no container x" {
+		t.Errorf("StopContainer = %v, want the status of upstream", err)
+	}
+	if _, err := client.Status(ctx, &cri.StatusRequest{}); status.Code(err) != codes.Unimplemented {
+		t.Errorf("a call that upstream does not know = %v, want Unimplemented", err)
+	}
+}
+
+func TestStreamsPassThrough(t *testing.T) {
+	client, _, _ := start(t)
+	events, err := client.GetContainerEvents(t.Context(), &cri.GetEventsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"a", "b"} {
+		if got, err := events.Recv(); err != nil || got.GetContainerId() != want {
+			t.Errorf("event = %v, %v; want %s", got, err, want)
+		}
+	}
+	if _, err := events.Recv(); status.Code(err) != codes.Aborted {
+		t.Errorf("end of the stream = %v, want the status of upstream", err)
+	}
+}
+
+func TestCreateContainerNamesTheTarget(t *testing.T) {
+	client, up, _ := start(t)
+	target := func(mode cri.NamespaceMode, id string) *cri.LinuxContainerConfig {
+		return &cri.LinuxContainerConfig{SecurityContext: &cri.LinuxContainerSecurityContext{
+			NamespaceOptions: &cri.NamespaceOption{Pid: mode, TargetId: id},
+		}}
+	}
+	tests := []struct {
+		name   string
+		config *cri.ContainerConfig
+		want   string
+	}{
+		{"a target", &cri.ContainerConfig{Linux: target(cri.NamespaceMode_TARGET, "other")}, "other"},
+		{"no target", &cri.ContainerConfig{Linux: target(cri.NamespaceMode_CONTAINER, "")}, ""},
+		{"a forged annotation", &cri.ContainerConfig{Annotations: map[string]string{api.PIDTarget: "other"}}, ""},
+		{"nothing", nil, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := client.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: "box", Config: tt.config})
+			if err != nil || got.GetContainerId() != "made" {
+				t.Fatalf("CreateContainer = %v, %v", got, err)
+			}
+			if req := <-up.created; req.GetPodSandboxId() != "box" || req.GetConfig().GetAnnotations()[api.PIDTarget] != tt.want {
+				t.Errorf("upstream got %v, want the target %q", req, tt.want)
+			}
+		})
+	}
+}
+
+func TestPortForwardOfOtherSandboxesIsContainerds(t *testing.T) {
+	client, _, _ := start(t)
+	for _, id := range []string{"runc-pod", "../../etc", ""} {
+		got, err := client.PortForward(t.Context(), &cri.PortForwardRequest{PodSandboxId: id, Port: []int32{80}})
+		if err != nil || got.GetUrl() != "containerd's" {
+			t.Errorf("PortForward of %q = %v, %v; want upstream's answer", id, got, err)
+		}
+	}
+}
+
+// guest plays nodeless-vmm and the guest behind it: port 80 echoes until the client has said everything and then
+// says "end", every other one is refused.
+func guest(t *testing.T, dir, sandbox string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Join(dir, sandbox), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("unix", filepath.Join(dir, sandbox, socketName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go echo(c)
+		}
+	}()
+}
+
+func echo(c net.Conn) {
+	defer c.Close()
+	r := bufio.NewReader(c)
+	if line, err := r.ReadString('\n'); err != nil || line != fmt.Sprintf("CONNECT %d\n", agentmux.ForwardPort) {
+		return
+	}
+	port := make([]byte, 2)
+	fmt.Fprintf(c, "OK %d\n", agentmux.ForwardPort)
+	if _, err := io.ReadFull(r, port); err != nil {
+		return
+	}
+	if port[0] != 0 || port[1] != 80 {
+		c.Write([]byte{0}) //nolint:errcheck // a fake
+		return
+	}
+	c.Write([]byte{1}) //nolint:errcheck // a fake
+	io.Copy(c, r)      //nolint:errcheck // a fake
+	io.WriteString(c, "end")
+}
+
+func TestForwarding(t *testing.T) {
+	dir := t.TempDir()
+	guest(t, dir, "box")
+	f := &forwarder{guests: dialer{dir: dir}, log: slog.New(slog.DiscardHandler)}
+	client, stream := net.Pipe()
+	ended := make(chan error, 1)
+	go func() { ended <- f.PortForward(t.Context(), "box", 80, halfClosable{stream}); stream.Close() }()
+	if _, err := io.WriteString(client, "ping"); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 4)
+	if _, err := io.ReadFull(client, got); err != nil || string(got) != "ping" {
+		t.Errorf("answer = %q, %v", got, err)
+	}
+	if _, err := client.Write([]byte{eot}); err != nil {
+		t.Fatal(err)
+	}
+	// What the Pod says after the client's last word still arrives.
+	if rest, err := io.ReadAll(client); err != nil || string(rest) != "end" {
+		t.Errorf("rest = %q, %v; want what the Pod said last", rest, err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("PortForward = %v", err)
+	}
+}
+
+const eot = 4
+
+// halfClosable ends reading at a byte of its own: net.Pipe has no half-close.
+type halfClosable struct{ net.Conn }
+
+func (h halfClosable) Read(p []byte) (int, error) {
+	n, err := h.Conn.Read(p)
+	if n > 0 && p[n-1] == eot {
+		return n - 1, io.EOF
+	}
+	return n, err
+}
+
+func TestForwardingIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	guest(t, dir, "box")
+	f := &forwarder{guests: dialer{dir: dir}, log: slog.New(slog.DiscardHandler)}
+	_, stream := net.Pipe()
+	if err := f.PortForward(t.Context(), "box", 81, stream); !errors.Is(err, agentmux.ErrRefused) {
+		t.Errorf("a port that nobody listens on: %v, want %v", err, agentmux.ErrRefused)
+	}
+	for _, port := range []int32{0, -1, 65536} {
+		if err := f.PortForward(t.Context(), "box", port, stream); err == nil {
+			t.Errorf("port %d was accepted", port)
+		}
+	}
+	if err := f.PortForward(t.Context(), "gone", 80, stream); err == nil {
+		t.Error("a sandbox without a microVM was accepted")
+	}
+}
+
+func TestSilentPodIsGivenUpAfterTheClientsLastWord(t *testing.T) {
+	a, b, err := socketPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	client, stream := net.Pipe()
+	go client.Write([]byte{eot}) //nolint:errcheck // the end of it is not of interest
+	_, err = join(a, halfClosable{stream}, 1)
+	var timeout net.Error
+	if !errors.As(err, &timeout) || !timeout.Timeout() {
+		t.Errorf("join = %v, want a time-out", err)
+	}
+}
+
+// socketPair gives both ends of a connected unix socket.
+func socketPair() (a, b *net.UnixConn, err error) {
+	dir, err := os.MkdirTemp("", "cri")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer os.RemoveAll(dir)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "s"), Net: "unix"})
+	if err != nil {
+		return nil, nil, err
+	}
+	defer l.Close()
+	if a, err = net.DialUnix("unix", nil, l.Addr().(*net.UnixAddr)); err != nil {
+		return nil, nil, err
+	}
+	b, err = l.AcceptUnix()
+	return a, b, err
+}

@@ -1,0 +1,51 @@
+package cri
+
+import (
+	"context"
+
+	"google.golang.org/grpc/metadata"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodeless/nodeless/pkg/api"
+)
+
+// front answers the calls that are not containerd's.
+type front struct {
+	cri.UnimplementedRuntimeServiceServer // never reached: only the methods below are registered
+	upstream                              cri.RuntimeServiceClient
+	streams                               *streams
+}
+
+// CreateContainer names the target of a container that shares another one's PID namespace.
+func (f *front) CreateContainer(ctx context.Context, req *cri.CreateContainerRequest) (*cri.CreateContainerResponse, error) {
+	nameTarget(req.GetConfig())
+	return f.upstream.CreateContainer(outgoing(ctx), req)
+}
+
+// nameTarget sets the annotation, and removes one that came from elsewhere.
+func nameTarget(config *cri.ContainerConfig) {
+	delete(config.GetAnnotations(), api.PIDTarget)
+	ns := config.GetLinux().GetSecurityContext().GetNamespaceOptions()
+	if ns.GetPid() != cri.NamespaceMode_TARGET || ns.GetTargetId() == "" {
+		return
+	}
+	if config.Annotations == nil {
+		config.Annotations = map[string]string{}
+	}
+	config.Annotations[api.PIDTarget] = ns.GetTargetId()
+}
+
+// PortForward answers with the address of a stream into the guest, or with containerd's if the sandbox is no microVM.
+func (f *front) PortForward(ctx context.Context, req *cri.PortForwardRequest) (*cri.PortForwardResponse, error) {
+	if !f.streams.guests.has(req.GetPodSandboxId()) {
+		return f.upstream.PortForward(outgoing(ctx), req)
+	}
+	return f.streams.server.GetPortForward(req)
+}
+
+func outgoing(ctx context.Context) context.Context {
+	if md, ok := metadata.FromIncomingContext(ctx); ok {
+		return metadata.NewOutgoingContext(ctx, md.Copy())
+	}
+	return ctx
+}

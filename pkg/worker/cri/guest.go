@@ -1,0 +1,78 @@
+package cri
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"github.com/nodeless/nodeless/pkg/agentmux"
+)
+
+const (
+	socketName  = "clh.sock" // Kata's
+	dialTimeout = 30 * time.Second
+)
+
+// validID is what containerd gives as a sandbox's id; anything else never becomes part of a path.
+var validID = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
+
+// dialer reaches the loopback address of guests.
+type dialer struct{ dir string }
+
+func (d dialer) socket(sandbox string) string { return filepath.Join(d.dir, sandbox, socketName) }
+
+// has tells whether the sandbox is a microVM.
+func (d dialer) has(sandbox string) bool {
+	if !validID.MatchString(sandbox) {
+		return false
+	}
+	_, err := os.Lstat(d.socket(sandbox))
+	return err == nil
+}
+
+// dial connects to a TCP port on the loopback address of a sandbox's guest.
+func (d dialer) dial(ctx context.Context, sandbox string, port uint16) (_ *net.UnixConn, err error) {
+	if !d.has(sandbox) {
+		return nil, fmt.Errorf("sandbox %q has no running microVM", sandbox)
+	}
+	var nd net.Dialer
+	c, err := nd.DialContext(ctx, "unix", d.socket(sandbox))
+	if err != nil {
+		return nil, fmt.Errorf("reach guest: %w", err)
+	}
+	conn := c.(*net.UnixConn)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, conn.Close())
+		}
+	}()
+	if err := conn.SetDeadline(time.Now().Add(dialTimeout)); err != nil {
+		return nil, err
+	}
+	if err := openPort(conn, port); err != nil {
+		return nil, err
+	}
+	return conn, conn.SetDeadline(time.Time{})
+}
+
+// openPort asks for the guest's forwarding service, as one asks a hybrid vsock, and then for the port.
+func openPort(conn io.ReadWriter, port uint16) error {
+	if _, err := fmt.Fprintf(conn, "CONNECT %d\n", agentmux.ForwardPort); err != nil {
+		return fmt.Errorf("reach guest: %w", err)
+	}
+	want := fmt.Sprintf("OK %d\n", agentmux.ForwardPort)
+	answer := make([]byte, len(want))
+	if _, err := io.ReadFull(conn, answer); err != nil {
+		return fmt.Errorf("reach guest: %w", err)
+	}
+	if string(answer) != want {
+		return fmt.Errorf("reach guest: it answered %q", answer)
+	}
+	return agentmux.RequestPort(conn, port)
+}
