@@ -13,9 +13,9 @@ import (
 const (
 	// resizeTimeout is how long a guest may take to get used to more memory. A busy one under emulation needs seconds.
 	resizeTimeout = 30 * time.Second
-	// shrinkTimeout is how long a guest may take to hand back memory. What it still uses it hands back later.
-	shrinkTimeout = 10 * time.Second
-	shrinkPause   = 20 * time.Millisecond
+	// balloonTimeout is how long a guest may take to hand back memory. What it still uses it hands back later.
+	balloonTimeout = 10 * time.Second
+	balloonPause   = 20 * time.Millisecond
 )
 
 // resize gives the guest the size asked for and returns when QEMU has the vCPUs, which the agent then brings online,
@@ -155,12 +155,12 @@ func (v *vm) resizeMemory(ctx context.Context, client *qmp.Client, want int64) e
 	return nil
 }
 
-// inflate has the guest's balloon hold what the guest has beyond want, so that the host has it back. A guest that
-// uses too much goes on handing back after the time is up: the host's limit on the whole Pod is what binds it.
+// inflate has the guest's balloon hold what the guest has beyond want, so that the host has it back, or let go of it. A
+// guest that uses too much goes on handing back after the time is up: the host's limit on the whole Pod is what binds it.
 func (v *vm) inflate(ctx context.Context, client *qmp.Client, want int64) error {
 	v.mu.Lock()
-	want, possible := min(want, v.spec.Memory), !v.spec.HugePages
-	shrinks := want < v.balloon
+	want = min((want+mib-1)/mib*mib, v.spec.Memory) // QEMU counts in pages; part of one would never be reached
+	possible := !v.spec.HugePages
 	v.mu.Unlock()
 	if !possible {
 		return nil
@@ -168,18 +168,7 @@ func (v *vm) inflate(ctx context.Context, client *qmp.Client, want int64) error 
 	if err := client.Execute(ctx, "balloon", map[string]any{"value": want}, nil); err != nil {
 		return err
 	}
-	v.mu.Lock()
-	v.balloon = want
-	v.mu.Unlock()
-	if shrinks {
-		return v.awaitBalloon(ctx, client, want)
-	}
-	return nil
-}
-
-// awaitBalloon waits until the guest has no more memory than wanted.
-func (v *vm) awaitBalloon(ctx context.Context, client *qmp.Client, want int64) error {
-	limit := time.NewTimer(shrinkTimeout)
+	limit := time.NewTimer(balloonTimeout)
 	defer limit.Stop()
 	for {
 		var now struct {
@@ -188,11 +177,11 @@ func (v *vm) awaitBalloon(ctx context.Context, client *qmp.Client, want int64) e
 		if err := client.Execute(ctx, "query-balloon", nil, &now); err != nil {
 			return err
 		}
-		if now.Actual <= want {
+		if now.Actual == want {
 			return nil
 		}
 		select {
-		case <-time.After(shrinkPause):
+		case <-time.After(balloonPause):
 		case <-limit.C:
 			v.log.Warn("guest takes long to hand back memory", "has", now.Actual/mib, "want", want/mib)
 			return nil

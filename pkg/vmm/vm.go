@@ -50,7 +50,6 @@ type vm struct {
 	devices map[string]*device         // hot-plugged, by id; guarded by mu
 	nextID  int                        // guarded by mu
 	waiting map[string]chan struct{}   // closed on DEVICE_DELETED; guarded by mu
-	balloon int64                      // what the guest's memory was last set to; guarded by mu
 	// arriving are the DIMMs that the guest has been given and not taken in yet; guarded by mu
 	arriving map[string]chan<- error
 	proc     *process    // guarded by mu
@@ -102,7 +101,6 @@ func (v *vm) create(body []byte) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.spec, v.config, v.state, v.created = v.newSpec(c), raw, stateCreated, time.Now()
-	v.balloon = v.spec.Memory
 	return nil
 }
 
