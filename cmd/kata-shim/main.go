@@ -1,7 +1,7 @@
-// Command containerd-shim-kata-v2 is the stock Kata shim with four additions of ours: it answers containerd 2's
+// Command containerd-shim-kata-v2 is the stock Kata shim with five additions of ours: it answers containerd 2's
 // `-info`, it has a `delete` that leaves nothing of a sandbox behind (docs/adr/0013), it looks behind itself when it
-// shuts down, and it keeps its heap small, since every Pod has one. It is a Go module of its own because Kata
-// links containerd 1.7 (docs/adr/0003).
+// shuts down, it lets a microVM grow with its containers (docs/adr/0018), and it keeps its heap small, since every Pod
+// has one. It is a Go module of its own because Kata links containerd 1.7 (docs/adr/0003).
 package main
 
 import (
@@ -106,10 +106,11 @@ func ours(id, exe string) sandbox {
 	return sandbox{id: id, bundle: filepath.Dir(filepath.Dir(exe)), root: "/", scratch: scratchDir(os.Getenv(configEnv)), self: os.Getpid()}
 }
 
-// service is the stock shim with a last look around.
+// service is the stock shim with an eye on sizes and a last look around.
 type service struct {
 	shimapi.Shim
 	sandbox sandbox
+	sizer   *sizer
 }
 
 func newService(ctx context.Context, id string, publisher shimapi.Publisher, shutdown func()) (shimapi.Shim, error) {
@@ -121,7 +122,8 @@ func newService(ctx context.Context, id string, publisher shimapi.Publisher, shu
 	if err != nil {
 		return nil, err
 	}
-	return service{Shim: stock, sandbox: ours(id, exe)}, nil
+	sb := ours(id, exe)
+	return service{Shim: stock, sandbox: sb, sizer: &sizer{machine: vm{dir: sb.vmDir()}, containers: map[string]limits{}}}, nil
 }
 
 // Shutdown is called when the sandbox has been deleted, and once for each container before. The stock one ends the

@@ -48,11 +48,14 @@ var validID = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
 
 const killTimeout = 5 * time.Second
 
+// vmDir holds the sockets of nodeless-vmm.
+func (s sandbox) vmDir() string { return filepath.Join(s.root, "run/vc/vm", s.id) }
+
 // dirs hold the state of a sandbox; Kata has them hard-wired.
 func (s sandbox) dirs() []string {
 	return []string{
 		filepath.Join(s.root, "run/vc/sbs", s.id),
-		filepath.Join(s.root, "run/vc/vm", s.id),
+		s.vmDir(),
 		filepath.Join(s.root, "run/kata-containers/shared/sandboxes", s.id),
 		filepath.Join(s.root, "run/kata-containers", s.id),
 	}

@@ -15,7 +15,8 @@ const (
 	slotShare     = 0x04
 	slotNet       = 0x05 // and 0x06, 0x07
 	maxNets       = 3
-	firstPortSlot = 0x08
+	slotBalloon   = 0x08
+	firstPortSlot = 0x09
 	lastPortSlot  = 0x1e
 )
 
@@ -85,6 +86,7 @@ func Args(s Spec) []string {
 		"-object", "rng-random,id=rng,filename=/dev/urandom",
 		"-device", virtio("rng", slotRNG, "rng=rng"),
 	)
+	a = append(a, balloon(s)...)
 	a = append(a, agentPort(s)...)
 	a = append(a, scratch(s)...)
 	a = append(a, share(s)...)
@@ -130,6 +132,15 @@ func memoryBackend(s Spec) string {
 // virtio describes a device on the root bus.
 func virtio(kind string, slot int, props ...string) string {
 	return strings.Join(append([]string{"virtio-" + kind + "-pci", "bus=pcie.0", addr(slot), "disable-legacy=on"}, props...), ",")
+}
+
+// balloon lets the guest hand back memory: what it has free, as it becomes free, and what is taken from it. Huge pages
+// cannot be handed back in the small pieces it works with.
+func balloon(s Spec) []string {
+	if s.HugePages {
+		return nil
+	}
+	return []string{"-device", virtio("balloon", slotBalloon, "id=balloon", "free-page-reporting=on")}
 }
 
 func addr(slot int) string { return fmt.Sprintf("addr=0x%02x", slot) }

@@ -64,7 +64,7 @@ func TestUnsafeKernelOptionsNeverReachKVM(t *testing.T) {
 func TestKernelCommandLine(t *testing.T) {
 	kata := "root=/dev/pmem0p1 rootflags=dax,data=ordered,errors=remount-ro ro rootfstype=ext4 panic=1 no_timer_check noreplace-smp " +
 		"quiet agent.log=info console=hvc0 systemd.unit=kata.target loglevel=7"
-	common := "console=ttyS0 8250.nr_uarts=1 panic=-1 cryptomgr.notests audit=0 apparmor=0 random.trust_cpu=on no_timer_check "
+	common := "console=ttyS0 8250.nr_uarts=1 panic=-1 cryptomgr.notests audit=0 apparmor=0 random.trust_cpu=on no_timer_check memhp_default_state=online "
 	tests := []struct {
 		name string
 		cfg  HostConfig
@@ -109,9 +109,9 @@ func TestLimitsOfGrowth(t *testing.T) {
 			t.Errorf("maxMemory(%d, %d) = %d MiB, want %d", tt.size/mib, tt.hotplug/mib, got/mib, tt.want/mib)
 		}
 	}
-	for _, tt := range []struct{ boot, most, want int }{{1, 1, 1}, {1, 256, 8}, {4, 6, 6}, {4, 2, 4}} {
-		if got := maxVCPUs(cpusConfig{BootVcpus: tt.boot, MaxVcpus: tt.most}); got != tt.want {
-			t.Errorf("maxVCPUs(%d, %d) = %d, want %d", tt.boot, tt.most, got, tt.want)
+	for _, tt := range []struct{ boot, host, want int }{{1, 1, 1}, {1, 256, 8}, {4, 6, 6}, {4, 2, 4}} {
+		if got := maxVCPUs(tt.boot, tt.host); got != tt.want {
+			t.Errorf("maxVCPUs(%d, %d) = %d, want %d", tt.boot, tt.host, got, tt.want)
 		}
 	}
 }

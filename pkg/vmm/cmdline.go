@@ -13,7 +13,7 @@ const kernelHz = 250
 // remain and win.
 func KernelCommandLine(kata string, cfg HostConfig) string {
 	params := []string{"console=ttyS0", "8250.nr_uarts=1", "panic=-1", "cryptomgr.notests", "audit=0", "apparmor=0",
-		"random.trust_cpu=on", "no_timer_check"}
+		"random.trust_cpu=on", "no_timer_check", "memhp_default_state=online"}
 	if !cfg.Debug {
 		params = append(params, "quiet", "loglevel=1")
 	}

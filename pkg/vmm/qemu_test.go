@@ -2,6 +2,7 @@ package vmm
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -91,12 +92,27 @@ func resizes(t *testing.T, g *guest) {
 	before := g.ask("memory")
 	g.call("PUT", "vm.resize", object{"desired_ram": 512 * mib, "desired_vcpus": 2}, nil)
 	eventually(t, "the second vCPU comes online", func() bool { return has(g.ask("cpus"), "0-1") })
-	eventually(t, "the memory grows", func() bool { return g.ask("memory")[0] > before[0] })
+	if after := g.ask("memory"); after[0] <= before[0] {
+		t.Errorf("memory after resize = %s kB, before %s kB", after[0], before[0])
+	}
 	var info infoReply
 	g.call("GET", "vm.info", nil, &info)
 	if !strings.Contains(string(info.Config["memory"]), `"size":536870912`) || info.MemoryActualSize != 512*mib {
 		t.Errorf("info after resize: memory %s, actual %d", info.Config["memory"], info.MemoryActualSize)
 	}
+	grown := kilobytes(g.ask("memory"))
+	g.call("PUT", "vm.resize", object{"desired_ram": 300 * mib, "desired_vcpus": 2}, nil)
+	if after := kilobytes(g.ask("memory")); after != grown-212<<10 {
+		t.Errorf("the guest has %d kB after it shrank by 212 MiB, before %d kB", after, grown)
+	}
+	g.call("PUT", "vm.resize", object{"desired_ram": 512 * mib, "desired_vcpus": 2}, nil) // it comes back without a new DIMM
+	eventually(t, "the guest has its memory back", func() bool { return kilobytes(g.ask("memory")) == grown })
+}
+
+// kilobytes reads "MemTotal: 123 kB".
+func kilobytes(memTotal []string) (n int) {
+	_, _ = fmt.Sscanf(memTotal[0], "MemTotal: %d", &n)
+	return n
 }
 
 func pss(pid int) string {
@@ -223,7 +239,9 @@ func TestSharedFolder(t *testing.T) {
 	}
 	before := g.ask("memory")
 	g.call("PUT", "vm.resize", object{"desired_ram": 512 * mib}, nil) // virtiofsd must map the new memory too
-	eventually(t, "the memory grows", func() bool { return g.ask("memory")[0] > before[0] })
+	if after := g.ask("memory"); after[0] <= before[0] {
+		t.Errorf("memory after resize = %s kB, before %s kB", after[0], before[0])
+	}
 	qemu := g.qemu()
 	g.call("PUT", "vmm.shutdown", nil, nil)
 	g.wantNothing(qemu)

@@ -9,17 +9,17 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 
 	"github.com/nodeless/nodeless/pkg/vmm/qmp"
 )
 
-// Kata's limits, with room to answer: create, add-net and boot share 10 s, a hot-plug has 5 s, a resize 1 s.
+// Kata's limits, with room to answer: create, add-net and boot share 10 s, a hot-plug has 5 s.
 const (
 	bootBudget    = 7 * time.Second
 	hotplugBudget = 4 * time.Second
-	resizeBudget  = 700 * time.Millisecond
 	// channelGrace is how long a guest that powers off may take after its agent has gone.
 	channelGrace = 5 * time.Second
 	// qmpTimeout bounds commands nobody waits for.
@@ -36,7 +36,8 @@ type vm struct {
 	log   *slog.Logger
 	agent *agentChannel
 
-	bootMu sync.Mutex // held by create and boot
+	bootMu   sync.Mutex // held by create and boot
+	resizeMu sync.Mutex // held by resize
 
 	mu      sync.Mutex
 	state   string                     // guarded by mu
@@ -49,8 +50,10 @@ type vm struct {
 	devices map[string]*device         // hot-plugged, by id; guarded by mu
 	nextID  int                        // guarded by mu
 	waiting map[string]chan struct{}   // closed on DEVICE_DELETED; guarded by mu
-	proc    *process                   // guarded by mu
-	qmp     *qmp.Client                // guarded by mu
+	// arriving are the DIMMs that the guest has been given and not taken in yet; guarded by mu
+	arriving map[string]chan<- error
+	proc     *process    // guarded by mu
+	qmp      *qmp.Client // guarded by mu
 
 	scratch *scratchDisk // set by create, read after it
 	console *boundedLog
@@ -67,7 +70,7 @@ func newVM(id string, cfg HostConfig, log *slog.Logger) *vm {
 	return &vm{
 		id: id, cfg: cfg, log: log, agent: newAgentChannel(log), state: stateNone,
 		slots: newSlots(cfg.rootPorts()), devices: map[string]*device{}, waiting: map[string]chan struct{}{},
-		cards: map[string]deviceInfo{},
+		cards: map[string]deviceInfo{}, arriving: map[string]chan<- error{},
 		ended: make(chan struct{}),
 	}
 }
@@ -107,7 +110,7 @@ func (v *vm) newSpec(c vmConfig) Spec {
 		Name: v.id, Accel: v.cfg.Accel, Debug: v.cfg.Debug, Firmware: v.cfg.FirmwareDir(),
 		Kernel: c.Payload.Kernel, Initrd: c.Payload.Initramfs, Cmdline: KernelCommandLine(c.Payload.Cmdline, v.cfg),
 		Memory: c.Memory.Size, MaxMemory: maxMemory(c.Memory), SharedMemory: c.Memory.Shared && len(c.Fs) > 0,
-		HugePages: c.Memory.Hugepages, VCPUs: c.Cpus.BootVcpus, MaxVCPUs: maxVCPUs(c.Cpus),
+		HugePages: c.Memory.Hugepages, VCPUs: c.Cpus.BootVcpus, MaxVCPUs: maxVCPUs(c.Cpus.BootVcpus, runtime.NumCPU()),
 		RootPorts: v.cfg.rootPorts(), RootPortWindowMiB: v.cfg.RootPortWindowMiB,
 		Scratch: v.scratch.path, QMPFD: fdQMP, ConsoleFD: fdConsole, AgentFD: fdAgent,
 	}
@@ -128,10 +131,11 @@ func maxMemory(m memoryConfig) int64 {
 	return grown / dimmBlock * dimmBlock
 }
 
-// maxVCPUs bounds what a guest can grow to: each possible CPU costs the guest memory.
-func maxVCPUs(c cpusConfig) int {
+// maxVCPUs bounds what a guest can grow to: more than the host has are of no use, and each possible one costs the
+// guest memory. Kata's own bound is what it boots with.
+func maxVCPUs(boot, host int) int {
 	const extra = 7
-	return max(c.BootVcpus, min(c.MaxVcpus, c.BootVcpus+extra))
+	return max(boot, min(host, boot+extra))
 }
 
 // boot starts QEMU and reports how it went: a guest that answers, a QEMU that ended, or, when the budget
@@ -347,17 +351,24 @@ func (v *vm) currentState() string {
 // onEvent runs on the QMP reader.
 func (v *vm) onEvent(e qmp.Event) {
 	v.log.Debug("qemu event", "event", e.Name, "data", string(e.Data))
-	if e.Name != "DEVICE_DELETED" {
-		return
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch e.Name {
+	case "ACPI_DEVICE_OST":
+		v.dimmArrived(e.Data)
+	case "DEVICE_DELETED":
+		v.deviceDeleted(e.Data)
 	}
+}
+
+// deviceDeleted lets go who waits for a device to disappear; mu is held.
+func (v *vm) deviceDeleted(raw json.RawMessage) {
 	var data struct {
 		Device string `json:"device"`
 	}
-	if err := json.Unmarshal(e.Data, &data); err != nil || data.Device == "" {
+	if err := json.Unmarshal(raw, &data); err != nil || data.Device == "" {
 		return // an inner part of a device
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
 	if gone, ok := v.waiting[data.Device]; ok {
 		close(gone)
 		delete(v.waiting, data.Device)

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -158,8 +160,15 @@ func TestCardAfterBootTravelsByDescriptor(t *testing.T) {
 }
 
 func TestResize(t *testing.T) {
-	v, peer := runningVM(t, func(_ *qmptest.Peer, c qmptest.Call) (any, *qmp.Error) {
-		if c.Name != "query-hotpluggable-cpus" {
+	actual := 500 * mib
+	v, peer := runningVM(t, func(p *qmptest.Peer, c qmptest.Call) (any, *qmp.Error) {
+		switch c.Name {
+		case "query-balloon": // the guest takes its time
+			actual -= 50 * mib
+			return object{"actual": actual}, nil
+		case "query-hotpluggable-cpus":
+		default:
+			answerDIMM(p, c, 0)
 			return nil, nil
 		}
 		place := func(core int, path string) object {
@@ -172,7 +181,7 @@ func TestResize(t *testing.T) {
 		return []object{place(3, ""), place(2, ""), place(1, ""), place(0, "/machine/unattached/device[0]")}, nil
 	})
 	must(t, v.resize(t.Context(), resizeConfig{DesiredVcpus: 3, DesiredRAM: 400 * mib}))
-	want := []string{"query-hotpluggable-cpus", "device_add", "device_add", "object-add", "device_add"}
+	want := []string{"query-hotpluggable-cpus", "device_add", "device_add", "object-add", "device_add", "balloon", "query-balloon", "query-balloon"}
 	if diff := cmp.Diff(want, names(peer)); diff != "" {
 		t.Errorf("commands (-want +got):\n%s", diff)
 	}
@@ -184,15 +193,57 @@ func TestResize(t *testing.T) {
 	if cpus, memory := string(info.Config["cpus"]), string(info.Config["memory"]); cpus != `{"boot_vcpus":3,"max_vcpus":4}` || memory != `{"size":536870912}` {
 		t.Errorf("info = %s, %s", cpus, memory)
 	}
-	if err := v.resize(t.Context(), resizeConfig{DesiredVcpus: 5}); err == nil {
-		t.Error("more vCPUs than possible were added")
+	before := len(names(peer))
+	for _, most := range []struct {
+		want resizeConfig
+		text string
+	}{
+		{resizeConfig{DesiredVcpus: 5, DesiredRAM: 512 * mib}, "5 vCPUs: this microVM was started for at most 4"},
+		{resizeConfig{DesiredVcpus: 4, DesiredRAM: 4096 * mib}, "4096 MiB of memory: this microVM was started for at most 1024 MiB"},
+	} {
+		if err := v.resize(t.Context(), most.want); err == nil || !strings.Contains(err.Error(), most.text) {
+			t.Errorf("resize(%+v) = %v, want %q", most.want, err, most.text)
+		}
 	}
-	if err := v.resize(t.Context(), resizeConfig{DesiredRAM: 4096 * mib}); err == nil {
-		t.Error("more memory than possible was added")
+	if got := names(peer)[before:]; len(got) > 0 {
+		t.Errorf("a resize that is too large in one thing did %q first", got)
+	}
+	must(t, v.resize(t.Context(), resizeConfig{DesiredVcpus: 3, DesiredRAM: 300*mib - 1}))
+	if got := names(peer)[before:]; !slices.Equal(got, []string{"balloon", "query-balloon", "query-balloon"}) {
+		t.Errorf("a resize to less memory did %q, want it to wait for the balloon", got)
 	}
 	must(t, v.resize(t.Context(), resizeConfig{DesiredVcpus: 1}))
 	if got, _ := v.info(); string(got.Config["cpus"]) != `{"boot_vcpus":1,"max_vcpus":4}` {
 		t.Errorf("after shrinking: %s", got.Config["cpus"])
+	}
+}
+
+// answerDIMM plays the guest that is given a DIMM and reports an ACPI status.
+func answerDIMM(p *qmptest.Peer, c qmptest.Call, status int) {
+	var args struct{ Driver, ID string }
+	if c.Name == "device_add" && json.Unmarshal(c.Args, &args) == nil && args.Driver == "pc-dimm" {
+		p.Event("ACPI_DEVICE_OST", object{"info": object{"device": args.ID, "source": 1, "status": status, "slot": "0", "slot-type": "DIMM"}})
+	}
+}
+
+func TestMemoryThatTheGuestRefusesIsWithdrawn(t *testing.T) {
+	withdrawn := make(chan struct{})
+	v, _ := runningVM(t, func(p *qmptest.Peer, c qmptest.Call) (any, *qmp.Error) {
+		answerDIMM(p, c, 0x80)
+		switch c.Name {
+		case "device_del":
+			return nil, &qmp.Error{Class: qmp.ClassDeviceNotFound} // it has gone by now
+		case "object-del":
+			close(withdrawn)
+		}
+		return nil, nil
+	})
+	if err := v.resize(t.Context(), resizeConfig{DesiredRAM: 512 * mib}); err == nil || !strings.Contains(err.Error(), "refuses") {
+		t.Errorf("resize = %v, want the guest's refusal", err)
+	}
+	<-withdrawn
+	if got, _ := v.info(); got.MemoryActualSize != 256*mib {
+		t.Errorf("the refused memory is counted: %d MiB", got.MemoryActualSize/mib)
 	}
 }
 

@@ -50,7 +50,7 @@ func TestGuestKernelIsNotTheHosts(t *testing.T) {
 	}
 }
 
-func TestDeploymentRollsOutAndScales(t *testing.T) {
+func TestDeploymentRollsOutScalesAndIsUndone(t *testing.T) {
 	s := newSpace(t, 6*time.Minute)
 	s.apply(fmt.Sprintf(webDeployment, 2))
 	before := s.pods("app=web", 2)
@@ -71,6 +71,15 @@ func TestDeploymentRollsOutAndScales(t *testing.T) {
 	s.pods("app=web", 3)
 	s.kubectl("scale", "deployment/web", "--replicas=1")
 	s.pods("app=web", 1)
+	s.kubectl("rollout", "undo", "deployment/web")
+	s.kubectl("rollout", "status", "deployment/web", "--timeout=3m")
+	undone := s.pods("app=web", 1)[0]
+	if got := s.mustExec(undone.Name, "sh", "-c", "echo ${GENERATION:-none}"); got != "none" {
+		t.Errorf("GENERATION after the roll-out was undone is %q, want none", got)
+	}
+	if want := before[0].Labels["pod-template-hash"]; undone.Labels["pod-template-hash"] != want {
+		t.Errorf("the Pod after undo is of template %s, want the first one's %s", undone.Labels["pod-template-hash"], want)
+	}
 }
 
 func TestJobCompletes(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"testing"
+	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
 	pb "github.com/kata-containers/kata-containers/src/runtime/virtcontainers/pkg/agent/protocols/grpc"
@@ -33,6 +34,26 @@ func TestRedirectMounts(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, mounts); diff != "" {
 		t.Errorf("mounts (-want +got):\n%s", diff)
+	}
+}
+
+func TestCountCPUs(t *testing.T) {
+	for list, want := range map[string]int{"0": 1, "0-3": 4, "0-1,3,6-7": 5} {
+		if got, err := countCPUs(list); got != want || err != nil {
+			t.Errorf("countCPUs(%q) = %d, %v, want %d", list, got, err, want)
+		}
+	}
+	for _, list := range []string{"", "a", "0-"} {
+		if got, err := countCPUs(list); err == nil {
+			t.Errorf("countCPUs(%q) = %d, want an error", list, got)
+		}
+	}
+}
+
+func TestProcessorsThatAreUpAlreadyAreNotWaitedFor(t *testing.T) {
+	a := New(Config{}, fstest.MapFS{"devices/system/cpu/online": {Data: []byte("0-1\n")}})
+	if _, err := a.OnlineCPUMem(t.Context(), &pb.OnlineCPUMemRequest{NbCpus: 2, CpuOnly: true}); err != nil {
+		t.Errorf("OnlineCPUMem = %v", err)
 	}
 }
 

@@ -45,9 +45,10 @@ func (a *Agent) GetGuestDetails(_ context.Context, req *pb.GuestDetailsRequest) 
 	return out, nil
 }
 
-// OnlineCPUMem brings hot-plugged processors and memory into use.
+// OnlineCPUMem brings hot-plugged processors and memory into use. NbCpus is how many are to be online altogether, so
+// that the call can be repeated.
 func (a *Agent) OnlineCPUMem(ctx context.Context, req *pb.OnlineCPUMemRequest) (*emptypb.Empty, error) {
-	if err := onlineCPUs(ctx, int(req.GetNbCpus())); err != nil {
+	if err := a.onlineCPUs(ctx, int(req.GetNbCpus())); err != nil {
 		return nil, err
 	}
 	if req.GetCpuOnly() {
@@ -58,29 +59,56 @@ func (a *Agent) OnlineCPUMem(ctx context.Context, req *pb.OnlineCPUMemRequest) (
 }
 
 const (
-	cpuWait  = 5 * time.Second
+	cpuWait  = 20 * time.Second
 	cpuPause = 10 * time.Millisecond
 )
 
-// onlineCPUs brings n processors up, waiting for hot-plug to deliver them.
-func onlineCPUs(ctx context.Context, n int) error {
+// onlineCPUs brings processors up until n are, waiting for hot-plug to deliver them.
+func (a *Agent) onlineCPUs(ctx context.Context, n int) error {
 	ctx, cancel := context.WithTimeout(ctx, cpuWait)
 	defer cancel()
-	for n > 0 {
-		done, err := online("/sys/devices/system/cpu/cpu*/online", n)
+	for {
+		raw, err := fs.ReadFile(a.sys, "devices/system/cpu/online")
+		if err != nil {
+			return fmt.Errorf("count processors: %w", err)
+		}
+		up, err := countCPUs(strings.TrimSpace(string(raw)))
 		if err != nil {
 			return err
 		}
-		if n -= done; n == 0 {
-			break
+		if up >= n {
+			return nil
+		}
+		done, err := online("/sys/devices/system/cpu/cpu*/online", n-up)
+		if err != nil {
+			return err
+		}
+		if up+done >= n {
+			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("bring processors up: %d have not appeared: %w", n, ctx.Err())
+			return fmt.Errorf("bring processors up: %d of %d have appeared: %w", up+done, n, ctx.Err())
 		case <-time.After(cpuPause):
 		}
 	}
-	return nil
+}
+
+// countCPUs counts a list in the kernel's form, such as "0-3,6".
+func countCPUs(list string) (n int, err error) {
+	for part := range strings.SplitSeq(list, ",") {
+		low, high, isRange := strings.Cut(part, "-")
+		if !isRange {
+			high = low
+		}
+		first, err1 := strconv.Atoi(low)
+		last, err2 := strconv.Atoi(high)
+		if err := errors.Join(err1, err2); err != nil {
+			return 0, fmt.Errorf("count processors in %q: %w", list, err)
+		}
+		n += last - first + 1
+	}
+	return n, nil
 }
 
 // online switches on up to limit things that are off, all with a negative limit.

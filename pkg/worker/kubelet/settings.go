@@ -112,6 +112,7 @@ func resources(conf *kubeletconfig.KubeletConfiguration, c Config, host hostFact
 // pods: how Pods are run.
 func pods(conf *kubeletconfig.KubeletConfiguration, c Config, host hostFacts) {
 	conf.ContainerRuntimeEndpoint = "unix://" + c.Socket
+	conf.FeatureGates = map[string]bool{"InPlacePodLevelResourcesVerticalScaling": false} // as in pkg/server/apiserver
 	conf.PodLogsDir = c.PodLogsDir
 	conf.MaxPods = c.MaxPods
 	conf.ClusterDNS = []string{c.ClusterDNS.String()}

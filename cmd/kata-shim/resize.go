@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
+	"google.golang.org/protobuf/types/known/emptypb"
+)
+
+// Kata boots a microVM of its Pod's size and leaves it at that (static_sandbox_resource_mgmt). What a container is given
+// later is ours to back: the microVM grows first, then Kata has the guest raise the limit (docs/adr/0018).
+
+// limits are what a container may use; zero is no limit.
+type limits struct {
+	memory int64 // bytes
+	cpu    int64 // thousandths of a CPU
+}
+
+func (a limits) plus(b limits) limits { return limits{a.memory + b.memory, a.cpu + b.cpu} }
+func (a limits) max(b limits) limits  { return limits{max(a.memory, b.memory), max(a.cpu, b.cpu)} }
+func (a limits) covers(b limits) bool { return a.max(b) == a }
+func (a limits) vcpus() int           { return int(max(1, (a.cpu+999)/1000)) }
+func cpuLimit(quota, period int64) int64 {
+	if quota <= 0 || period <= 0 {
+		return 0
+	}
+	return (quota*1000 + period - 1) / period
+}
+
+// resources is the part of the runtime specification's LinuxResources that sizes a microVM.
+type resources struct {
+	Memory *struct {
+		Limit *int64 `json:"limit"`
+	} `json:"memory"`
+	CPU *struct {
+		Quota  *int64 `json:"quota"`
+		Period *int64 `json:"period"`
+	} `json:"cpu"`
+}
+
+// over gives the limits that result when r is applied to those before; what r does not name stays.
+func (r resources) over(before limits) limits {
+	if r.Memory != nil && r.Memory.Limit != nil {
+		before.memory = max(0, *r.Memory.Limit)
+	}
+	if r.CPU != nil && r.CPU.Quota != nil && r.CPU.Period != nil {
+		before.cpu = cpuLimit(*r.CPU.Quota, *r.CPU.Period)
+	}
+	return before
+}
+
+// description is what we read of a container's config.json.
+type description struct {
+	Annotations map[string]string `json:"annotations"`
+	Linux       struct {
+		Resources resources `json:"resources"`
+	} `json:"linux"`
+}
+
+func readDescription(bundle string) (d description, err error) {
+	raw, err := os.ReadFile(filepath.Join(bundle, "config.json"))
+	if err != nil {
+		return d, err
+	}
+	if err := json.Unmarshal(raw, &d); err != nil {
+		return d, fmt.Errorf("parse %s/config.json: %w", bundle, err)
+	}
+	return d, nil
+}
+
+// booted is what containerd says of the whole Pod in the annotations of its sandbox, by which Kata sizes the microVM.
+func (d description) booted() limits {
+	number := func(key string) int64 {
+		n, err := strconv.ParseInt(d.Annotations["io.kubernetes.cri.sandbox-"+key], 10, 64)
+		if err != nil {
+			return 0 // Kata takes it as unset too
+		}
+		return n
+	}
+	const mib = 1 << 20 // Kata counts whole ones
+	return limits{memory: max(0, number("memory")) / mib * mib, cpu: cpuLimit(number("cpu-quota"), number("cpu-period"))}
+}
+
+// sizer keeps the microVM as large as its containers' limits add up to. vCPUs are never taken away: the limit bounds
+// their use.
+type sizer struct {
+	machine machine
+
+	mu         sync.Mutex
+	base       int64             // memory beside the containers' limits, once it is known; guarded by mu
+	granted    limits            // the microVM has room for; guarded by mu
+	containers map[string]limits // guarded by mu
+}
+
+// machine is the microVM as it is now.
+type machine interface {
+	size(ctx context.Context) (memory int64, vcpus int, err error)
+	// resize returns when the guest uses what it is given, or has handed back what it has too much.
+	resize(ctx context.Context, memory int64, vcpus int) error
+}
+
+// set notes the limits a container is to have, and makes room for them.
+func (s *sizer) set(ctx context.Context, id string, change func(limits) limits) (undo func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before, known := s.containers[id]
+	s.containers[id] = change(before)
+	back := func() {
+		if s.containers[id] = before; !known {
+			delete(s.containers, id)
+		}
+	}
+	if want := s.sum(); !s.granted.covers(want) {
+		if err := s.resize(ctx, want.max(s.granted)); err != nil {
+			back()
+			return nil, err
+		}
+	}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		back()
+	}, nil
+}
+
+// settle takes back memory that no container may use any more, before the kubelet lowers the host's limit on the Pod:
+// it would count against that as soon as the guest touched it. A container without a limit may use all there is.
+func (s *sizer) settle(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.containers {
+		if l.memory == 0 {
+			return nil
+		}
+	}
+	if want := s.sum(); want.memory < s.granted.memory {
+		return s.resize(ctx, limits{want.memory, s.granted.cpu})
+	}
+	return nil
+}
+
+// sum is what the containers may use together; mu is held.
+func (s *sizer) sum() (all limits) {
+	for _, l := range s.containers {
+		all = all.plus(l)
+	}
+	return all
+}
+
+// resize makes room for want; mu is held.
+func (s *sizer) resize(ctx context.Context, want limits) error {
+	memory, vcpus, err := s.machine.size(ctx)
+	if err != nil {
+		return err
+	}
+	if s.base == 0 {
+		s.base = memory - s.granted.memory
+	}
+	if err := s.machine.resize(ctx, s.base+want.memory, max(vcpus, want.vcpus())); err != nil {
+		return err
+	}
+	s.granted = want
+	return nil
+}
+
+func (s *sizer) forget(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.containers, id)
+}
+
+// Create makes room for a container that is larger than it was when its Pod began: one that restarts with new limits.
+func (s service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*taskapi.CreateTaskResponse, error) {
+	d, err := readDescription(r.Bundle)
+	if err != nil {
+		return nil, fmt.Errorf("create container %s: %w", r.ID, err)
+	}
+	if r.ID == s.sandbox.id {
+		s.sizer.granted = d.booted() // nobody else is here yet
+		return s.Shim.Create(ctx, r)
+	}
+	undo, err := s.sizer.set(ctx, r.ID, d.Linux.Resources.over)
+	if err != nil {
+		return nil, fmt.Errorf("create container %s: %w", r.ID, err)
+	}
+	reply, err := s.Shim.Create(ctx, r)
+	if err != nil {
+		undo()
+	}
+	return reply, err
+}
+
+// Update changes a running container's limits, with room for them in the microVM.
+func (s service) Update(ctx context.Context, r *taskapi.UpdateTaskRequest) (*emptypb.Empty, error) {
+	var to resources
+	if err := json.Unmarshal(r.GetResources().GetValue(), &to); err != nil {
+		return nil, fmt.Errorf("update container %s: parse resources: %w", r.ID, err)
+	}
+	if r.ID == s.sandbox.id {
+		return nil, errors.New("update the sandbox itself: its containers have limits, it has none")
+	}
+	undo, err := s.sizer.set(ctx, r.ID, to.over)
+	if err != nil {
+		return nil, fmt.Errorf("update container %s: %w", r.ID, err)
+	}
+	reply, err := s.Shim.Update(ctx, r)
+	if err != nil {
+		undo()
+		return nil, err
+	}
+	if err := s.sizer.settle(ctx); err != nil {
+		return nil, fmt.Errorf("update container %s: %w", r.ID, err)
+	}
+	return reply, nil
+}
+
+// Delete forgets what a container was allowed to use.
+func (s service) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskapi.DeleteResponse, error) {
+	reply, err := s.Shim.Delete(ctx, r)
+	if err == nil && r.ExecID == "" {
+		s.sizer.forget(r.ID)
+	}
+	return reply, err
+}

@@ -1,0 +1,267 @@
+package vm_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// resizable is a Pod of two containers, one of which uses memory, and one whose memory is resized by a restart.
+const resizable = `
+apiVersion: v1
+kind: Pod
+metadata: {name: grows}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: main
+    image: IMAGE
+    command: [/hello, alloc, "40"]
+    env: [{name: HOLD, value: "1"}]
+    resources: {limits: {memory: 64Mi, cpu: "1"}, requests: {memory: 64Mi, cpu: 100m}}
+  - name: other
+    image: IMAGE
+    command: [sh, -c, "while :; do sleep 1; done"]
+    resources: {limits: {memory: 32Mi}, requests: {memory: 32Mi, cpu: 10m}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: restarts}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: main
+    image: IMAGE
+    command: [sh, -c, "trap 'exit 0' TERM; while :; do sleep 1 & wait; done"]
+    resizePolicy: [{resourceName: memory, restartPolicy: RestartContainer}]
+    resources: {limits: {memory: 64Mi}, requests: {memory: 64Mi, cpu: CPU}}
+`
+
+// TestResizeInPlace: limits of a running Pod are changed; its microVM, its guest and the host follow, and nothing
+// restarts that need not.
+func TestResizeInPlace(t *testing.T) {
+	s := newSpace(t, 6*time.Minute)
+	cpus := s.allocatable(corev1.ResourceCPU).Value()
+	if cpus < 2 {
+		t.Skipf("skipped: the machine has %d CPU to give; growing takes two", cpus)
+	}
+	most := strconv.FormatInt(cpus*600, 10) + "m" // two of these never fit
+	s.apply(strings.Replace(resizable, "CPU", most, 1))
+	before := s.look(s.ready("grows"))
+	s.ready("restarts")
+
+	t.Run("grow", func(t *testing.T) {
+		s := s.in(t)
+		s.resize("grows", "main", `"limits":{"memory":"300Mi","cpu":"2"}`)
+		pod := s.resized("grows", 0, "300Mi", "2")
+		s.limits("grows", "main", 300<<20, "200000 100000")
+		s.limits("grows", "other", 32<<20, "max 100000")
+		now := s.look(pod)
+		now.same(t, before)
+		if now.cpus != before.cpus+1 {
+			t.Errorf("the guest has %d CPUs, before %d", now.cpus, before.cpus)
+		}
+		if grown := now.memory - before.memory; grown < 230<<20 || grown > 240<<20 {
+			t.Errorf("the guest's memory has grown by %d MiB, want 236", grown>>20)
+		}
+		if grown := now.hostLimit - before.hostLimit; grown != 236<<20 {
+			t.Errorf("the host's limit on the Pod has grown by %d MiB, want 236", grown>>20)
+		}
+		if out, code := s.exec("grows", "env", "HOLD=", "/hello", "alloc", "220"); code != 0 {
+			t.Errorf("220 MB beside 40 within a limit of 300 MiB: code %d, %s", code, out)
+		}
+	})
+	t.Run("shrink", func(t *testing.T) {
+		s := s.in(t)
+		s.resize("grows", "main", `"limits":{"memory":"80Mi","cpu":"500m"}`)
+		pod := s.resized("grows", 0, "80Mi", "500m")
+		s.limits("grows", "main", 80<<20, "50000 100000")
+		now := s.look(pod)
+		now.same(t, before)
+		if grown := now.memory - before.memory; grown < 10<<20 || grown > 20<<20 {
+			t.Errorf("the guest has %d MiB more than at first, want 16: the rest goes back to the host", grown>>20)
+		}
+		if grown := now.hostLimit - before.hostLimit; grown != 16<<20 {
+			t.Errorf("the host's limit on the Pod is %d MiB higher than at first, want 16", grown>>20)
+		}
+		s.kubectl("exec", "grows", "-c", "other", "--", "/hello", "alloc", "20") // there is still room
+	})
+	t.Run("too large for the microVM", func(t *testing.T) {
+		s := s.in(t)
+		s.resize("grows", "main", `"limits":{"memory":"80Mi","cpu":"200"}`)
+		c := s.resizeCondition("grows", corev1.PodResizeInProgress, corev1.PodReasonError)
+		if !strings.Contains(c.Message, "200 vCPUs: this microVM was started for at most") {
+			t.Errorf("the condition says %q, want what is too much", c.Message)
+		}
+		if got := s.container("grows", 0).Resources.Limits.Cpu(); got.Cmp(resource.MustParse("500m")) != 0 {
+			t.Errorf("the status claims a limit of %s", got)
+		}
+		s.resize("grows", "main", `"limits":{"memory":"80Mi","cpu":"1"}`)
+		s.look(s.resized("grows", 0, "80Mi", "1")).same(t, before)
+	})
+	t.Run("too large for the Node, now and ever", func(t *testing.T) {
+		s := s.in(t)
+		s.resize("grows", "main", fmt.Sprintf(`"requests":{"cpu":%q},"limits":{"cpu":%[1]q}`, strconv.FormatInt(cpus+1, 10)))
+		s.resizeCondition("grows", corev1.PodResizePending, corev1.PodReasonInfeasible)
+		s.resize("grows", "main", fmt.Sprintf(`"requests":{"cpu":%q},"limits":{"cpu":"2"}`, most))
+		s.resizeCondition("grows", corev1.PodResizePending, corev1.PodReasonDeferred)
+	})
+	t.Run("restart with more", func(t *testing.T) {
+		s := s.in(t)
+		before := s.look(s.ready("restarts"))
+		s.resize("restarts", "main", `"limits":{"memory":"400Mi"}`)
+		pod := s.pod("restarts", "was restarted with its new limit", func(pod *corev1.Pod) bool {
+			return pod.Status.ContainerStatuses[0].RestartCount == 1 && isReady(pod)
+		})
+		s.limits("restarts", "main", 400<<20, "max 100000")
+		now := s.look(pod)
+		if now.boot != before.boot || now.memory-before.memory < 330<<20 {
+			t.Errorf("the guest has %d MiB, before %d MiB; booted anew: %v", now.memory>>20, before.memory>>20, now.boot != before.boot)
+		}
+	})
+	t.Run("a deferred resize is done when there is room", func(t *testing.T) {
+		s := s.in(t)
+		s.kubectl("delete", "pod", "restarts")
+		s.look(s.resized("grows", 0, "80Mi", "2")).same(t, before)
+		s.limits("grows", "main", 80<<20, "200000 100000")
+	})
+}
+
+// TestResizeOfAWholePodIsRefused: it would not reach the microVM. No Pod runs.
+func TestResizeOfAWholePodIsRefused(t *testing.T) {
+	s := newSpace(t, time.Minute)
+	s.apply(`
+apiVersion: v1
+kind: Pod
+metadata: {name: whole}
+spec:
+  nodeSelector: {no: such-node}
+  resources: {limits: {memory: 64Mi}}
+  containers: [{name: main, image: IMAGE}]
+`)
+	patch := []byte(`{"spec":{"resources":{"limits":{"memory":"128Mi"}}}}`)
+	_, err := s.client.CoreV1().Pods(s.name).Patch(s.ctx, "whole", types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "resize")
+	if err == nil {
+		t.Error("the resize was accepted")
+	}
+}
+
+// in is the space for a subtest.
+func (s *space) in(t *testing.T) *space {
+	sub := *s
+	sub.t = t
+	return &sub
+}
+
+// resize changes resources of a container through the resize subresource.
+func (s *space) resize(pod, container, resources string) {
+	s.t.Helper()
+	s.kubectl("patch", "pod", pod, "--subresource=resize", "-p",
+		fmt.Sprintf(`{"spec":{"containers":[{"name":%q,"resources":{%s}}]}}`, container, resources))
+}
+
+// resized waits until the status says that a container has the limits, and that nothing is under way.
+func (s *space) resized(name string, container int, memory, cpu string) *corev1.Pod {
+	s.t.Helper()
+	return s.pod(name, "has limits of "+memory+" and "+cpu, func(pod *corev1.Pod) bool {
+		r := pod.Status.ContainerStatuses[container].Resources
+		return r != nil && r.Limits.Memory().Cmp(resource.MustParse(memory)) == 0 && r.Limits.Cpu().Cmp(resource.MustParse(cpu)) == 0 &&
+			condition(pod, corev1.PodResizeInProgress).Type == "" && condition(pod, corev1.PodResizePending).Type == ""
+	})
+}
+
+func (s *space) resizeCondition(name string, kind corev1.PodConditionType, reason string) (c corev1.PodCondition) {
+	s.t.Helper()
+	s.pod(name, fmt.Sprintf("has condition %s: %s", kind, reason), func(pod *corev1.Pod) bool {
+		c = condition(pod, kind)
+		return c.Reason == reason
+	})
+	return c
+}
+
+func (s *space) container(pod string, i int) corev1.ContainerStatus {
+	s.t.Helper()
+	return s.ready(pod).Status.ContainerStatuses[i]
+}
+
+// limits checks what the guest's kernel holds a container to.
+func (s *space) limits(pod, container string, memory int, cpu string) {
+	s.t.Helper()
+	for file, want := range map[string]string{"memory.max": strconv.Itoa(memory), "cpu.max": cpu} {
+		got := strings.TrimSpace(s.kubectl("exec", pod, "-c", container, "--", "cat", "/sys/fs/cgroup/"+file))
+		if got != want {
+			s.t.Errorf("%s of container %s is %s, want %s", file, container, got, want)
+		}
+	}
+}
+
+// sight is what a resize changes in a Pod's microVM, and what it must not change.
+type sight struct {
+	boot, started string // of the guest, and of the first container's process
+	containers    string
+	memory        int // bytes, as the guest sees them
+	cpus          int
+	hostLimit     int // bytes, of the Pod's cgroup on the host; 0 for none
+}
+
+func (s *space) look(pod *corev1.Pod) sight {
+	s.t.Helper()
+	text := s.mustExec(pod.Name, "sh", "-c", "cat /proc/sys/kernel/random/boot_id; cut -d' ' -f22 /proc/1/stat; awk '/MemTotal/ {print $2}' /proc/meminfo; nproc")
+	lines := splitLines(text)
+	if len(lines) != 4 {
+		s.t.Fatalf("the guest of %s says %q", pod.Name, text)
+	}
+	kb, err1 := strconv.Atoi(lines[2])
+	cpus, err2 := strconv.Atoi(lines[3])
+	if err := errors.Join(err1, err2); err != nil {
+		s.t.Fatal(err)
+	}
+	seen := sight{boot: lines[0], started: lines[1], memory: kb << 10, cpus: cpus, hostLimit: s.hostLimit(pod.UID)}
+	for _, c := range pod.Status.ContainerStatuses {
+		seen.containers += fmt.Sprintf("%s restarted %d times ", c.ContainerID, c.RestartCount)
+	}
+	return seen
+}
+
+// same checks that a Pod runs on as it did.
+func (a sight) same(t *testing.T, b sight) {
+	t.Helper()
+	if a.boot != b.boot || a.started != b.started || a.containers != b.containers {
+		t.Errorf("something was started anew: guest %s, process %s, containers %s; before %s, %s, %s",
+			a.boot, a.started, a.containers, b.boot, b.started, b.containers)
+	}
+}
+
+// hostLimit reads the memory limit of a Pod's cgroup on the host, in either version of cgroups.
+func (s *space) hostLimit(uid types.UID) int {
+	s.t.Helper()
+	limit := 0
+	for _, root := range []string{"/sys/fs/cgroup/memory", "/sys/fs/cgroup"} {
+		err := filepath.WalkDir(root+s.host.Cgroup, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.IsDir() || filepath.Base(path) != "pod"+string(uid) {
+				return nil // others come and go
+			}
+			for _, file := range []string{"memory.limit_in_bytes", "memory.max"} {
+				if raw, err := os.ReadFile(filepath.Join(path, file)); err == nil {
+					limit, _ = strconv.Atoi(strings.TrimSpace(string(raw))) // "max" is none
+				}
+			}
+			return fs.SkipDir
+		})
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			s.t.Fatal(err)
+		}
+	}
+	return limit
+}
