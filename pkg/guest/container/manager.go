@@ -23,8 +23,9 @@ type Config struct {
 
 // Manager owns the containers of the sandbox.
 type Manager struct {
-	cfg Config
-	oom *oomWatch
+	cfg    Config
+	oom    *oomWatch
+	cgroup *sandboxCgroup
 
 	mu         sync.Mutex
 	containers map[string]*container // guarded by mu
@@ -38,11 +39,15 @@ func NewManager(cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(cgroupRoot+podCgroup, 0o755); err != nil {
-		return nil, fmt.Errorf("make cgroup of the sandbox: %w", err)
+	cgroup, err := newSandboxCgroup(cgroupRoot+podCgroup, "/proc")
+	if err != nil {
+		return nil, err
 	}
-	return &Manager{cfg: cfg, oom: oom, containers: map[string]*container{}}, nil
+	return &Manager{cfg: cfg, oom: oom, cgroup: cgroup, containers: map[string]*container{}}, nil
 }
+
+// GuestGrew gives the containers memory that was plugged in and is online.
+func (m *Manager) GuestGrew() error { return m.cgroup.grown() }
 
 // SetHostname sets the name that the sandbox's containers see.
 func (m *Manager) SetHostname(name string) error {
