@@ -53,10 +53,8 @@ func (a *Agent) OnlineCPUMem(ctx context.Context, req *pb.OnlineCPUMemRequest) (
 	if req.GetCpuOnly() {
 		return &emptypb.Empty{}, nil
 	}
-	if _, err := online("/sys/devices/system/memory/memory*/online", -1); err != nil {
-		return nil, err
-	}
-	return empty(a.cfg.Containers.GuestGrew())
+	_, err := online("/sys/devices/system/memory/memory*/online", -1)
+	return empty(err)
 }
 
 const (

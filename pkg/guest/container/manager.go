@@ -39,15 +39,12 @@ func NewManager(cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	cgroup, err := newSandboxCgroup(cgroupRoot+podCgroup, "/proc")
+	cgroup, err := newSandboxCgroup(cgroupRoot+podCgroup, "/proc", cfg.Log)
 	if err != nil {
 		return nil, err
 	}
 	return &Manager{cfg: cfg, oom: oom, cgroup: cgroup, containers: map[string]*container{}}, nil
 }
-
-// GuestGrew gives the containers memory that was plugged in and is online.
-func (m *Manager) GuestGrew() error { return m.cgroup.grown() }
 
 // SetHostname sets the name that the sandbox's containers see.
 func (m *Manager) SetHostname(name string) error {
@@ -91,7 +88,8 @@ func (m *Manager) Create(req Request) (err error) {
 		c.init = &process{done: make(chan struct{})}
 		return ns.applySysctl(req.Spec.Linux.Sysctl)
 	}
-	if err := prepareSpec(req, ns, m.cfg.Reaper); err != nil {
+	m.cgroup.follow()
+	if err := prepareSpec(req, ns, m.cfg.Reaper, m.cgroup.limits); err != nil {
 		return err
 	}
 	return m.launch(c, req.Spec)

@@ -3,10 +3,13 @@ package container
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 )
 
 // What the containers together never get, so that the agent can always answer and start a process: memory, and
@@ -64,14 +67,23 @@ func memoryLine(meminfo, key string) (uint64, error) {
 	return 0, fmt.Errorf("%s: %w", key, errNoKey)
 }
 
+// laterLooks is when the guest is measured once more after its containers have changed: the host plugs memory in
+// before, but what it lends back by the balloon comes little by little.
+var laterLooks = [...]time.Duration{2 * time.Second, 10 * time.Second}
+
 // sandboxCgroup holds the containers' cgroups and bounds them together.
 type sandboxCgroup struct {
 	dir, proc string
+	limits    bounds // at the start
 	overhead  uint64 // bytes of memory that are not the containers'
+	log       *slog.Logger
+
+	mu     sync.Mutex
+	memory uint64 // guarded by mu
 }
 
 // newSandboxCgroup makes it. No container may run yet: what is free now is theirs.
-func newSandboxCgroup(dir, proc string) (*sandboxCgroup, error) {
+func newSandboxCgroup(dir, proc string, log *slog.Logger) (*sandboxCgroup, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make cgroup of the sandbox: %w", err)
 	}
@@ -80,17 +92,36 @@ func newSandboxCgroup(dir, proc string) (*sandboxCgroup, error) {
 		return nil, err
 	}
 	b := size.bounds()
-	s := &sandboxCgroup{dir: dir, proc: proc, overhead: size.total - b.memory}
+	s := &sandboxCgroup{dir: dir, proc: proc, limits: b, overhead: size.total - b.memory, log: log, memory: b.memory}
 	return s, errors.Join(s.set("memory.max", b.memory), s.set("pids.max", b.processes))
 }
 
-// grown gives the containers what the guest has got.
-func (s *sandboxCgroup) grown() error {
+// follow gives the containers what the guest has got in the meantime, now and what comes later.
+func (s *sandboxCgroup) follow() {
+	grow := func() {
+		if err := s.grow(); err != nil {
+			s.log.Warn("containers do not get the memory that was plugged in", "err", err)
+		}
+	}
+	grow()
+	for _, d := range laterLooks {
+		time.AfterFunc(d, grow)
+	}
+}
+
+// grow raises the bound on memory to the guest's size. It never lowers it: what the containers have is theirs.
+func (s *sandboxCgroup) grow() error {
 	size, err := readGuestSize(s.proc)
 	if err != nil {
 		return err
 	}
-	return s.set("memory.max", size.total-s.overhead)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if size.total <= s.overhead+s.memory {
+		return nil
+	}
+	s.memory = size.total - s.overhead
+	return s.set("memory.max", s.memory)
 }
 
 func (s *sandboxCgroup) set(file string, limit uint64) error {

@@ -50,7 +50,7 @@ func (*hostNamespaces) Admit(ctx context.Context, a admission.Attributes, _ admi
 }
 
 // ownHost takes the Pod's wishes for namespaces of the host out and gives it what they mean in a microVM. Containers of
-// a Pod share the network and the IPC namespace anyway; host ports stay, and lead to the Pod.
+// a Pod share the network and the IPC namespace anyway.
 func ownHost(spec *core.PodSpec) (asked []string) {
 	if spec.HostNetwork {
 		spec.HostNetwork = false
