@@ -94,7 +94,7 @@ func toolbox(busybox string) ([]ociimage.File, error) {
 	files := []ociimage.File{
 		{Path: "/bin/busybox", Mode: 0o755, Data: data},
 		{Path: "/etc/passwd", Mode: 0o644, Data: []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")},
-		{Path: "/etc/group", Mode: 0o644, Data: []byte("root:x:0:\nnogroup:x:65534:\n")},
+		{Path: "/etc/group", Mode: 0o644, Data: []byte("root:x:0:\nnogroup:x:65534:\ncrew:x:4242:nobody\n")},
 		{Path: "/root", Mode: fs.ModeDir | 0o700},
 		{Path: "/tmp", Mode: fs.ModeDir | fs.ModeSticky | 0o777},
 	}

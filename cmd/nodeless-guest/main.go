@@ -79,7 +79,10 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l, err := agentmux.Listen(ctx, port, func(h agentmux.Hello) { attached(log, h) })
+	l, err := agentmux.Listen(ctx, port, agentmux.Guest{
+		Attached: func(h agentmux.Hello) { attached(log, h) },
+		Clock:    boot.Clock{},
+	})
 	if err != nil {
 		return err
 	}

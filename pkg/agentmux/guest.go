@@ -17,6 +17,8 @@ const (
 	AgentPort uint32 = 1024
 	// ForwardPort is the service that Forward reaches.
 	ForwardPort uint32 = 1025
+	// ClockPort is the service that SyncClock reaches.
+	ClockPort uint32 = 1026
 
 	forwardOK     byte = 1
 	forwardFailed byte = 0
@@ -32,13 +34,21 @@ const (
 	headerTimeout = 10 * time.Second
 )
 
+// Guest is what a Listener needs of the guest it runs in.
+type Guest struct {
+	// Attached runs for each host that attaches, before its first connection is accepted; nil for none.
+	Attached func(Hello)
+	// Clock is corrected by the host; nil for one that nobody corrects.
+	Clock Clock
+}
+
 // Listener hands out the connections hosts open to AgentPort, over all hosts that attach in turn.
 type Listener struct {
-	ctx     context.Context
-	stop    context.CancelFunc
-	port    io.ReadWriteCloser
-	onHello func(Hello)
-	conns   chan net.Conn
+	ctx   context.Context
+	stop  context.CancelFunc
+	port  io.ReadWriteCloser
+	guest Guest
+	conns chan net.Conn
 
 	wmu sync.Mutex // guards writes to port and current
 	esc escaper
@@ -48,11 +58,10 @@ type Listener struct {
 
 var _ net.Listener = (*Listener)(nil)
 
-// Listen serves the guest's end of a port. onHello runs for each host that attaches, before its first
-// connection is accepted. io.EOF from the port means that no host is attached; any other error ends
-// the Listener.
-func Listen(ctx context.Context, rw io.ReadWriteCloser, onHello func(Hello)) (net.Listener, error) {
-	l := &Listener{port: rw, onHello: onHello, conns: make(chan net.Conn)}
+// Listen serves the guest's end of a port. io.EOF from the port means that no host is attached; any other
+// error ends the Listener.
+func Listen(ctx context.Context, rw io.ReadWriteCloser, guest Guest) (net.Listener, error) {
+	l := &Listener{port: rw, guest: guest, conns: make(chan net.Conn)}
 	l.esc.w = rw
 	l.ctx, l.stop = context.WithCancel(ctx)
 	context.AfterFunc(l.ctx, func() { rw.Close() })
@@ -108,7 +117,9 @@ func (l *Listener) pump() {
 		default:
 			closeFeed(feed)
 			nonce = c.nonce
-			l.onHello(c.hello)
+			if l.guest.Attached != nil {
+				l.guest.Attached(c.hello)
+			}
 			var r *io.PipeReader
 			r, feed = io.Pipe()
 			conn := &guestConn{l: l, r: r}
@@ -172,6 +183,12 @@ func (l *Listener) route(c net.Conn) {
 		}
 	case ForwardPort:
 		forward(l.ctx, c)
+	case ClockPort:
+		if l.guest.Clock == nil {
+			c.Close()
+			return
+		}
+		serveClock(c, l.guest.Clock)
 	default:
 		c.Close()
 	}

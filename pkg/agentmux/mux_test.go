@@ -81,7 +81,7 @@ func (p *port) Close() error {
 func startEcho(t *testing.T, p *port) <-chan Hello {
 	t.Helper()
 	hellos := make(chan Hello, 16)
-	l, err := Listen(t.Context(), p, func(h Hello) { hellos <- h })
+	l, err := Listen(t.Context(), p, Guest{Attached: func(h Hello) { hellos <- h }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,10 @@ import (
 	"github.com/nodeless/nodeless/pkg/agentmux"
 )
 
+// clockInterval is how often the guest's clock is compared with the host's. Emulated and paused guests
+// lose time; one that is right costs three small messages.
+const clockInterval = 15 * time.Second
+
 // connectTimeout is how long a client may take to name its port. Kata gives up on us after the same time.
 const connectTimeout = 10 * time.Second
 
@@ -85,11 +89,32 @@ func (a *agentChannel) attach(port io.ReadWriteCloser) {
 	}
 	a.session = session
 	close(a.ready)
+	go a.keepClock(ctx)
 	select {
 	case <-session.Done():
 	case <-a.over:
 	}
 	_ = session.Close() // the port has gone with QEMU
+}
+
+// keepClock keeps the guest's clock right until ctx ends.
+func (a *agentChannel) keepClock(ctx context.Context) {
+	tick := time.NewTicker(clockInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		by, err := a.session.SyncClock(ctx)
+		switch {
+		case err != nil:
+			a.log.Debug("guest clock was not compared", "err", err)
+		case by.Abs() >= time.Second:
+			a.log.Info("guest clock was off and is set", "by", by.Round(time.Millisecond).String())
+		}
+	}
 }
 
 // end lets waiting clients go.

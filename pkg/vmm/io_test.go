@@ -224,7 +224,7 @@ func TestAgentChannel(t *testing.T) {
 	}
 	dial("GET / HTTP/1.1\r\n").Close()
 	waiting := dial("CONNECT 1024\nearly ")
-	l, err := agentmux.Listen(t.Context(), far, func(agentmux.Hello) {})
+	l, err := agentmux.Listen(t.Context(), far, agentmux.Guest{})
 	must(t, err)
 	defer l.Close()
 	go echo(l)

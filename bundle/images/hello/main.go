@@ -1,7 +1,7 @@
 // Command hello is the image that nodeless brings along: a web server that tells which guest answers, and a few
 // subcommands with which examples and tests look around from inside a Pod.
 //
-//	hello                     serve on :8080 (or $PORT)
+//	hello                     serve on :8080 (or $PORT), HTTP and gRPC's health check; unhealthy while /tmp/unhealthy exists
 //	hello get [-k] URL        print status and body of an HTTP GET; fails unless the status is 2xx
 //	hello resolve NAME        print the addresses of NAME, one a line
 //	hello alloc MB            use MB megabytes of memory and hold them

@@ -40,11 +40,16 @@ func Run(log *slog.Logger) error {
 	return guestnet.LoopbackUp()
 }
 
-// limits gives containers the open files they expect of a container host.
+// limits gives containers what they expect of a container host: many open files, and as many processes
+// for each user as their cgroup lets them have.
 func limits() error {
-	l := &unix.Rlimit{Cur: openFiles, Max: openFiles}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, l); err != nil {
+	files := &unix.Rlimit{Cur: openFiles, Max: openFiles}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, files); err != nil {
 		return fmt.Errorf("raise open files limit: %w", err)
+	}
+	processes := &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+	if err := unix.Setrlimit(unix.RLIMIT_NPROC, processes); err != nil {
+		return fmt.Errorf("raise limit of processes: %w", err)
 	}
 	return nil
 }

@@ -18,6 +18,27 @@ func SetClock(t time.Time) error {
 	return nil
 }
 
+// slewLimit is the most that is made up for by running faster or slower, half a millisecond a second.
+const slewLimit = 50 * time.Millisecond
+
+// Clock is the wall clock, which the host keeps right.
+type Clock struct{}
+
+// Now is the time.
+func (Clock) Now() time.Time { return time.Now() }
+
+// Adjust moves the clock by d: at once, or little by little when little is wrong, so that it does not
+// go backwards.
+func (Clock) Adjust(d time.Duration) error {
+	if d.Abs() > slewLimit {
+		return SetClock(time.Now().Add(d))
+	}
+	if _, err := unix.Adjtimex(&unix.Timex{Modes: unix.ADJ_OFFSET_SINGLESHOT, Offset: d.Microseconds()}); err != nil {
+		return fmt.Errorf("adjust clock: %w", err)
+	}
+	return nil
+}
+
 const (
 	rndAddEntropy = 0x40085203 // RNDADDENTROPY
 	rndReseed     = 0x5207     // RNDRESEEDCRNG

@@ -19,7 +19,7 @@ const (
 
 // prepareSpec turns the host's description into one that fits the guest: the namespaces of the sandbox, the PID
 // namespace at pidPath or a new one, a cgroup below podCgroup, nothing that the guest's kernel does not do.
-func prepareSpec(req Request, ns *namespaces, pidPath string) error {
+func prepareSpec(req Request, ns *namespaces, pidPath string, limits bounds) error {
 	s := req.Spec
 	if s.Process == nil || s.Linux == nil {
 		return fmt.Errorf("container %s: description without process or linux section", req.ID)
@@ -40,7 +40,12 @@ func prepareSpec(req Request, ns *namespaces, pidPath string) error {
 	if s.Linux.Resources == nil {
 		s.Linux.Resources = &specs.LinuxResources{}
 	}
-	completeResources(s)
+	if privileged(s) {
+		if err := addGuestDevices(s, "/dev"); err != nil {
+			return err
+		}
+	}
+	completeResources(s, limits)
 	return nil
 }
 
@@ -52,9 +57,14 @@ func keepNamespaces(in []specs.LinuxNamespace) []specs.LinuxNamespace {
 }
 
 // completeResources sets what the host leaves out: an out-of-memory kill ends the whole container, as
-// the kubelet asks for on cgroup v2; a container may use its devices, a privileged one every device.
-func completeResources(s *specs.Spec) {
+// the kubelet asks for on cgroup v2; a container may use its devices, a privileged one every device; one that
+// forks without end leaves its neighbours some room.
+func completeResources(s *specs.Spec, limits bounds) {
 	r := s.Linux.Resources
+	if r.Pids == nil {
+		most := int64(limits.processes - limits.processes/4)
+		r.Pids = &specs.LinuxPids{Limit: &most}
+	}
 	if r.Unified == nil {
 		r.Unified = map[string]string{}
 	}

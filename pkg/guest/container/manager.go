@@ -23,8 +23,9 @@ type Config struct {
 
 // Manager owns the containers of the sandbox.
 type Manager struct {
-	cfg Config
-	oom *oomWatch
+	cfg    Config
+	oom    *oomWatch
+	cgroup *sandboxCgroup
 
 	mu         sync.Mutex
 	containers map[string]*container // guarded by mu
@@ -38,10 +39,11 @@ func NewManager(cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(cgroupRoot+podCgroup, 0o755); err != nil {
-		return nil, fmt.Errorf("make cgroup of the sandbox: %w", err)
+	cgroup, err := newSandboxCgroup(cgroupRoot+podCgroup, "/proc", cfg.Log)
+	if err != nil {
+		return nil, err
 	}
-	return &Manager{cfg: cfg, oom: oom, containers: map[string]*container{}}, nil
+	return &Manager{cfg: cfg, oom: oom, cgroup: cgroup, containers: map[string]*container{}}, nil
 }
 
 // SetHostname sets the name that the sandbox's containers see.
@@ -92,7 +94,8 @@ func (m *Manager) Create(req Request) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := prepareSpec(req, ns, pid); err != nil {
+	m.cgroup.follow()
+	if err := prepareSpec(req, ns, pid, m.cgroup.limits); err != nil {
 		return err
 	}
 	return m.launch(c, req.Spec)

@@ -143,13 +143,15 @@ func (n *namespaces) sharedPID(reaper *Reaper) (string, error) {
 }
 
 // HoldPIDNamespace is the first process of a shared PID namespace: it collects orphans for ever. It
-// gives up its rights first, as the containers can see it.
+// gives up its rights first, as the containers can see it, and is spared when memory runs out: all of them
+// would end with it.
 func HoldPIDNamespace() error {
 	ch := make(chan os.Signal, 1)
 	signal.Notify(ch, syscall.SIGCHLD)
 	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	const empty = "/proc/self/fdinfo" // a directory nobody can write to
 	err := errors.Join(
+		os.WriteFile("/proc/self/oom_score_adj", []byte("-999"), 0o644),
 		unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0),
 		unix.Chroot(empty), unix.Chdir("/"),
 		syscall.Setgroups(nil), syscall.Setresgid(holderUser, holderUser, holderUser),

@@ -15,6 +15,7 @@ func (m *Manager) Update(id string, r *specs.LinuxResources) error {
 	if err != nil || c.lc == nil {
 		return err
 	}
+	m.cgroup.follow()
 	config := c.lc.Config()
 	cg := *config.Cgroups
 	resources := *cg.Resources

@@ -10,7 +10,6 @@ import (
 
 	"k8s.io/apiserver/pkg/admission"
 	genericoptions "k8s.io/apiserver/pkg/server/options"
-	"k8s.io/kubernetes/pkg/apis/core"
 	"k8s.io/kubernetes/plugin/pkg/admission/runtimeclass"
 )
 
@@ -26,12 +25,15 @@ func Install(opts *genericoptions.AdmissionOptions) error {
 	opts.Plugins.Register(PluginName, func(io.Reader) (admission.Interface, error) {
 		return &defaultRuntimeClass{Handler: admission.NewHandler(admission.Create)}, nil
 	})
+	opts.Plugins.Register(HostNamespacesName, func(io.Reader) (admission.Interface, error) {
+		return &hostNamespaces{Handler: admission.NewHandler(admission.Create)}, nil
+	})
 	at := slices.Index(opts.RecommendedPluginOrder, runtimeclass.PluginName)
 	if at < 0 {
 		return fmt.Errorf("install admission plugin %s: there is no plugin %s", PluginName, runtimeclass.PluginName)
 	}
 	// A copy: the list is shared by all of the process.
-	opts.RecommendedPluginOrder = slices.Insert(slices.Clone(opts.RecommendedPluginOrder), at, PluginName)
+	opts.RecommendedPluginOrder = slices.Insert(slices.Clone(opts.RecommendedPluginOrder), at, PluginName, HostNamespacesName)
 	return nil
 }
 
@@ -43,12 +45,9 @@ var _ admission.MutationInterface = (*defaultRuntimeClass)(nil)
 
 // Admit is called for each new object.
 func (*defaultRuntimeClass) Admit(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	if a.GetResource().GroupResource() != core.Resource("pods") || a.GetSubresource() != "" {
-		return nil
-	}
-	pod, ok := a.GetObject().(*core.Pod)
-	if !ok {
-		return fmt.Errorf("admit Pod: object is a %T", a.GetObject())
+	pod, err := requestedPod(a)
+	if err != nil || pod == nil {
+		return err
 	}
 	if pod.Spec.RuntimeClassName == nil {
 		name := RuntimeClass

@@ -44,7 +44,7 @@ func TestInstallGoesBeforeTheOverhead(t *testing.T) {
 		t.Fatal(err)
 	}
 	order := opts.RecommendedPluginOrder
-	if slices.Index(order, PluginName) != slices.Index(order, "RuntimeClass")-1 {
+	if at := slices.Index(order, "RuntimeClass"); slices.Index(order, PluginName) != at-2 || slices.Index(order, HostNamespacesName) != at-1 {
 		t.Errorf("order is %v", order)
 	}
 	if !slices.Equal(before, options.AllOrderedPlugins) {

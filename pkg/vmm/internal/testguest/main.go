@@ -47,7 +47,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	l, err := agentmux.Listen(context.Background(), port, func(agentmux.Hello) {})
+	l, err := agentmux.Listen(context.Background(), port, agentmux.Guest{})
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,100 @@
+package admission
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/warning"
+	"k8s.io/kubernetes/pkg/apis/core"
+)
+
+const (
+	// HostNamespacesName is how --disable-admission-plugins knows the plugin about namespaces of the host.
+	HostNamespacesName = "HostNamespaces"
+	// HostNamespacesAnnotation lists in a Pod which namespaces of its host it asked for.
+	HostNamespacesAnnotation = "nodeless.io/host-namespaces"
+)
+
+// hostNamespaces says in a Pod what hostNetwork, hostPID and hostIPC mean where each Pod is a microVM: its host is the
+// microVM. It gets the Pod network, sees the processes of all of its containers, and shares the memory they share.
+// Without it such a Pod would run with nothing but a loopback interface, and nobody would be told.
+//
+// A user namespace of the Pod's own cannot be had, and is refused rather than left out.
+type hostNamespaces struct{ *admission.Handler }
+
+var (
+	_ admission.MutationInterface   = (*hostNamespaces)(nil)
+	_ admission.ValidationInterface = (*hostNamespaces)(nil)
+)
+
+// Admit is called for each new object.
+func (*hostNamespaces) Admit(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	pod, err := microVMPod(a)
+	if err != nil || pod == nil {
+		return err
+	}
+	asked := ownHost(&pod.Spec)
+	if len(asked) == 0 {
+		return nil
+	}
+	if pod.Annotations == nil {
+		pod.Annotations = map[string]string{}
+	}
+	pod.Annotations[HostNamespacesAnnotation] = strings.Join(asked, ",")
+	warning.AddWarning(ctx, "", fmt.Sprintf("host namespaces (%s): the host of this Pod is its microVM: "+
+		"it has the Pod network, and sees the processes and the IPC objects of its own containers", strings.Join(asked, ", ")))
+	return nil
+}
+
+// ownHost takes the Pod's wishes for namespaces of the host out and gives it what they mean in a microVM. Containers of
+// a Pod share the network and the IPC namespace anyway.
+func ownHost(spec *core.PodSpec) (asked []string) {
+	if spec.HostNetwork {
+		spec.HostNetwork = false
+		asked = append(asked, "network")
+	}
+	if spec.HostPID {
+		share := true
+		spec.HostPID, spec.ShareProcessNamespace = false, &share
+		asked = append(asked, "pid")
+	}
+	if spec.HostIPC {
+		spec.HostIPC = false
+		asked = append(asked, "ipc")
+	}
+	return asked
+}
+
+// Validate is called for each new object once it is as it will be.
+func (*hostNamespaces) Validate(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	pod, err := microVMPod(a)
+	if err != nil || pod == nil || pod.Spec.HostUsers == nil || *pod.Spec.HostUsers {
+		return err
+	}
+	return admission.NewForbidden(a, field.Forbidden(field.NewPath("spec", "hostUsers"),
+		"a Pod in a microVM has no user namespace of its own; remove the field: root in the Pod is root of its microVM, not of the host"))
+}
+
+// microVMPod is the Pod of a request about a Pod that will run in a microVM, or nil.
+func microVMPod(a admission.Attributes) (*core.Pod, error) {
+	pod, err := requestedPod(a)
+	if err != nil || pod == nil || pod.Spec.RuntimeClassName == nil || *pod.Spec.RuntimeClassName != RuntimeClass {
+		return nil, err
+	}
+	return pod, nil
+}
+
+// requestedPod is the Pod of a request about one, or nil.
+func requestedPod(a admission.Attributes) (*core.Pod, error) {
+	if a.GetResource().GroupResource() != core.Resource("pods") || a.GetSubresource() != "" {
+		return nil, nil
+	}
+	pod, ok := a.GetObject().(*core.Pod)
+	if !ok {
+		return nil, fmt.Errorf("admit Pod: object is a %T", a.GetObject())
+	}
+	return pod, nil
+}
