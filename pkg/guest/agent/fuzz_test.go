@@ -97,7 +97,7 @@ func FuzzCopyFile(f *testing.F) {
 			var req pb.CopyFileRequest
 			if proto.Unmarshal(stream[2:2+size], &req) == nil && len(req.GetData()) < 1<<16 && req.GetOffset() < 1<<20 {
 				// As CopyFile has it: cleaned, and below the root.
-				if name, ok := strings.CutPrefix(filepath.Clean("/root/"+req.GetPath()), "/root/"); ok {
+				if name, ok := strings.CutPrefix(filepath.Clean("/base/"+req.GetPath()), "/base/"); ok {
 					_ = copyBelow(root, name, &req)
 				}
 			}
