@@ -162,15 +162,19 @@ func (s *Session) Close() error {
 
 // hostConn is the byte stream yamux sees on the host.
 type hostConn struct {
-	sc   *scanner
-	w    io.Writer
-	c    io.Closer
-	rest []byte
+	sc    *scanner
+	w     io.Writer
+	c     io.Closer
+	rest  []byte
+	guard guard
 }
 
 func (h *hostConn) Read(p []byte) (int, error) {
 	for len(h.rest) == 0 {
 		data, _, err := h.sc.next() // repeated acknowledgements are dropped
+		if err == nil {
+			err = h.guard.check(data)
+		}
 		if err != nil {
 			return 0, err
 		}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -131,12 +132,14 @@ func TestConvertRefuses(t *testing.T) {
 		{"a name of 256 bytes", makeTar(t, file(strings.Repeat("x", 256), "")), ErrFormat},
 		{"a whiteout of nothing", makeTar(t, file("d/.wh.", "")), ErrFormat},
 		{"a whiteout of the parent", makeTar(t, file("d/.wh...", "")), ErrFormat},
-		{"a path of 8000 bytes", makeTar(t, file(strings.Repeat("d/", 4000)+"x", "")), ErrFormat},
+		{"a path of 8000 bytes", makeTar(t, file(strings.Repeat("d/", 4000)+"x", "")), ErrTooLarge},
+		{"directories nested too deep", makeTar(t, file(strings.Repeat("d/", 300)+"x", "")), ErrTooLarge},
+		{"a path that symlinks make too long", longBySymlinks(t), ErrTooLarge},
 		{"an owner of 33 bits", makeTar(t, file("a", "").with(func(h *tar.Header) { h.Uid = 1 << 32 })), ErrFormat},
 		{"an attribute too long for the kernel", makeTar(t, file("a", "").with(func(h *tar.Header) {
 			h.PAXRecords = map[string]string{"SCHILY.xattr.user.a": strings.Repeat("x", 65536)}
 		})), ErrTooLarge},
-		{"directories made by following symlinks again and again", deepBySymlinks(t), ErrFormat},
+		{"directories made by following symlinks again and again", deepBySymlinks(t), ErrTooLarge},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if err := Convert(t.Context(), bytes.NewReader(tt.data), tempFile(t), DefaultLimits()); !errors.Is(err, tt.kind) {
@@ -149,11 +152,18 @@ func TestConvertRefuses(t *testing.T) {
 // deepBySymlinks nests directories far deeper than any one path of the tar is long.
 func deepBySymlinks(t *testing.T) []byte {
 	var members []member
-	path := strings.Repeat("d/", 1000)
+	path := strings.Repeat("d/", 100)
 	for i := range 10 {
 		members = append(members, symlink(fmt.Sprintf("s%d", i), fmt.Sprintf("s%d/%s", i-1, path)))
 	}
 	return makeTar(t, append(members, file("s9/x", ""))...)
+}
+
+// longBySymlinks makes a path of few names that are all long.
+func longBySymlinks(t *testing.T) []byte {
+	t.Helper()
+	path := strings.Repeat(strings.Repeat("d", 255)+"/", 14)
+	return makeTar(t, dir(path), symlink("s", path), file("s/"+path+"x", ""))
 }
 
 func TestConvertKeepsToItsLimits(t *testing.T) {
@@ -166,9 +176,15 @@ func TestConvertKeepsToItsLimits(t *testing.T) {
 		data   []byte
 		limits Limits
 	}{
-		{"bytes", makeTar(t, file("a", strings.Repeat("x", 100000))), Limits{Bytes: 50000, Metadata: 1 << 20}},
-		{"names", makeTar(t, names...), Limits{Bytes: 1 << 30, Metadata: 50000}},
-		{"implied directories", makeTar(t, file(strings.Repeat("d/", 1000)+"x", "")), Limits{Bytes: 1 << 30, Metadata: 50000}},
+		{"bytes", makeTar(t, file("a", strings.Repeat("x", 100000))), Limits{Bytes: 50000, Names: 10, Metadata: 1 << 20}},
+		{"names", makeTar(t, names...), Limits{Bytes: 1 << 30, Names: 150, Metadata: 1 << 20}},
+		{"the same name again and again", makeTar(t, slices.Repeat(names[:1], 200)...), Limits{Bytes: 1 << 30, Names: 150, Metadata: 1 << 20}},
+		{"implied directories", makeTar(t, file(strings.Repeat("d/", 200)+"x", "")), Limits{Bytes: 1 << 30, Names: 150, Metadata: 1 << 20}},
+		{"long names", makeTar(t, file(strings.Repeat("x", 200), ""), file(strings.Repeat("y", 200), "")), Limits{Bytes: 1 << 30, Names: 10, Metadata: 300}},
+		{"attributes", makeTar(t, file("a", "").with(func(h *tar.Header) {
+			h.PAXRecords = map[string]string{"SCHILY.xattr.user.a": strings.Repeat("x", 1000)}
+		})), Limits{Bytes: 1 << 30, Names: 10, Metadata: 300}},
+		{"headers that describe nothing", bytes.Repeat(globalHeader(t), 200), Limits{Bytes: 100000, Names: 10, Metadata: 1 << 20}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if err := Convert(t.Context(), bytes.NewReader(tt.data), tempFile(t), tt.limits); !errors.Is(err, ErrTooLarge) {
@@ -176,6 +192,31 @@ func TestConvertKeepsToItsLimits(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAnImageDoesNotFillTheDisk(t *testing.T) {
+	w := newWriter(tempFile(t), 1<<40)
+	w.spare = func() error { return ErrDiskFull }
+	if err := w.file(t.Context(), newDir(0), &endless{bytes.NewReader(nil)}, spareCheck-blockSize); err != nil {
+		t.Errorf("a small file: %v", err)
+	}
+	if err := w.file(t.Context(), newDir(0), &endless{bytes.NewReader(nil)}, spareCheck); !errors.Is(err, ErrDiskFull) {
+		t.Errorf("a large file: %v, want %v", err, ErrDiskFull)
+	}
+	if err := newWriter(tempFile(t), 0).spare(); err != nil {
+		t.Errorf("this very disk: %v", err)
+	}
+}
+
+// globalHeader is a record that applies to all that follow it, without the end of a tar.
+func globalHeader(t *testing.T) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	tw := tar.NewWriter(&buf)
+	if err := errors.Join(tw.WriteHeader(&tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"comment": "x"}}), tw.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
 }
 
 func TestConvertStopsWithItsContext(t *testing.T) {

@@ -37,7 +37,7 @@ func (s *scanner) scan(path string, depth int) (*node, error) {
 		return nil, err
 	}
 	if depth > maxDepth {
-		return nil, fmt.Errorf("%.40q… is deeper than %d: %w", path, maxDepth, ErrFormat)
+		return nil, fmt.Errorf("%.40q… is deeper than %d: %w", path, maxDepth, ErrTooLarge)
 	}
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
@@ -53,7 +53,7 @@ func (s *scanner) scan(path string, depth int) (*node, error) {
 	if n.kind() == typeSocket {
 		return nil, nil
 	}
-	if err := s.tree.pay(len(path)); err != nil {
+	if err := s.tree.pay(len(filepath.Base(path))); err != nil {
 		return nil, err
 	}
 	if err := n.readXattrs(path); err != nil {
@@ -83,7 +83,6 @@ func (s *scanner) fill(n *node, path string, depth int) (err error) {
 		}
 		return s.w.file(s.ctx, n, f, info.Size())
 	case typeDir:
-		n.entries = map[string]*node{}
 		entries, err := os.ReadDir(path)
 		if err != nil {
 			return err
@@ -94,7 +93,7 @@ func (s *scanner) fill(n *node, path string, depth int) (err error) {
 				return err
 			}
 			if child != nil {
-				n.entries[entry.Name()] = child
+				n.set(entry.Name(), child)
 			}
 		}
 	}

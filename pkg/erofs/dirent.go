@@ -34,9 +34,10 @@ func direntBlocks(dir *node) []direntBlock {
 }
 
 // direntBytes is a directory's content once every inode has its number.
-func direntBytes(dir, parent *node) []byte {
-	var b []byte
-	for _, block := range direntBlocks(dir) {
+func direntBytes(dir *node) []byte {
+	blocks := direntBlocks(dir)
+	b := make([]byte, 0, len(blocks)*blockSize)
+	for _, block := range blocks {
 		b = pad(b, blockSize)
 		nameAt := len(block.names) * direntSize
 		for _, name := range block.names {
@@ -45,7 +46,7 @@ func direntBytes(dir, parent *node) []byte {
 			case ".":
 				n = dir
 			case "..":
-				n = parent
+				n = dir.parent
 			}
 			b = binary.LittleEndian.AppendUint64(b, n.nid)
 			b = binary.LittleEndian.AppendUint16(b, uint16(nameAt))

@@ -53,12 +53,12 @@ func (l *loader) node(path string, info fs.FileInfo, depth int) (*node, error) {
 		mode: unixMode(st.Mode), uid: st.UID, gid: st.GID, rdev: st.Rdev,
 		mtime: time.Unix(int64(st.Mtime), int64(st.MtimeNs)),
 	}
-	cost := len(path)
+	cost := len(info.Name())
 	for name, value := range st.Xattrs {
 		n.loadXattr(name, value)
 		cost += len(name) + len(value)
 	}
-	if err := l.tree.pay(cost); err != nil {
+	if err := errors.Join(l.tree.pay(cost), l.tree.walk(depth)); err != nil {
 		return nil, err
 	}
 	if !n.isDir() && st.Nlink > 1 {
@@ -80,7 +80,6 @@ func (l *loader) node(path string, info fs.FileInfo, depth int) (*node, error) {
 }
 
 func (l *loader) entries(dir *node, path string, depth int) error {
-	dir.entries = map[string]*node{}
 	entries, err := fs.ReadDir(l.img, path)
 	if err != nil {
 		return err
@@ -97,7 +96,7 @@ func (l *loader) entries(dir *node, path string, depth int) error {
 		if err != nil {
 			return err
 		}
-		dir.entries[entry.Name()] = n
+		dir.set(entry.Name(), n)
 	}
 	return nil
 }

@@ -55,7 +55,7 @@ func (t *tree) add(layer *node) error {
 		}
 		if err != nil { // it leads to no directory
 			target = newImpliedDir()
-			d.dir.entries[d.name] = target
+			d.dir.set(d.name, target)
 		}
 		detours = append(detours[1:], overlay(target, d.upper, d.path+"/")...)
 	}
@@ -66,7 +66,7 @@ func (t *tree) add(layer *node) error {
 // way to dst from the root.
 func overlay(dst, src *node, path string) (detours []detour) {
 	if src.opaque {
-		dst.entries = map[string]*node{}
+		dst.entries = nil
 	}
 	if !src.implied {
 		dst.mode, dst.uid, dst.gid, dst.mtime, dst.xattrs, dst.implied = src.mode, src.uid, src.gid, src.mtime, src.xattrs, false
@@ -78,14 +78,14 @@ func overlay(dst, src *node, path string) (detours []detour) {
 			delete(dst.entries, name)
 			continue
 		case !upper.isDir():
-			dst.entries[name] = upper
+			dst.set(name, upper)
 			continue
 		case upper.implied && !upper.opaque && lower != nil && lower.kind() == typeSymlink:
 			detours = append(detours, detour{dst, upper, name, path + name})
 			continue
 		case lower == nil || !lower.isDir():
 			lower = newImpliedDir()
-			dst.entries[name] = lower
+			dst.set(name, lower)
 		}
 		detours = append(detours, overlay(lower, upper, path+name+"/")...)
 	}

@@ -12,14 +12,16 @@ import (
 	"strings"
 )
 
-// Limits bounds what one layer may ask for.
+// Limits bounds what one image may ask for.
 type Limits struct {
-	Bytes    int64 // of the image, holes included
-	Metadata int64 // bytes of names and attributes, the part that is held in memory
+	Bytes    int64 // of the image, holes included, and of the tar it is made of
+	Names    int64 // of files, directories and all else, each of which is held in memory
+	Metadata int64 // bytes of paths, link targets and attributes, which are held in memory too
 }
 
-// DefaultLimits are far above every sane layer and keep an insane one from filling memory.
-func DefaultLimits() Limits { return Limits{Bytes: 1 << 40, Metadata: 512 << 20} }
+// DefaultLimits are far above every sane image and keep an insane one from filling memory and from taking for ever. At
+// its peak a conversion needs about 500 bytes for each name, 700 if all of them are directories, and twice the metadata.
+func DefaultLimits() Limits { return Limits{Bytes: 256 << 30, Names: 2 << 20, Metadata: 256 << 20} }
 
 const (
 	whiteoutPrefix = ".wh."
@@ -33,37 +35,62 @@ const (
 // Whiteouts become what overlayfs knows them as: ".wh.x" a character device 0:0 named x, ".wh..wh..opq" the attribute
 // trusted.overlay.opaque of its directory. The tar is read to its end mark and not beyond.
 func Convert(ctx context.Context, r io.Reader, out *os.File, limits Limits) error {
-	c := converter{tree: newTree(limits), w: newWriter(out, limits.Bytes)}
-	tr := tar.NewReader(contextReader{ctx, r})
+	c := converter{tree: newTree(limits), w: newWriter(out, limits.Bytes), src: &source{ctx: ctx, r: r, left: limits.Bytes}}
+	tr := tar.NewReader(c.src)
 	for {
 		hdr, err := tr.Next()
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) && c.src.err == nil {
 			break
 		}
 		if err != nil {
-			return readError(ctx, err)
+			return c.src.blame(err)
 		}
 		if err := c.add(ctx, hdr, tr); err != nil {
-			return fmt.Errorf("convert %q: %w", hdr.Name, err)
+			return fmt.Errorf("convert %.200q: %w", hdr.Name, err)
 		}
 	}
 	return c.w.finish(c.tree.root)
 }
 
-// readError tells a malformed tar from a source that could not be read.
-func readError(ctx context.Context, err error) error {
-	if errors.Is(err, tar.ErrHeader) || errors.Is(err, tar.ErrFieldTooLong) || errors.Is(err, io.ErrUnexpectedEOF) {
+// source is where a tar comes from. It remembers why it ended, for archive/tar has errors of its own for what is wrong
+// with the tar, and not all of them can be told from those of the source.
+type source struct {
+	ctx  context.Context
+	r    io.Reader
+	left int64 // bytes that may still come
+	err  error // other than io.EOF
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	if s.err == nil && s.left <= 0 {
+		s.err = fmt.Errorf("it does not end within the bytes that are allowed: %w", ErrTooLarge)
+	}
+	if s.err == nil {
+		s.err = context.Cause(s.ctx)
+	}
+	if s.err != nil {
+		return 0, s.err
+	}
+	n, err := s.r.Read(p[:min(int64(len(p)), s.left)])
+	s.left -= int64(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.err = err
+	}
+	return n, err
+}
+
+// blame says whose fault err is, the tar's or its source's. A source that ends too soon is a tar that is cut off.
+func (s *source) blame(err error) error {
+	if s.err == nil || errors.Is(s.err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("read tar: %w: %w", ErrFormat, err)
 	}
-	if cause := context.Cause(ctx); cause != nil {
-		err = cause
-	}
-	return fmt.Errorf("read tar: %w", err)
+	return fmt.Errorf("read tar: %w", s.err)
 }
 
 type converter struct {
 	tree *tree
 	w    *writer
+	src  *source
 }
 
 func (c *converter) add(ctx context.Context, hdr *tar.Header, content io.Reader) error {
@@ -71,7 +98,7 @@ func (c *converter) add(ctx context.Context, hdr *tar.Header, content io.Reader)
 		return nil
 	}
 	if len(hdr.Name) > maxPath {
-		return fmt.Errorf("path has %d bytes, more than %d: %w", len(hdr.Name), maxPath, ErrFormat)
+		return fmt.Errorf("path has %d bytes, more than %d: %w", len(hdr.Name), maxPath, ErrTooLarge)
 	}
 	name := path.Clean("/" + hdr.Name)
 	if name == "/" {
@@ -100,18 +127,14 @@ func (c *converter) add(ctx context.Context, hdr *tar.Header, content io.Reader)
 	}
 	if n.kind() == typeRegular {
 		if err := c.w.file(ctx, n, content, hdr.Size); err != nil {
-			return readOrWriteError(ctx, err)
+			if errors.Is(err, errRead) {
+				err = c.src.blame(err)
+			}
+			return err
 		}
 	}
 	dir.put(base, n)
 	return nil
-}
-
-func readOrWriteError(ctx context.Context, err error) error {
-	if errors.Is(err, errRead) {
-		return readError(ctx, err)
-	}
-	return err
 }
 
 // pay takes an entry's cost off the budget.
@@ -141,7 +164,7 @@ func addWhiteout(dir *node, base string) error {
 
 func (c *converter) link(dir *node, base, target string) error {
 	if len(target) > maxPath {
-		return fmt.Errorf("link target has %d bytes, more than %d: %w", len(target), maxPath, ErrFormat)
+		return fmt.Errorf("link target has %d bytes, more than %d: %w", len(target), maxPath, ErrTooLarge)
 	}
 	targetDir, targetBase := path.Split(path.Clean("/" + target))
 	from, err := c.tree.dir(targetDir)
@@ -151,9 +174,9 @@ func (c *converter) link(dir *node, base, target string) error {
 	n := from.entries[targetBase]
 	switch {
 	case n == nil || n.whiteout():
-		return fmt.Errorf("hard link to %q, which this layer does not have: %w", target, ErrFormat)
+		return fmt.Errorf("hard link to %.200q, which this layer does not have: %w", target, ErrFormat)
 	case n.isDir():
-		return fmt.Errorf("hard link to the directory %q: %w", target, ErrFormat)
+		return fmt.Errorf("hard link to the directory %.200q: %w", target, ErrFormat)
 	}
 	dir.put(base, n)
 	return nil
@@ -171,7 +194,6 @@ func nodeOf(hdr *tar.Header) (*node, error) {
 		n.mode |= typeRegular
 	case tar.TypeDir:
 		n.mode |= typeDir
-		n.entries = map[string]*node{}
 	case tar.TypeSymlink:
 		n.mode = typeSymlink | 0o777 // as every Linux file system has it
 		if n.target = hdr.Linkname; n.target == "" || len(n.target) > maxPath || strings.Contains(n.target, "\x00") {
@@ -201,17 +223,4 @@ func nodeOf(hdr *tar.Header) (*node, error) {
 // deviceNumber packs a device number as the kernel's new_encode_dev does.
 func deviceNumber(major, minor uint32) uint32 {
 	return minor&0xff | major<<8 | minor&^0xff<<12
-}
-
-// contextReader fails once the context has ended.
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c contextReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }

@@ -9,10 +9,11 @@ import (
 	"time"
 )
 
-// Kinds of errors. All of them mean that the input is at fault.
+// Kinds of errors. The first two mean that the input is at fault.
 var (
 	ErrFormat   = errors.New("not a valid layer")
 	ErrTooLarge = errors.New("layer is too large")
+	ErrDiskFull = errors.New("disk is too full for the layer")
 )
 
 // Unix file types and the bits of a mode that are permissions.
@@ -29,10 +30,11 @@ const (
 )
 
 const (
-	maxName    = 255  // bytes of one name, as in the kernel
-	maxPath    = 4095 // bytes of a path or a symlink's target
-	maxDepth   = 2048 // directories below each other
-	maxSymlink = 40   // symlinks followed on the way to one directory
+	maxName    = 255      // bytes of one name, as in the kernel
+	maxPath    = 4095     // bytes of a path or a symlink's target
+	maxDepth   = 256      // directories below each other
+	maxSymlink = 40       // symlinks followed on the way to one directory
+	maxSteps   = 64 << 20 // names followed on the way to all directories together
 )
 
 const (
@@ -52,21 +54,25 @@ type node struct {
 	xattrs   map[string]string
 
 	target  string           // of a symlink
-	entries map[string]*node // of a directory
+	entries map[string]*node // of a directory; nil until there is one
 	size    int64            // of a regular file
 	extents []extent         // where a regular file's content lies, if not at blk of the image being written
-	implied bool             // the directory is there only because something below it is
-	opaque  bool             // the directory hides what lower layers have at its name
+
+	implied bool // the directory is there only because something below it is
+	opaque  bool // the directory hides what lower layers have at its name
 
 	// The image writer's bookkeeping.
-	blk    uint32 // first block of content that is not inline
-	nlink  uint32
-	nid    uint64
-	inline bool
+	inline  bool
+	written bool   // with its content, before finish
+	seen    bool   // by collect
+	blk     uint32 // first block of content that is not inline
+	nlink   uint32
+	nid     uint64
+	parent  *node // of a directory
 }
 
 func newDir(perm uint16) *node {
-	return &node{mode: typeDir | perm&permMask, mtime: time.Unix(0, 0), entries: map[string]*node{}}
+	return &node{mode: typeDir | perm&permMask, mtime: time.Unix(0, 0)}
 }
 
 func newImpliedDir() *node {
@@ -89,13 +95,21 @@ func (n *node) names() []string { return slices.Sorted(maps.Keys(n.entries)) }
 func (n *node) put(name string, child *node) {
 	old := n.entries[name]
 	if old == nil || !child.isDir() {
-		n.entries[name] = child
+		n.set(name, child)
 		return
 	}
 	if old.isDir() {
 		child.entries, child.opaque = old.entries, old.opaque
 	} else {
 		child.opaque = true // what was here had hidden the lower layers
+	}
+	n.set(name, child)
+}
+
+// set gives a name of the directory to a node, whatever was there.
+func (n *node) set(name string, child *node) {
+	if n.entries == nil {
+		n.entries = map[string]*node{}
 	}
 	n.entries[name] = child
 }
@@ -104,7 +118,7 @@ func (n *node) put(name string, child *node) {
 func (n *node) remove(name string) {
 	switch old := n.entries[name]; {
 	case old == nil:
-		n.entries[name] = newWhiteout()
+		n.set(name, newWhiteout())
 	case old.isDir():
 		old.opaque = true
 	}
@@ -126,18 +140,31 @@ func checkName(name string) error {
 // tree is what an image will hold: the names of one layer, or of several merged.
 type tree struct {
 	root   *node
-	budget int64 // bytes of memory that names and attributes may still take
+	limits Limits
+	left   Limits // of names and metadata
+	steps  int    // that may still be taken from one directory to the next
 }
 
-// nodeCost is what a node takes in memory beside its name and attributes, roughly.
-const nodeCost = 400
+func newTree(limits Limits) *tree {
+	return &tree{root: newImpliedDir(), limits: limits, left: limits, steps: maxSteps}
+}
 
-func newTree(limits Limits) *tree { return &tree{root: newImpliedDir(), budget: limits.Metadata} }
-
-// pay takes one node and its strings off the budget.
+// pay takes one name and its strings off the budget.
 func (t *tree) pay(bytes int) error {
-	if t.budget -= int64(nodeCost + bytes); t.budget < 0 {
-		return fmt.Errorf("too many names and attributes: %w", ErrTooLarge)
+	if t.left.Names--; t.left.Names < 0 {
+		return fmt.Errorf("more than %d names: %w", t.limits.Names, ErrTooLarge)
+	}
+	if t.left.Metadata -= int64(bytes); t.left.Metadata < 0 {
+		return fmt.Errorf("more than %d bytes of names, link targets and attributes: %w", t.limits.Metadata, ErrTooLarge)
+	}
+	return nil
+}
+
+// walk takes steps off what all paths together may have: many names far below the root, or behind many symlinks, are more
+// work than their number tells.
+func (t *tree) walk(steps int) error {
+	if t.steps -= steps; t.steps < 0 {
+		return fmt.Errorf("paths with more than %d names in all: %w", maxSteps, ErrTooLarge)
 	}
 	return nil
 }
@@ -145,38 +172,41 @@ func (t *tree) pay(bytes int) error {
 // dir walks from root to a directory. Symlinks on the way are followed inside root, ".." stops at root, and what is
 // missing is made, so that nothing in a layer can lead outside of it.
 func (t *tree) dir(path string) (*node, error) {
-	stack := []*node{t.root}
+	stack, lengths := []*node{t.root}, []int{0} // the directories on the way, and how long the path to each is
 	todo := strings.Split(path, "/")
 	links := 0
 	for len(todo) > 0 {
 		name := todo[0]
 		todo = todo[1:]
+		if err := t.walk(1); err != nil {
+			return nil, err
+		}
+		top := len(stack) - 1
 		switch name {
 		case "", ".":
 			continue
 		case "..":
-			if len(stack) > 1 {
-				stack = stack[:len(stack)-1]
-			}
+			top = max(top, 1)
+			stack, lengths = stack[:top], lengths[:top]
 			continue
 		}
-		cur := stack[len(stack)-1]
-		next, err := t.enter(cur, name)
+		next, err := t.enter(stack[top], name)
 		if err != nil {
-			return nil, fmt.Errorf("directory %q: %w", path, err)
+			return nil, fmt.Errorf("directory %.200q: %w", path, err)
 		}
 		if next.kind() == typeSymlink {
 			if links++; links > maxSymlink {
-				return nil, fmt.Errorf("directory %q: more than %d symlinks: %w", path, maxSymlink, ErrFormat)
+				return nil, fmt.Errorf("directory %.200q: more than %d symlinks: %w", path, maxSymlink, ErrFormat)
 			}
 			if strings.HasPrefix(next.target, "/") {
-				stack = stack[:1]
+				stack, lengths = stack[:1], lengths[:1]
 			}
 			todo = append(strings.Split(next.target, "/"), todo...)
 			continue
 		}
-		if stack = append(stack, next); len(stack) > maxDepth {
-			return nil, fmt.Errorf("directory %.40q… is deeper than %d: %w", path, maxDepth, ErrFormat)
+		length := lengths[top] + len(name) + 1
+		if stack, lengths = append(stack, next), append(lengths, length); len(stack) > maxDepth || length > maxPath {
+			return nil, fmt.Errorf("directory %.40q… is deeper than %d or its path longer than %d: %w", path, maxDepth, maxPath, ErrTooLarge)
 		}
 	}
 	return stack[len(stack)-1], nil

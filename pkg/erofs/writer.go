@@ -9,6 +9,8 @@ import (
 	"io"
 	"math"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 // The on-disk format: https://docs.kernel.org/filesystems/erofs.html. Of its many variants an image has one: extended
@@ -33,6 +35,10 @@ const (
 
 	// smallSize is the size up to which an inode and the content of a file are kept together: two go into one block.
 	smallSize = blockSize / 2
+
+	// How much of the disk stays free, and after how many bytes written that is looked at again.
+	spareShare = 20 // a twentieth
+	spareCheck = 64 << 20
 )
 
 // errRead marks errors of the content's source, as opposed to those of the image's file.
@@ -49,7 +55,9 @@ type extent struct {
 type writer struct {
 	out   io.WriterAt
 	trunc func(size int64) error
-	next  int64 // offset of the next free block
+	spare func() error // fails when too little of the disk is free
+	spent int64        // bytes written since it was asked
+	next  int64        // offset of the next free block
 	limit int64
 	buf   []byte
 
@@ -61,7 +69,21 @@ type writer struct {
 
 func newWriter(out *os.File, limit int64) *writer {
 	// Block numbers have 32 bits.
-	return &writer{out: out, trunc: out.Truncate, next: blockSize, limit: min(limit, math.MaxUint32<<blockBits), buf: make([]byte, 256<<10)}
+	spare := func() error { return spareRoom(out) }
+	return &writer{out: out, trunc: out.Truncate, spare: spare, next: blockSize, limit: min(limit, math.MaxUint32<<blockBits), buf: make([]byte, 256<<10)}
+}
+
+// spareRoom fails when an image fills the disk it is written to: what else lives there, the cluster's own data as a rule,
+// is worth more than one image.
+func spareRoom(out *os.File) error {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(out.Fd()), &st); err != nil {
+		return fmt.Errorf("look for room on the disk: %w", err)
+	}
+	if st.Bavail < st.Blocks/spareShare {
+		return fmt.Errorf("less than 1/%d of the disk would stay free: %w", spareShare, ErrDiskFull)
+	}
+	return nil
 }
 
 // reserve takes whole blocks for size bytes and returns the first one.
@@ -103,7 +125,7 @@ func (w *writer) file(ctx context.Context, n *node, r io.Reader, size int64) (er
 	if err := readFull(r, w.buf[:size]); err != nil {
 		return err
 	}
-	n.nlink = 1 // finish knows better
+	n.nlink, n.written = 1, true // finish knows the links better
 	return w.put(n, w.buf[:size])
 }
 
@@ -155,6 +177,12 @@ func (w *writer) writeSparse(b []byte, offset int64) error {
 			if _, err := w.out.WriteAt(b[start:end], offset+int64(start)); err != nil {
 				return fmt.Errorf("write content: %w", err)
 			}
+			if w.spent += int64(end - start); w.spent >= spareCheck {
+				w.spent = 0
+				if err := w.spare(); err != nil {
+					return err
+				}
+			}
 		}
 		for start = end; start < len(b) && zeros(b, start); {
 			start = min(start+blockSize, len(b))
@@ -199,21 +227,19 @@ func (w *writer) flush() error {
 // finish writes everything that file did not: directories, the other inodes, and last the superblock.
 func (w *writer) finish(root *node) error {
 	inodes := collect(root)
-	written := map[*node]bool{}
 	for _, n := range inodes {
-		if written[n] = n.nid != 0; written[n] {
+		if n.written {
 			continue
 		}
 		if err := w.place(n, n == root); err != nil {
 			return err
 		}
 	}
-	parents := parentsOf(inodes)
 	for _, n := range inodes {
-		if written[n] {
+		if n.written {
 			continue
 		}
-		tail := n.tail(parents[n])
+		tail := n.tail()
 		if !n.inline && len(tail) > 0 {
 			if _, err := w.out.WriteAt(tail, int64(n.blk)<<blockBits); err != nil {
 				return fmt.Errorf("write directory: %w", err)
@@ -226,7 +252,7 @@ func (w *writer) finish(root *node) error {
 	if err := w.flush(); err != nil {
 		return err
 	}
-	if err := w.writeLinks(inodes, written); err != nil {
+	if err := w.writeLinks(inodes); err != nil {
 		return err
 	}
 	if err := w.trunc(w.next); err != nil {
@@ -238,30 +264,32 @@ func (w *writer) finish(root *node) error {
 	return nil
 }
 
-// collect returns every node once, a directory before its entries, and counts links.
+// collect returns every node once, a directory before its entries, counts links and sets parents.
 func collect(root *node) []*node {
 	inodes := []*node{root}
-	root.nlink = 2
-	seen := map[*node]bool{}
+	root.nlink, root.parent = 2, root
 	var visit func(dir *node)
 	visit = func(dir *node) {
 		for _, name := range dir.names() {
 			n := dir.entries[name]
-			if seen[n] {
+			if n.seen {
 				n.nlink++
 				continue
 			}
-			seen[n] = true
+			n.seen = true
 			inodes = append(inodes, n)
 			n.nlink = 1
 			if n.isDir() {
-				n.nlink = 2
+				n.nlink, n.parent = 2, dir
 				dir.nlink++
 				visit(n)
 			}
 		}
 	}
 	visit(root)
+	for _, n := range inodes {
+		n.seen = false
+	}
 	return inodes
 }
 
@@ -291,9 +319,9 @@ func (w *writer) place(n *node, root bool) error {
 }
 
 // writeLinks corrects the number of links of the inodes that were written before it was known.
-func (w *writer) writeLinks(inodes []*node, written map[*node]bool) error {
+func (w *writer) writeLinks(inodes []*node) error {
 	for _, n := range inodes {
-		if !written[n] || n.nlink == 1 {
+		if !n.written || n.nlink == 1 {
 			continue
 		}
 		if _, err := w.out.WriteAt(binary.LittleEndian.AppendUint32(nil, n.nlink), int64(n.nid)*slotSize+nlinkAt); err != nil {
@@ -318,23 +346,10 @@ func (n *node) tailSize() int {
 	return 0
 }
 
-// parentsOf maps each directory to the one it is in. The root is its own parent.
-func parentsOf(inodes []*node) map[*node]*node {
-	parents := map[*node]*node{inodes[0]: inodes[0]}
-	for _, n := range inodes {
-		for _, child := range n.entries {
-			if child.isDir() {
-				parents[child] = n
-			}
-		}
-	}
-	return parents
-}
-
-func (n *node) tail(parent *node) []byte {
+func (n *node) tail() []byte {
 	switch n.kind() {
 	case typeDir:
-		return direntBytes(n, parent)
+		return direntBytes(n)
 	case typeSymlink:
 		return []byte(n.target)
 	}

@@ -125,6 +125,9 @@ func layer(files []File) ([]byte, error) {
 			if _, ok := byPath[dir]; !ok {
 				byPath[dir] = File{Path: dir, Mode: fs.ModeDir | 0o755}
 			}
+			if !byPath[dir].Mode.IsDir() {
+				return nil, fmt.Errorf("path %q is below %q, which is no directory", f.Path, dir)
+			}
 		}
 	}
 	paths := make([]string, 0, len(byPath))

@@ -22,7 +22,7 @@ type api struct {
 // handle answers one call.
 func (a *api) handle(ctx context.Context, r request) (any, error) {
 	call, ok := strings.CutPrefix(r.path, apiPrefix)
-	if call != "vm.add-net" {
+	if !ok || call != "vm.add-net" {
 		closeFiles(r.files)
 	}
 	if !ok {

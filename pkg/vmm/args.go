@@ -69,7 +69,7 @@ type NetSpec struct {
 // Args is QEMU's command line without the program.
 func Args(s Spec) []string {
 	a := []string{
-		"-name", s.Name + ",process=nodeless-qemu,debug-threads=on",
+		"-name", "guest=" + escape(s.Name) + ",process=nodeless-qemu,debug-threads=on",
 		"-L", s.Firmware,
 		"-no-user-config", "-nodefaults", "-display", "none", "-no-reboot",
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
@@ -186,7 +186,7 @@ func nets(s Spec) []string {
 		if len(n.VhostFDs) > 0 {
 			dev += ",vhost=on" + fds("vhostfd", n.VhostFDs)
 		}
-		props := []string{"id=" + n.ID, "netdev=" + n.ID, "mac=" + n.MAC, "romfile="}
+		props := []string{"id=" + n.ID, "netdev=" + n.ID, "mac=" + escape(n.MAC), "romfile="}
 		if len(n.TapFDs) > 1 {
 			props = append(props, "mq=on", fmt.Sprintf("vectors=%d", 2*len(n.TapFDs)+2))
 		}

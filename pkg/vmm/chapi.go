@@ -106,6 +106,12 @@ const (
 
 const mib = 1 << 20
 
+// What no host has; sums of numbers up to these cannot overflow.
+const (
+	mostMemory = 1 << 46
+	mostVCPUs  = 1 << 12
+)
+
 // parseVMConfig reads the body of vm.create and refuses what cannot work.
 func parseVMConfig(body []byte) (vmConfig, map[string]json.RawMessage, error) {
 	var c vmConfig
@@ -116,6 +122,9 @@ func parseVMConfig(body []byte) (vmConfig, map[string]json.RawMessage, error) {
 	var errs []error
 	if c.Cpus.BootVcpus < 1 {
 		errs = append(errs, fmt.Errorf("cpus.boot_vcpus: %d is less than 1", c.Cpus.BootVcpus))
+	}
+	if c.Cpus.BootVcpus > mostVCPUs || c.Memory.Size > mostMemory {
+		errs = append(errs, fmt.Errorf("cpus.boot_vcpus, memory.size: %d vCPUs, %d bytes: no host has as many", c.Cpus.BootVcpus, c.Memory.Size))
 	}
 	if c.Memory.Size < 64*mib {
 		errs = append(errs, fmt.Errorf("memory.size: %d bytes are too few to boot", c.Memory.Size))

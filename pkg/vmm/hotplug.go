@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -83,10 +84,15 @@ func (v *vm) addNet(ctx context.Context, c netConfig, files []*os.File) (deviceI
 	if len(files) == 0 {
 		return deviceInfo{}, fmt.Errorf("add network card %s: no tap descriptor came with it", c.Mac)
 	}
+	if hw, err := net.ParseMAC(c.Mac); err != nil || len(hw) != 6 {
+		closeFiles(files)
+		return deviceInfo{}, &statusError{400, fmt.Errorf("add network card: %q is not an Ethernet address", c.Mac)}
+	}
 	v.mu.Lock()
 	have, known := v.cards[c.Mac]
 	n := len(v.nets)
-	if !known && v.state == stateCreated {
+	full := v.state == stateCreated && n == maxNets
+	if !known && v.state == stateCreated && !full {
 		have, known = deviceInfo{ID: fmt.Sprintf("net%d", n), Bdf: bdf(slotNet + n)}, true
 		v.nets = append(v.nets, pendingNet{mac: c.Mac, files: files})
 		v.cards[c.Mac] = have
@@ -96,6 +102,9 @@ func (v *vm) addNet(ctx context.Context, c netConfig, files []*os.File) (deviceI
 	defer closeFiles(files)
 	if known {
 		return have, nil // Kata sends all its cards again with each new one
+	}
+	if full {
+		return deviceInfo{}, fmt.Errorf("add network card %s: at most %d fit at boot", c.Mac, maxNets)
 	}
 	info, err := v.plugNet(ctx, c, files)
 	if err != nil {

@@ -18,8 +18,14 @@ import (
 )
 
 const (
-	maxBody  = 1 << 20
-	maxFiles = 64 // descriptors beside one request
+	maxBody   = 1 << 20
+	maxHeader = 64 << 10 // bytes before the body
+	maxFiles  = 64       // descriptors beside one request
+)
+
+var (
+	errTooLong      = fmt.Errorf("request of more than %d bytes of header and %d of body", maxHeader, maxBody)
+	errTooManyFiles = fmt.Errorf("request with more than %d descriptors, or than this process can hold", maxFiles)
 )
 
 // request is one REST call and the descriptors that came beside it; its handler owns them.
@@ -53,8 +59,12 @@ func serveConn(ctx context.Context, c *net.UnixConn, handle handler) {
 	defer func() { closeFiles(in.take()) }()
 	buf := bufio.NewReader(in)
 	for {
+		in.left = maxHeader + maxBody
 		req, last, err := readRequest(buf)
 		if err != nil {
+			if in.fault != nil {
+				err = in.fault // rather than what half a request looks like
+			}
 			if !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrDeadlineExceeded) {
 				_ = writeReply(c, nil, &statusError{400, err}, true)
 			}
@@ -78,7 +88,7 @@ func readRequest(r *bufio.Reader) (req request, last bool, err error) {
 	method, rest, ok1 := strings.Cut(line, " ")
 	target, proto, ok2 := strings.Cut(rest, " ")
 	if !ok1 || !ok2 || !strings.HasPrefix(proto, "HTTP/1.") {
-		return req, false, fmt.Errorf("parse request line %q", line)
+		return req, false, fmt.Errorf("parse request line %.100q", line)
 	}
 	header, err := tp.ReadMIMEHeader()
 	if err != nil {
@@ -90,7 +100,7 @@ func readRequest(r *bufio.Reader) (req request, last bool, err error) {
 	n := 0
 	if text := header.Get("Content-Length"); text != "" {
 		if n, err = strconv.Atoi(text); err != nil || n < 0 || n > maxBody {
-			return req, false, fmt.Errorf("parse content length %q", text)
+			return req, false, fmt.Errorf("parse content length %.100q", text)
 		}
 	}
 	req.method, req.body = method, make([]byte, n)
@@ -157,26 +167,36 @@ type fdReader struct {
 	conn  *net.UnixConn
 	files []*os.File
 	oob   []byte
+	left  int   // bytes that the request may still take
+	fault error // why it reads no more, if the client is to blame
 }
 
 func (r *fdReader) Read(p []byte) (int, error) {
 	if r.oob == nil {
 		r.oob = make([]byte, unix.CmsgSpace(maxFiles*4))
 	}
-	n, oobn, _, _, err := r.conn.ReadMsgUnix(p, r.oob)
-	if oobn > 0 {
-		r.collect(r.oob[:oobn])
+	if r.left <= 0 {
+		r.fault = errTooLong
+	}
+	if r.fault != nil {
+		return 0, r.fault
+	}
+	n, oobn, flags, _, err := r.conn.ReadMsgUnix(p[:min(len(p), r.left)], r.oob)
+	if r.fault = r.collect(r.oob[:oobn], flags); r.fault != nil {
+		return 0, r.fault
 	}
 	if n <= 0 && err == nil {
 		err = io.EOF
 	}
+	r.left -= max(n, 0)
 	return max(n, 0), err
 }
 
-func (r *fdReader) collect(oob []byte) {
+// collect keeps the descriptors of one message. A request that some of its descriptors were left out of is not served.
+func (r *fdReader) collect(oob []byte, flags int) error {
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
-		return
+		return fmt.Errorf("parse control message: %w", err)
 	}
 	for _, m := range messages {
 		fds, err := unix.ParseUnixRights(&m)
@@ -188,6 +208,10 @@ func (r *fdReader) collect(oob []byte) {
 			r.files = append(r.files, os.NewFile(uintptr(fd), "received"))
 		}
 	}
+	if flags&unix.MSG_CTRUNC != 0 || len(r.files) > maxFiles {
+		return errTooManyFiles
+	}
+	return nil
 }
 
 // take hands over what has been collected.

@@ -169,11 +169,8 @@ func (v *vm) boot(ctx context.Context) error {
 // start runs QEMU and connects its channels.
 func (v *vm) start(ctx context.Context) error {
 	v.mu.Lock()
-	spec, extra, err := v.withNets(v.spec)
+	spec, extra := v.withNets(v.spec)
 	v.mu.Unlock()
-	if err != nil {
-		return err
-	}
 	argv := append(v.cfg.QEMUCommand(), Args(spec)...)
 	v.log.Debug("starting qemu", "argv", argv)
 	p, err := startQEMU(argv, v.cfg.QEMUEnv(), extra)
@@ -216,10 +213,7 @@ func (v *vm) holdAgent(p *process) {
 }
 
 // withNets adds the cards that came before boot and the descriptors QEMU inherits for them.
-func (v *vm) withNets(s Spec) (Spec, []*os.File, error) {
-	if len(v.nets) > maxNets {
-		return s, nil, fmt.Errorf("attach %d network cards at boot: at most %d fit", len(v.nets), maxNets)
-	}
+func (v *vm) withNets(s Spec) (Spec, []*os.File) {
 	var extra []*os.File
 	for i, n := range v.nets {
 		net := NetSpec{ID: fmt.Sprintf("net%d", i), MAC: n.mac}
@@ -233,7 +227,7 @@ func (v *vm) withNets(s Spec) (Spec, []*os.File, error) {
 		}
 		s.Nets = append(s.Nets, net)
 	}
-	return s, extra, nil
+	return s, extra
 }
 
 // openVhost opens the kernel's network back end once per queue where hardware virtualisation can use it.

@@ -93,6 +93,7 @@ func withCode(err error) error {
 		{container.ErrNotFound, codes.NotFound},
 		{container.ErrExists, codes.AlreadyExists},
 		{container.ErrNotRunning, codes.FailedPrecondition},
+		{container.ErrName, codes.InvalidArgument},
 		{container.ErrPause, codes.FailedPrecondition},
 		{container.ErrNoTerminal, codes.FailedPrecondition},
 		{os.ErrClosed, codes.FailedPrecondition},

@@ -35,6 +35,9 @@ func isPause(spec *specs.Spec) bool {
 // books; its image is not even mounted.
 func (a *Agent) CreateContainer(ctx context.Context, req *pb.CreateContainerRequest) (_ *emptypb.Empty, err error) {
 	id := req.GetContainerId()
+	if err := a.checkNew(id); err != nil {
+		return nil, err
+	}
 	spec := container.SpecFromProto(req.GetOCI())
 	if isPause(spec) {
 		return empty(a.cfg.Containers.Create(container.Request{ID: id, Spec: spec, Pause: true}))
@@ -55,6 +58,16 @@ func (a *Agent) CreateContainer(ctx context.Context, req *pb.CreateContainerRequ
 	return empty(a.cfg.Containers.Create(container.Request{
 		ID: id, Spec: spec, SharedPID: req.GetSandboxPidns(), PIDTarget: spec.Annotations[api.PIDTarget],
 	}))
+}
+
+// checkNew refuses a container whose name is none or that is there: undoing what was begun for it would undo that one.
+func (a *Agent) checkNew(id string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, there := a.mounted[id]; there {
+		return fmt.Errorf("container %s: %w", id, container.ErrExists)
+	}
+	return container.CheckID(id)
 }
 
 // mountAll mounts a container's storages and returns where the content of each mount point is.

@@ -23,26 +23,18 @@ const partSuffix = ".nodeless-part"
 // a file and a link replace what was there in one step, so that a container never sees half of one.
 func (a *Agent) CopyFile(_ context.Context, req *pb.CopyFileRequest) (*emptypb.Empty, error) {
 	path := filepath.Clean(req.GetPath())
-	if !strings.HasPrefix(path, Root+"/") {
+	name, ok := strings.CutPrefix(path, Root+"/")
+	if !ok {
 		return nil, status.Errorf(codes.InvalidArgument, "copy to %s: not below %s", path, Root)
 	}
-	dirMode := fs.FileMode(req.GetDirMode() & 0o777)
-	if dirMode == 0 {
-		dirMode = 0o755
-	}
-	if err := os.MkdirAll(filepath.Dir(path), dirMode); err != nil {
-		return nil, fmt.Errorf("copy to %s: %w", path, err)
-	}
-	var err error
 	switch req.GetFileMode() & unix.S_IFMT {
-	case unix.S_IFDIR:
-		err = copyDirectory(path, req)
-	case unix.S_IFLNK:
-		err = copyLink(path, req)
-	case unix.S_IFREG, 0:
-		err = copyRegular(path, req)
+	case unix.S_IFDIR, unix.S_IFLNK, unix.S_IFREG, 0:
 	default:
 		return nil, status.Errorf(codes.InvalidArgument, "copy to %s: unsupported file mode %o", path, req.GetFileMode())
+	}
+	err := os.MkdirAll(Root, 0o755)
+	if err == nil {
+		err = copyBelow(Root, name, req)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("copy to %s: %w", path, err)
@@ -50,37 +42,60 @@ func (a *Agent) CopyFile(_ context.Context, req *pb.CopyFileRequest) (*emptypb.E
 	return &emptypb.Empty{}, nil
 }
 
-func copyDirectory(path string, req *pb.CopyFileRequest) error {
-	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+// copyBelow writes what the request says to dir. Containers may have made links in there: none leads out of dir.
+func copyBelow(dir, name string, req *pb.CopyFileRequest) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
 		return err
 	}
-	if err := os.Lchown(path, int(req.GetUid()), int(req.GetGid())); err != nil {
+	defer root.Close()
+	dirMode := fs.FileMode(req.GetDirMode() & 0o777)
+	if dirMode == 0 {
+		dirMode = 0o755
+	}
+	if err := root.MkdirAll(filepath.Dir(name), dirMode); err != nil {
 		return err
 	}
-	return unix.Chmod(path, req.GetFileMode()&0o7777)
+	switch req.GetFileMode() & unix.S_IFMT {
+	case unix.S_IFDIR:
+		return copyDirectory(root, name, req)
+	case unix.S_IFLNK:
+		return copyLink(root, name, req)
+	}
+	return copyRegular(root, name, req)
 }
 
-func copyLink(path string, req *pb.CopyFileRequest) error {
-	part := path + partSuffix
-	if err := os.RemoveAll(part); err != nil {
+func copyDirectory(root *os.Root, name string, req *pb.CopyFileRequest) error {
+	if err := root.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	if err := os.Symlink(string(req.GetData()), part); err != nil {
+	if err := root.Lchown(name, int(req.GetUid()), int(req.GetGid())); err != nil {
 		return err
 	}
-	if err := os.Lchown(part, int(req.GetUid()), int(req.GetGid())); err != nil {
-		return err
-	}
-	return os.Rename(part, path)
+	return root.Chmod(name, permissions(req))
 }
 
-func copyRegular(path string, req *pb.CopyFileRequest) error {
-	part := path + partSuffix
-	flags := os.O_WRONLY | os.O_CREATE | unix.O_NOFOLLOW
+func copyLink(root *os.Root, name string, req *pb.CopyFileRequest) error {
+	part := name + partSuffix
+	if err := root.RemoveAll(part); err != nil {
+		return err
+	}
+	if err := root.Symlink(string(req.GetData()), part); err != nil {
+		return err
+	}
+	if err := root.Lchown(part, int(req.GetUid()), int(req.GetGid())); err != nil {
+		return err
+	}
+	return root.Rename(part, name)
+}
+
+func copyRegular(root *os.Root, name string, req *pb.CopyFileRequest) error {
+	part := name + partSuffix
+	flags := os.O_WRONLY | os.O_CREATE | unix.O_NOFOLLOW | unix.O_NONBLOCK // a pipe in its place must not hold us up
 	if req.GetOffset() == 0 {
 		flags |= os.O_TRUNC
 	}
-	f, err := os.OpenFile(part, flags, 0o600)
+	f, err := root.OpenFile(part, flags, 0o600)
 	if err != nil {
 		return err
 	}
@@ -88,14 +103,25 @@ func copyRegular(path string, req *pb.CopyFileRequest) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if req.GetOffset()+int64(len(req.GetData())) < req.GetFileSize() {
+	if req.GetFileSize()-req.GetOffset() > int64(len(req.GetData())) {
 		return nil // more to come
 	}
-	if err := os.Lchown(part, int(req.GetUid()), int(req.GetGid())); err != nil {
+	if err := root.Lchown(part, int(req.GetUid()), int(req.GetGid())); err != nil {
 		return err
 	}
-	if err := unix.Chmod(part, req.GetFileMode()&0o7777); err != nil {
+	if err := root.Chmod(part, permissions(req)); err != nil {
 		return err
 	}
-	return os.Rename(part, path)
+	return root.Rename(part, name)
+}
+
+// permissions are those of the request as Go has them.
+func permissions(req *pb.CopyFileRequest) fs.FileMode {
+	mode := fs.FileMode(req.GetFileMode() & 0o777)
+	for bit, flag := range map[uint32]fs.FileMode{unix.S_ISUID: fs.ModeSetuid, unix.S_ISGID: fs.ModeSetgid, unix.S_ISVTX: fs.ModeSticky} {
+		if req.GetFileMode()&bit != 0 {
+			mode |= flag
+		}
+	}
+	return mode
 }

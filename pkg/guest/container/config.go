@@ -17,35 +17,51 @@ const (
 	podCgroup = "/pod"
 )
 
-// prepareSpec turns the host's description into one that fits the guest: the namespaces of the sandbox, the PID
-// namespace at pidPath or a new one, a cgroup below podCgroup, nothing that the guest's kernel does not do.
-func prepareSpec(req Request, ns *namespaces, pidPath string, limits bounds) error {
+// prepareSpec turns the host's description into one that fits the guest, and sets the kernel parameters it asks for.
+// pid is the PID namespace to join; with none the container gets its own.
+func prepareSpec(req Request, ns *namespaces, pid string, limits bounds) error {
 	s := req.Spec
 	if s.Process == nil || s.Linux == nil {
 		return fmt.Errorf("container %s: description without process or linux section", req.ID)
 	}
-	s.Hooks = nil
-	s.Hostname = ""
-	s.Linux.CgroupsPath = podCgroup + "/" + req.ID
-	s.Linux.Namespaces = keepNamespaces(s.Linux.Namespaces)
-	s.Linux.Namespaces = append(s.Linux.Namespaces,
-		specs.LinuxNamespace{Type: specs.PIDNamespace, Path: pidPath},
-		specs.LinuxNamespace{Type: specs.CgroupNamespace},
-		specs.LinuxNamespace{Type: specs.IPCNamespace, Path: ns.ipc()},
-		specs.LinuxNamespace{Type: specs.UTSNamespace, Path: ns.uts()})
 	if err := ns.applySysctl(s.Linux.Sysctl); err != nil {
 		return err
 	}
-	s.Linux.Sysctl = nil
-	if s.Linux.Resources == nil {
-		s.Linux.Resources = &specs.LinuxResources{}
-	}
+	adapt(req.ID, s, pid, ns)
 	if privileged(s) {
 		if err := addGuestDevices(s, "/dev"); err != nil {
 			return err
 		}
 	}
 	completeResources(s, limits)
+	return nil
+}
+
+// adapt gives a description the namespaces of the sandbox and a cgroup below podCgroup, and takes from it what the
+// guest's kernel does not do.
+func adapt(id string, s *specs.Spec, pid string, ns *namespaces) {
+	s.Hooks = nil
+	s.Hostname = ""
+	s.Linux.CgroupsPath = podCgroup + "/" + id
+	s.Linux.Namespaces = append(keepNamespaces(s.Linux.Namespaces),
+		specs.LinuxNamespace{Type: specs.PIDNamespace, Path: pid},
+		specs.LinuxNamespace{Type: specs.CgroupNamespace},
+		specs.LinuxNamespace{Type: specs.IPCNamespace, Path: ns.ipc()},
+		specs.LinuxNamespace{Type: specs.UTSNamespace, Path: ns.uts()})
+	s.Linux.Sysctl = nil
+	if s.Linux.Resources == nil {
+		s.Linux.Resources = &specs.LinuxResources{}
+	}
+}
+
+// CheckID refuses names that would lead a container's cgroup or files elsewhere.
+func CheckID(id string) error {
+	name := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_.-+", r)
+	}
+	if id == "" || id == "." || id == ".." || len(id) > 255 || strings.ContainsFunc(id, func(r rune) bool { return !name(r) }) {
+		return fmt.Errorf("container %.300q: %w", id, ErrName)
+	}
 	return nil
 }
 

@@ -8,5 +8,6 @@ var (
 	ErrExists     = errors.New("already exists")
 	ErrNotRunning = errors.New("not running")
 	ErrNoTerminal = errors.New("process has no terminal")
+	ErrName       = errors.New("not a name for a container")
 	ErrPause      = errors.New("the pause container runs no process")
 )

@@ -69,6 +69,9 @@ type Request struct {
 
 // Create makes a container and its first process, which waits for Start.
 func (m *Manager) Create(req Request) (err error) {
+	if err := CheckID(req.ID); err != nil {
+		return err
+	}
 	ns, err := m.sandboxNamespaces()
 	if err != nil {
 		return err

@@ -85,8 +85,11 @@ func reservePages(data string) error {
 	page, rest := take([]string{data}, "pagesize")
 	size, _ := take(rest, "size")
 	pageBytes, err := strconv.ParseUint(page, 10, 64)
-	if err != nil || pageBytes == 0 {
+	if err != nil {
 		return fmt.Errorf("parse huge page size %q: %w", page, err)
+	}
+	if pageBytes < 1<<10 {
+		return fmt.Errorf("huge page size %q: no such pages", page)
 	}
 	bytes, err := strconv.ParseUint(size, 10, 64)
 	if err != nil {

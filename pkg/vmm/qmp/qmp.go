@@ -3,6 +3,8 @@
 package qmp
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -172,18 +174,28 @@ func (c *Client) send(line, rights []byte) error {
 	return err
 }
 
-// read serves the connection until it ends.
+// maxMessage bounds what QEMU may say at once: a QEMU that a guest has taken over must not fill this process's memory.
+const maxMessage = 1 << 20
+
+// read serves the connection until it ends. QEMU sends one message a line.
 func (c *Client) read(greeted chan<- struct{}) {
 	defer c.end()
-	dec := json.NewDecoder(c.conn)
-	for {
+	lines := bufio.NewScanner(c.conn)
+	lines.Buffer(nil, maxMessage)
+	for lines.Scan() {
+		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
+			continue
+		}
 		var m message
-		if err := dec.Decode(&m); err != nil {
+		if err := json.Unmarshal(lines.Bytes(), &m); err != nil {
 			return
 		}
 		switch {
 		case m.Greeting != nil:
-			close(greeted)
+			if greeted != nil {
+				close(greeted)
+			}
+			greeted = nil // it may come again, and means nothing then
 		case m.Name != "":
 			c.onEvent(m.Event)
 		default:

@@ -124,7 +124,12 @@ func Translate(args []string) ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("translate virtiofsd arguments: %w", err)
 		}
-		source = source || name == "--shared-dir"
+		if name == "--shared-dir" {
+			if source {
+				return nil, errors.New("translate virtiofsd arguments: --shared-dir is there twice")
+			}
+			source = true
+		}
 		out = append(out, more...)
 	}
 	if !source {
@@ -134,10 +139,10 @@ func Translate(args []string) ([]string, error) {
 }
 
 func setting(name, value string) ([]string, error) {
+	if strings.Contains(value, ",") && name != "-o" && !sameOptions[name] {
+		return nil, fmt.Errorf("%s: %q contains a comma", name, value) // it would separate options
+	}
 	if option, ok := valueOptions[name]; ok {
-		if strings.Contains(value, ",") {
-			return nil, fmt.Errorf("%s: %q contains a comma", name, value) // it would separate options
-		}
 		return []string{"-o", option + "=" + value}, nil
 	}
 	switch {
@@ -151,7 +156,7 @@ func setting(name, value string) ([]string, error) {
 	case ignored[name]:
 		return nil, nil
 	case name == "-o":
-		return []string{"-o", value}, nil
+		return oldForm(value)
 	case name == "--cache":
 		return cache(value)
 	case name == "--sandbox":
@@ -161,6 +166,17 @@ func setting(name, value string) ([]string, error) {
 		return []string{"-o", "sandbox=" + value}, nil
 	}
 	return nil, fmt.Errorf("unknown argument %q", name)
+}
+
+// oldForm passes options that are the C daemon's already: none that Kata decides, what is shared above all.
+func oldForm(value string) ([]string, error) {
+	for _, option := range strings.Split(value, ",") {
+		switch name, _, _ := strings.Cut(option, "="); name {
+		case "source", "sandbox", "cache", "vhost_user_socket":
+			return nil, fmt.Errorf("-o %s: not for an option in the old form to say", name)
+		}
+	}
+	return []string{"-o", value}, nil
 }
 
 func cache(mode string) ([]string, error) {

@@ -37,6 +37,9 @@ func TestTranslate(t *testing.T) {
 		{name: "value is missing", args: []string{"--cache"}},
 		{name: "standard output is no socket", args: []string{"--fd=1"}},
 		{name: "a comma would separate options", args: []string{"--xattrmap=a,b"}},
+		{name: "a comma in what is confined", args: []string{"--sandbox=chroot,source=/"}},
+		{name: "what is shared is said once", args: []string{"--shared-dir=/"}},
+		{name: "what is shared is not said in the old form", args: []string{"-o", "xattr,source=/"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

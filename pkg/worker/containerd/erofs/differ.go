@@ -76,6 +76,9 @@ func (d *Differ) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []mo
 	return applied, nil
 }
 
+// maxTail is how much may follow a tar's end mark. Tools fill up the last record with zeros, 10 KiB as a rule.
+const maxTail = 64 << 20
+
 // convert writes the image of a tar and describes the tar. All of the stream is read, what follows the tar's end too,
 // for the digest is over all of it.
 func convert(ctx context.Context, r io.Reader, path string) (ocispec.Descriptor, error) {
@@ -85,7 +88,13 @@ func convert(ctx context.Context, r io.Reader, path string) (ocispec.Descriptor,
 		if err := image.Convert(ctx, counted, out, image.DefaultLimits()); err != nil {
 			return err
 		}
-		_, err := io.Copy(io.Discard, counted)
+		tail, err := io.CopyN(io.Discard, counted, maxTail+1)
+		if tail > maxTail {
+			return fmt.Errorf("more than %d bytes behind the end of the tar: %w", maxTail, image.ErrTooLarge)
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
 		return err
 	})
 	if err != nil {

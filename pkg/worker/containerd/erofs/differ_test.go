@@ -143,12 +143,19 @@ func TestApplyLeavesOthersTheirBusiness(t *testing.T) {
 
 func TestApplyOfAHostileLayerLeavesNothing(t *testing.T) {
 	s := newSnapshotter(t)
-	blob := compress(t, bytes.Repeat([]byte("no tar, just noise "), 1000), compression.Gzip)
-	for name, blob := range map[string][]byte{"noise": blob, "cut short": compress(t, aTar(t), compression.Gzip)[:40]} {
-		cs, desc := store(t, ocispec.MediaTypeImageLayerGzip, blob)
+	noise := bytes.Repeat([]byte("no tar, just noise "), 1000)
+	for name, layer := range map[string]struct {
+		blob []byte
+		kind error
+	}{
+		"noise":              {compress(t, noise, compression.Gzip), image.ErrFormat},
+		"cut short":          {compress(t, aTar(t), compression.Gzip)[:40], image.ErrFormat},
+		"much behind an end": {compress(t, append(aTar(t), make([]byte, maxTail)...), compression.Gzip), image.ErrTooLarge},
+	} {
+		cs, desc := store(t, ocispec.MediaTypeImageLayerGzip, layer.blob)
 		mounts := prepare(t, s, name, "")
-		if _, err := NewDiffer(cs).Apply(t.Context(), desc, mounts); !errors.Is(err, image.ErrFormat) {
-			t.Errorf("%s: got error %v, want %v", name, err, image.ErrFormat)
+		if _, err := NewDiffer(cs).Apply(t.Context(), desc, mounts); !errors.Is(err, layer.kind) {
+			t.Errorf("%s: got error %v, want %v", name, err, layer.kind)
 		}
 		dir, err := snapshotDir(mounts)
 		if err != nil {
