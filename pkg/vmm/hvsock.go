@@ -87,6 +87,9 @@ func (a *agentChannel) attach(port io.ReadWriteCloser) {
 	close(a.ready)
 	select {
 	case <-session.Done():
+		if err := session.Err(); errors.Is(err, agentmux.ErrHostile) {
+			a.log.Error("agent channel closed", "err", err)
+		}
 	case <-a.over:
 	}
 	_ = session.Close() // the port has gone with QEMU
