@@ -1,7 +1,7 @@
-// Command containerd-shim-kata-v2 is the stock Kata shim with four additions of ours: it answers containerd 2's
+// Command containerd-shim-kata-v2 is the stock Kata shim with five additions of ours: it answers containerd 2's
 // `-info`, it has a `delete` that leaves nothing of a sandbox behind (docs/adr/0013), it looks behind itself when it
-// shuts down, and it keeps its heap small, since every Pod has one. It is a Go module of its own because Kata
-// links containerd 1.7 (docs/adr/0003).
+// shuts down, it bounds what a guest may have it report, and it keeps its heap small, since every Pod has one. It is a
+// Go module of its own because Kata links containerd 1.7 (docs/adr/0003).
 package main
 
 import (
@@ -112,8 +112,8 @@ type service struct {
 	sandbox sandbox
 }
 
-func newService(ctx context.Context, id string, publisher shimapi.Publisher, shutdown func()) (shimapi.Shim, error) {
-	stock, err := shim.New(ctx, id, publisher, shutdown)
+func newService(ctx context.Context, id string, stockPublisher shimapi.Publisher, shutdown func()) (shimapi.Shim, error) {
+	stock, err := shim.New(ctx, id, &publisher{Publisher: stockPublisher, now: time.Now}, shutdown)
 	if err != nil {
 		return nil, err
 	}
