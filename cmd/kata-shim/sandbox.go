@@ -46,7 +46,8 @@ func scratchDir(settings string) string {
 // validID is what containerd gives as an id; anything else never becomes part of a path.
 var validID = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
 
-const killTimeout = 5 * time.Second
+// killTimeout is how long processes and cgroups may take to go; containerd gives `delete` a minute for all of it.
+const killTimeout = 20 * time.Second
 
 // dirs hold the state of a sandbox; Kata has them hard-wired.
 func (s sandbox) dirs() []string {
