@@ -10,10 +10,12 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
 	apitypes "github.com/containerd/containerd/api/types"
+	"github.com/containerd/containerd/namespaces"
 	shimapi "github.com/containerd/containerd/runtime/v2/shim"
 	shim "github.com/kata-containers/kata-containers/src/runtime/pkg/containerd-shim-v2"
 	"github.com/kata-containers/kata-containers/src/runtime/pkg/katautils"
@@ -38,9 +40,9 @@ func main() {
 	case call.info:
 		err = printProto(info())
 	case call.action == "delete":
-		err = deleteSandbox(call.id)
+		err = deleteSandbox(call)
 	default:
-		shimapi.Run(types.DefaultKataRuntimeName, newService, func(c *shimapi.Config) {
+		shimapi.Run(types.DefaultKataRuntimeName, call.newService, func(c *shimapi.Config) {
 			c.NoReaper = true
 			c.NoSubreaper = true
 		})
@@ -54,26 +56,29 @@ func main() {
 
 // call is what containerd wants of this process.
 type call struct {
-	info   bool
-	id     string
-	action string // "start", "delete", or empty for the daemon
+	info               bool
+	id                 string
+	namespace, address string // of containerd
+	action             string // "start", "delete", or empty for the daemon
 }
 
 // parse reads the command line that containerd builds (core/runtime/v2/shim.go and its command package):
 // flags with one dash and separate values, then at most one action.
 func parse(args []string) call {
 	var c call
+	var ignored string
+	values := map[string]*string{"-id": &c.id, "--id": &c.id, "-namespace": &c.namespace, "-address": &c.address,
+		"-publish-binary": &ignored, "-socket": &ignored, "-bundle": &ignored}
 	for i := 0; i < len(args); i++ {
+		if value, ok := values[args[i]]; ok {
+			if i++; i < len(args) {
+				*value = args[i]
+			}
+			continue
+		}
 		switch args[i] {
 		case "-info", "--info":
 			c.info = true
-		case "-id", "--id":
-			if i+1 < len(args) {
-				i++
-				c.id = args[i]
-			}
-		case "-namespace", "-address", "-publish-binary", "-socket", "-bundle":
-			i++
 		case "start", "delete":
 			c.action = args[i]
 		}
@@ -89,21 +94,33 @@ func info() *apitypes.RuntimeInfo {
 	}
 }
 
-func deleteSandbox(id string) error {
+func deleteSandbox(c call) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	if err := ours(id, exe).remove(); err != nil {
-		return fmt.Errorf("delete sandbox %s: %w", id, err)
+	if err := c.sandbox(exe).remove(); err != nil {
+		return fmt.Errorf("delete sandbox %s: %w", c.id, err)
 	}
 	const killed = 128 + 9
 	return printProto(&taskapi.DeleteResponse{ExitedAt: timestamppb.New(time.Now()), ExitStatus: killed})
 }
 
-// ours is the sandbox as this host knows it; exe is a file in the bundle's bin folder.
-func ours(id, exe string) sandbox {
-	return sandbox{id: id, bundle: filepath.Dir(filepath.Dir(exe)), root: "/", scratch: scratchDir(os.Getenv(configEnv)), self: os.Getpid()}
+// sandbox is the one that is meant, as this host knows it; exe is a file in the bundle's bin folder.
+func (c call) sandbox(exe string) sandbox {
+	return sandbox{id: c.id, bundle: filepath.Dir(filepath.Dir(exe)), root: "/", scratch: scratchDir(os.Getenv(configEnv)), socket: c.socket(), self: os.Getpid()}
+}
+
+// socket is where the shim of a sandbox listens; for the id of a plain container there is no such file.
+func (c call) socket() string {
+	if c.namespace == "" || c.address == "" {
+		return ""
+	}
+	address, err := shimapi.SocketAddress(namespaces.WithNamespace(context.Background(), c.namespace), c.address, c.id)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimPrefix(address, "unix://")
 }
 
 // service is the stock shim with a last look around.
@@ -112,7 +129,7 @@ type service struct {
 	sandbox sandbox
 }
 
-func newService(ctx context.Context, id string, stockPublisher shimapi.Publisher, shutdown func()) (shimapi.Shim, error) {
+func (c call) newService(ctx context.Context, id string, stockPublisher shimapi.Publisher, shutdown func()) (shimapi.Shim, error) {
 	stock, err := shim.New(ctx, id, &publisher{Publisher: stockPublisher, now: time.Now}, shutdown)
 	if err != nil {
 		return nil, err
@@ -121,11 +138,13 @@ func newService(ctx context.Context, id string, stockPublisher shimapi.Publisher
 	if err != nil {
 		return nil, err
 	}
-	return service{Shim: stock, sandbox: ours(id, exe)}, nil
+	c.id = id
+	return service{Shim: stock, sandbox: c.sandbox(exe)}, nil
 }
 
 // Shutdown is called when the sandbox has been deleted, and once for each container before. The stock one ends the
-// process. If QEMU or nodeless-vmm died on its own, Kata has left a cgroup, and the Pod's disk lies about.
+// process, and leaves the socket. If QEMU or nodeless-vmm died on its own, Kata has left a cgroup, and the Pod's disk
+// lies about.
 func (s service) Shutdown(ctx context.Context, r *taskapi.ShutdownRequest) (*emptypb.Empty, error) {
 	if s.sandbox.deleted() {
 		if err := s.sandbox.finish(); err != nil {

@@ -22,6 +22,7 @@ type sandbox struct {
 	root   string // "/" but in tests
 	// scratch is the folder of the Pods' disks; empty if it is not known.
 	scratch string
+	socket  string // of the shim; empty if it is not known
 	self    int
 }
 
@@ -66,7 +67,7 @@ func (s sandbox) remove() error {
 		return fmt.Errorf("invalid id %q", s.id)
 	}
 	if !s.known() {
-		return nil
+		return removeFile(s.socket)
 	}
 	if err := s.kill(); err != nil {
 		return err
@@ -79,7 +80,7 @@ func (s sandbox) remove() error {
 		}
 		errs = append(errs, err)
 	}
-	return errors.Join(append(errs, s.removeDisk(), removeCgroups(s.cgroups()))...)
+	return errors.Join(append(errs, s.removeDisk(), removeFile(s.socket), removeCgroups(s.cgroups()))...)
 }
 
 // deleted tells whether Kata has struck the sandbox off its books.
@@ -99,14 +100,22 @@ func (s sandbox) finish() error {
 			return fmt.Errorf("leave cgroup %s: %w", dir, err)
 		}
 	}
-	return errors.Join(s.kill(), s.removeDisk(), removeCgroups(own))
+	return errors.Join(s.kill(), s.removeDisk(), removeFile(s.socket), removeCgroups(own))
 }
 
 func (s sandbox) removeDisk() error {
 	if s.scratch == "" {
 		return nil
 	}
-	if err := os.Remove(filepath.Join(s.scratch, s.id+".ext4")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	return removeFile(filepath.Join(s.scratch, s.id+".ext4"))
+}
+
+// removeFile removes a file that may not be there, or have a name.
+func removeFile(path string) error {
+	if path == "" {
+		return nil
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
