@@ -3,6 +3,7 @@ package testbed
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -130,6 +131,39 @@ func (h *Host) Links(ctx context.Context) ([]string, error) {
 	}
 	slices.Sort(names)
 	return names, nil
+}
+
+// Mounts lists what is mounted in the host beyond an empty host's mounts.
+func (h *Host) Mounts() ([]string, error) {
+	now, err := h.mountPoints()
+	if err != nil {
+		return nil, err
+	}
+	var points []string
+	for p := range now {
+		if !h.baseline[p] {
+			points = append(points, p)
+		}
+	}
+	slices.Sort(points)
+	return points, nil
+}
+
+// Cgroups lists the cgroups below the root given to the server, and that root, in every hierarchy.
+func (h *Host) Cgroups() ([]string, error) {
+	var found []string
+	for _, root := range cgroupDirs(h.Cgroup) {
+		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				found = append(found, path)
+			}
+			return nil // it went while we looked
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
 }
 
 // Usage is what one process holds.
