@@ -55,7 +55,7 @@ func TestFaultPodKill(t *testing.T) {
 	r := dice(t)
 	all := killings()
 	r.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	for _, k := range all[:count(len(all), 3)] {
+	for _, k := range all[:count(len(all), 1)] {
 		t.Run(k.String(), func(t *testing.T) { stages[k.stage](k, s.with(t), r) })
 	}
 	s.clean()
@@ -192,9 +192,10 @@ func (k killing) whileGoing(s *space, r *rand.Rand) {
 // TestFaultPodContainerdKill: containerd is killed while Pods are made, run, are looked into and go. The server says why
 // it ends; the next one finds the running Pod as it was and brings the others to where they were going.
 func TestFaultPodContainerdKill(t *testing.T) {
+	full(t)
 	s := newSpace(t, sharedCluster(t), 30*time.Minute)
 	r := dice(t)
-	for i := range count(5, 1) {
+	for i := range 5 {
 		t.Run(fmt.Sprint(i), func(t *testing.T) { killContainerd(s.with(t), r) })
 	}
 	s.clean()

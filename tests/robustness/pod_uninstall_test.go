@@ -23,6 +23,7 @@ type traces struct {
 // TestFaultPodUninstall: after a life with killed and hanging Pods and a killed server, `nodeless uninstall` leaves a
 // host that differs in nothing from the one before.
 func TestFaultPodUninstall(t *testing.T) {
+	full(t)
 	c := &cluster{host: newHost(t, testbed.Options{})}
 	t.Cleanup(func() {
 		if err := c.close(); err != nil {

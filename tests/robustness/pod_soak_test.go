@@ -40,22 +40,22 @@ type belongings struct {
 	runtime              int   // goroutines of containerd
 }
 
-// TestFaultPodChurn: Pods come and go in random order, and processes of theirs are killed in between. When the last one
+// TestFaultPodSoak: Pods come and go in random order, and processes of theirs are killed in between. When the last one
 // is gone the host is as it was: links, mounts, packet rules, open files, goroutines; and memory within bounds.
-func TestFaultPodChurn(t *testing.T) {
+func TestFaultPodSoak(t *testing.T) {
 	s := newSpace(t, sharedCluster(t), 2*time.Hour)
 	r := dice(t)
-	for i := range 2 { // what is opened once is open from here on
+	for i := range count(3, 1) { // what is opened once is open from here on
 		p := s.admit(fmt.Sprint("first-", i), nurse(fmt.Sprint("first-", i), "Always", false))
 		p.within(replaced, "runs", alive)
 		s.mustExec(p.pod, "true")
 		p.discharge(deleted)
 	}
-	s.clean()
+	s.mustBeClean()
 	before := s.belongings()
-	n := count(200, 10)
+	n := count(200, 12)
 	s.churn(r, n)
-	s.clean()
+	s.mustBeClean()
 	s.same(before, n)
 }
 
