@@ -1,5 +1,5 @@
 # Every target is a script in scripts/; this file only names them.
-.PHONY: help build bundle demo run test fuzz bench clean
+.PHONY: help build bundle demo run test robustness fuzz bench clean
 
 build: ## dist/nodeless, the file that ships
 	scripts/deps.sh
@@ -17,6 +17,9 @@ run: ## like demo, but keep the cluster until Ctrl-C
 
 test: ## all tests, those with microVMs included
 	scripts/test.sh
+
+robustness: ## inject every fault, or those named by FAULT=name
+	scripts/robustness.sh $(FAULT)
 
 fuzz: ## search for inputs that break what a hostile Pod, guest or image reaches (FUZZTIME=10m TARGET=FuzzHTTP)
 	scripts/fuzz.sh

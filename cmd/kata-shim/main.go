@@ -1,7 +1,8 @@
-// Command containerd-shim-kata-v2 is the stock Kata shim with five additions of ours: it answers containerd 2's
+// Command containerd-shim-kata-v2 is the stock Kata shim with six additions of ours: it answers containerd 2's
 // `-info`, it has a `delete` that leaves nothing of a sandbox behind (docs/adr/0013), it looks behind itself when it
-// shuts down, it lets a microVM grow with its containers (docs/adr/0018), and it keeps its heap small, since every Pod
-// has one. It is a Go module of its own because Kata links containerd 1.7 (docs/adr/0003).
+// shuts down, it lets a microVM grow with its containers (docs/adr/0018), it bounds what a guest may have it report, and
+// it keeps its heap small, since every Pod has one. It is a Go module of its own because Kata links containerd 1.7
+// (docs/adr/0003).
 package main
 
 import (
@@ -10,10 +11,12 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
 	apitypes "github.com/containerd/containerd/api/types"
+	"github.com/containerd/containerd/namespaces"
 	shimapi "github.com/containerd/containerd/runtime/v2/shim"
 	shim "github.com/kata-containers/kata-containers/src/runtime/pkg/containerd-shim-v2"
 	"github.com/kata-containers/kata-containers/src/runtime/pkg/katautils"
@@ -38,9 +41,9 @@ func main() {
 	case call.info:
 		err = printProto(info())
 	case call.action == "delete":
-		err = deleteSandbox(call.id)
+		err = deleteSandbox(call)
 	default:
-		shimapi.Run(types.DefaultKataRuntimeName, newService, func(c *shimapi.Config) {
+		shimapi.Run(types.DefaultKataRuntimeName, call.newService, func(c *shimapi.Config) {
 			c.NoReaper = true
 			c.NoSubreaper = true
 		})
@@ -54,26 +57,29 @@ func main() {
 
 // call is what containerd wants of this process.
 type call struct {
-	info   bool
-	id     string
-	action string // "start", "delete", or empty for the daemon
+	info               bool
+	id                 string
+	namespace, address string // of containerd
+	action             string // "start", "delete", or empty for the daemon
 }
 
 // parse reads the command line that containerd builds (core/runtime/v2/shim.go and its command package):
 // flags with one dash and separate values, then at most one action.
 func parse(args []string) call {
 	var c call
+	var ignored string
+	values := map[string]*string{"-id": &c.id, "--id": &c.id, "-namespace": &c.namespace, "-address": &c.address,
+		"-publish-binary": &ignored, "-socket": &ignored, "-bundle": &ignored}
 	for i := 0; i < len(args); i++ {
+		if value, ok := values[args[i]]; ok {
+			if i++; i < len(args) {
+				*value = args[i]
+			}
+			continue
+		}
 		switch args[i] {
 		case "-info", "--info":
 			c.info = true
-		case "-id", "--id":
-			if i+1 < len(args) {
-				i++
-				c.id = args[i]
-			}
-		case "-namespace", "-address", "-publish-binary", "-socket", "-bundle":
-			i++
 		case "start", "delete":
 			c.action = args[i]
 		}
@@ -89,21 +95,33 @@ func info() *apitypes.RuntimeInfo {
 	}
 }
 
-func deleteSandbox(id string) error {
+func deleteSandbox(c call) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	if err := ours(id, exe).remove(); err != nil {
-		return fmt.Errorf("delete sandbox %s: %w", id, err)
+	if err := c.sandbox(exe).remove(); err != nil {
+		return fmt.Errorf("delete sandbox %s: %w", c.id, err)
 	}
 	const killed = 128 + 9
 	return printProto(&taskapi.DeleteResponse{ExitedAt: timestamppb.New(time.Now()), ExitStatus: killed})
 }
 
-// ours is the sandbox as this host knows it; exe is a file in the bundle's bin folder.
-func ours(id, exe string) sandbox {
-	return sandbox{id: id, bundle: filepath.Dir(filepath.Dir(exe)), root: "/", scratch: scratchDir(os.Getenv(configEnv)), self: os.Getpid()}
+// sandbox is the one that is meant, as this host knows it; exe is a file in the bundle's bin folder.
+func (c call) sandbox(exe string) sandbox {
+	return sandbox{id: c.id, bundle: filepath.Dir(filepath.Dir(exe)), root: "/", scratch: scratchDir(os.Getenv(configEnv)), socket: c.socket(), self: os.Getpid()}
+}
+
+// socket is where the shim of a sandbox listens; for the id of a plain container there is no such file.
+func (c call) socket() string {
+	if c.namespace == "" || c.address == "" {
+		return ""
+	}
+	address, err := shimapi.SocketAddress(namespaces.WithNamespace(context.Background(), c.namespace), c.address, c.id)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimPrefix(address, "unix://")
 }
 
 // service is the stock shim with an eye on sizes and a last look around.
@@ -113,8 +131,8 @@ type service struct {
 	sizer   *sizer
 }
 
-func newService(ctx context.Context, id string, publisher shimapi.Publisher, shutdown func()) (shimapi.Shim, error) {
-	stock, err := shim.New(ctx, id, publisher, shutdown)
+func (c call) newService(ctx context.Context, id string, stockPublisher shimapi.Publisher, shutdown func()) (shimapi.Shim, error) {
+	stock, err := shim.New(ctx, id, &publisher{Publisher: stockPublisher, now: time.Now}, shutdown)
 	if err != nil {
 		return nil, err
 	}
@@ -122,12 +140,14 @@ func newService(ctx context.Context, id string, publisher shimapi.Publisher, shu
 	if err != nil {
 		return nil, err
 	}
-	sb := ours(id, exe)
+	c.id = id
+	sb := c.sandbox(exe)
 	return service{Shim: stock, sandbox: sb, sizer: &sizer{machine: vm{dir: sb.vmDir()}, containers: map[string]limits{}}}, nil
 }
 
 // Shutdown is called when the sandbox has been deleted, and once for each container before. The stock one ends the
-// process. If QEMU or nodeless-vmm died on its own, Kata has left a cgroup, and the Pod's disk lies about.
+// process, and leaves the socket. If QEMU or nodeless-vmm died on its own, Kata has left a cgroup, and the Pod's disk
+// lies about.
 func (s service) Shutdown(ctx context.Context, r *taskapi.ShutdownRequest) (*emptypb.Empty, error) {
 	if s.sandbox.deleted() {
 		if err := s.sandbox.finish(); err != nil {

@@ -22,6 +22,7 @@ type sandbox struct {
 	root   string // "/" but in tests
 	// scratch is the folder of the Pods' disks; empty if it is not known.
 	scratch string
+	socket  string // of the shim; empty if it is not known
 	self    int
 }
 
@@ -46,7 +47,8 @@ func scratchDir(settings string) string {
 // validID is what containerd gives as an id; anything else never becomes part of a path.
 var validID = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
 
-const killTimeout = 5 * time.Second
+// killTimeout is how long processes and cgroups may take to go; containerd gives `delete` a minute for all of it.
+const killTimeout = 20 * time.Second
 
 // vmDir holds the sockets of nodeless-vmm.
 func (s sandbox) vmDir() string { return filepath.Join(s.root, "run/vc/vm", s.id) }
@@ -68,7 +70,7 @@ func (s sandbox) remove() error {
 		return fmt.Errorf("invalid id %q", s.id)
 	}
 	if !s.known() {
-		return nil
+		return removeFile(s.socket)
 	}
 	if err := s.kill(); err != nil {
 		return err
@@ -81,7 +83,7 @@ func (s sandbox) remove() error {
 		}
 		errs = append(errs, err)
 	}
-	return errors.Join(append(errs, s.removeDisk(), removeCgroups(s.cgroups()))...)
+	return errors.Join(append(errs, s.removeDisk(), removeFile(s.socket), removeCgroups(s.cgroups()))...)
 }
 
 // deleted tells whether Kata has struck the sandbox off its books.
@@ -101,14 +103,22 @@ func (s sandbox) finish() error {
 			return fmt.Errorf("leave cgroup %s: %w", dir, err)
 		}
 	}
-	return errors.Join(s.kill(), s.removeDisk(), removeCgroups(own))
+	return errors.Join(s.kill(), s.removeDisk(), removeFile(s.socket), removeCgroups(own))
 }
 
 func (s sandbox) removeDisk() error {
 	if s.scratch == "" {
 		return nil
 	}
-	if err := os.Remove(filepath.Join(s.scratch, s.id+".ext4")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	return removeFile(filepath.Join(s.scratch, s.id+".ext4"))
+}
+
+// removeFile removes a file that may not be there, or have a name.
+func removeFile(path string) error {
+	if path == "" {
+		return nil
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil

@@ -15,9 +15,9 @@ func TestParse(t *testing.T) {
 		want call
 	}{
 		{name: "info", args: []string{"-info"}, want: call{info: true}},
-		{name: "delete", args: []string{"-namespace", "k8s.io", "-address", "/run/c.sock", "-publish-binary", "/bin/x", "-id", "abc", "-bundle", "/b", "delete"}, want: call{id: "abc", action: "delete"}},
-		{name: "a container named delete is not an action", args: []string{"-namespace", "delete", "-id", "delete", "start"}, want: call{id: "delete", action: "start"}},
-		{name: "daemon", args: []string{"-namespace", "k8s.io", "-id", "abc"}, want: call{id: "abc"}},
+		{name: "delete", args: []string{"-namespace", "k8s.io", "-address", "/run/c.sock", "-publish-binary", "/bin/x", "-id", "abc", "-bundle", "/b", "delete"}, want: call{id: "abc", namespace: "k8s.io", address: "/run/c.sock", action: "delete"}},
+		{name: "a container named delete is not an action", args: []string{"-namespace", "delete", "-id", "delete", "start"}, want: call{id: "delete", namespace: "delete", action: "start"}},
+		{name: "daemon", args: []string{"-namespace", "k8s.io", "-id", "abc"}, want: call{id: "abc", namespace: "k8s.io"}},
 		{name: "flag without value", args: []string{"-id"}, want: call{}},
 	}
 	for _, tt := range tests {
@@ -54,6 +54,8 @@ func TestRemoveTakesOneSandboxOnly(t *testing.T) {
 		"proc/self/mountinfo":                                   "",
 		"scratch/mine.ext4":                                     "",
 		"scratch/other.ext4":                                    "",
+		"s/mine":                                                "",
+		"s/other":                                               "",
 	})
 	cgroups := []string{"sys/fs/cgroup/cpu/nodeless/pod1/kata_mine/child", "sys/fs/cgroup/cpu/nodeless/pod1/kata_other"}
 	for _, c := range cgroups {
@@ -61,7 +63,7 @@ func TestRemoveTakesOneSandboxOnly(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := sandbox{id: "mine", bundle: "/bundle", root: root, scratch: filepath.Join(root, "scratch")}
+	s := sandbox{id: "mine", bundle: "/bundle", root: root, scratch: filepath.Join(root, "scratch"), socket: filepath.Join(root, "s/mine")}
 	if s.deleted() {
 		t.Error("the sandbox counts as deleted although Kata has it on its books")
 	}
@@ -74,7 +76,8 @@ func TestRemoveTakesOneSandboxOnly(t *testing.T) {
 		"run/vc/sbs/mine": false, "run/vc/vm/mine": false, "run/kata-containers/shared/sandboxes/mine": false,
 		"sys/fs/cgroup/cpu/nodeless/pod1/kata_mine": false,
 		"scratch/mine.ext4":                         false,
-		"run/vc/vm/other":                           true, cgroups[1]: true, "scratch/other.ext4": true,
+		"s/mine":                                    false, "s/other": true,
+		"run/vc/vm/other": true, cgroups[1]: true, "scratch/other.ext4": true,
 	} {
 		if _, err := os.Stat(filepath.Join(root, path)); (err == nil) != want {
 			t.Errorf("%s is there: %v, want %v", path, err == nil, want)

@@ -3,48 +3,64 @@ package agentmux
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 )
 
-// ErrHostile says that a guest sent what no guest agent sends. Its session ends.
-var ErrHostile = errors.New("guest breaks the protocol")
+// ErrHostile says that a guest sent what no guest agent sends. The session is over.
+var ErrHostile = errors.New("the guest breaks the rules of its channel")
 
-// The multiplexer's frames: version, type, flags, stream, length. Only frames of data have more behind them.
+// The header of a yamux frame: version, type, flags, stream, length.
 const (
-	frameSize  = 12
-	frameFlags = 2
-	frameBytes = 8
-	frameData  = 0
-	flagSYN    = 1
+	frameHeader = 12
+
+	frameData = 0
+	framePing = 2
+
+	flagSYN = 1
 )
 
-// guard follows the frames that a guest sends and refuses those that begin something: streams, which the host never
-// accepts and whose data would therefore stay in its memory, and pings, each of which costs the host a goroutine until
-// its answer is sent. A guest agent sends neither; whoever sends them has taken the guest over.
+// guard watches the frames that come from a guest. The host opens every stream and sends no ping, so a guest has no
+// reason to do either: streams that nobody accepts, and answers that wait until the guest reads them, would fill the
+// memory of the host.
 type guard struct {
-	header []byte // what has come of a frame's header
-	body   uint32 // bytes of its data that are still to come
+	head [frameHeader]byte
+	have int   // bytes of head that have come
+	body int64 // bytes of a frame's data still to come
 }
 
+// check takes the next bytes of the stream, in pieces of any size.
 func (g *guard) check(p []byte) error {
 	for len(p) > 0 {
 		if g.body > 0 {
-			n := min(uint64(g.body), uint64(len(p)))
-			g.body -= uint32(n)
+			n := min(g.body, int64(len(p)))
+			g.body -= n
 			p = p[n:]
 			continue
 		}
-		n := min(frameSize-len(g.header), len(p))
-		g.header = append(g.header, p[:n]...)
-		if p = p[n:]; len(g.header) < frameSize {
+		n := copy(g.head[g.have:], p)
+		g.have += n
+		p = p[n:]
+		if g.have < frameHeader {
 			return nil
 		}
-		if binary.BigEndian.Uint16(g.header[frameFlags:])&flagSYN != 0 {
-			return ErrHostile
+		g.have = 0
+		if err := g.frame(); err != nil {
+			return err
 		}
-		if g.header[1] == frameData {
-			g.body = binary.BigEndian.Uint32(g.header[frameBytes:])
-		}
-		g.header = g.header[:0]
+	}
+	return nil
+}
+
+// frame judges one header. What yamux itself refuses is left to it.
+func (g *guard) frame() error {
+	kind, flags := g.head[1], binary.BigEndian.Uint16(g.head[2:])
+	switch {
+	case kind == framePing:
+		return fmt.Errorf("%w: a ping", ErrHostile)
+	case flags&flagSYN != 0:
+		return fmt.Errorf("%w: a stream that the host did not open", ErrHostile)
+	case kind == frameData:
+		g.body = int64(binary.BigEndian.Uint32(g.head[8:]))
 	}
 	return nil
 }

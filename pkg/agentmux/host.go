@@ -19,8 +19,8 @@ const helloInterval = 150 * time.Millisecond
 
 // Session is the host's end of an attached port. It lives as long as the port.
 type Session struct {
-	mux *yamux.Session
-	rw  io.Closer
+	mux  *yamux.Session
+	conn *hostConn
 }
 
 // Dial attaches to the guest behind rw: it sends the preamble until the guest acknowledges it or ctx
@@ -53,9 +53,8 @@ func Dial(ctx context.Context, rw io.ReadWriteCloser, hello Hello) (_ *Session, 
 		}
 		return nil, fmt.Errorf("await guest agent: %w", err)
 	}
-	s := &Session{rw: rw}
-	conn := &hostConn{sc: sc, w: &escaper{w: rw}, c: rw}
-	if s.mux, err = yamux.Client(conn, muxConfig()); err != nil {
+	s := &Session{conn: &hostConn{sc: sc, w: &escaper{w: rw}, c: rw}}
+	if s.mux, err = yamux.Client(s.conn, muxConfig()); err != nil {
 		return nil, fmt.Errorf("start mux: %w", err)
 	}
 	return s, nil
@@ -155,18 +154,28 @@ func RequestPort(c io.ReadWriter, port uint16) error {
 // Done is closed when the session has ended.
 func (s *Session) Done() <-chan struct{} { return s.mux.CloseChan() }
 
+// Err says why reading from the guest has ended, nil while it goes on. ErrHostile is a kind of it.
+func (s *Session) Err() error {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	return s.conn.err
+}
+
 // Close ends the session and closes the port.
 func (s *Session) Close() error {
-	return errors.Join(s.rw.Close(), s.mux.Close())
+	return errors.Join(s.conn.Close(), s.mux.Close())
 }
 
 // hostConn is the byte stream yamux sees on the host.
 type hostConn struct {
 	sc    *scanner
+	guard guard
 	w     io.Writer
 	c     io.Closer
 	rest  []byte
-	guard guard
+
+	mu  sync.Mutex
+	err error // why reading ended, guarded by mu
 }
 
 func (h *hostConn) Read(p []byte) (int, error) {
@@ -176,6 +185,9 @@ func (h *hostConn) Read(p []byte) (int, error) {
 			err = h.guard.check(data)
 		}
 		if err != nil {
+			h.mu.Lock()
+			h.err = err
+			h.mu.Unlock()
 			return 0, err
 		}
 		h.rest = data

@@ -92,6 +92,9 @@ func (a *agentChannel) attach(port io.ReadWriteCloser) {
 	go a.keepClock(ctx)
 	select {
 	case <-session.Done():
+		if err := session.Err(); errors.Is(err, agentmux.ErrHostile) {
+			a.log.Error("agent channel closed", "err", err)
+		}
 	case <-a.over:
 	}
 	_ = session.Close() // the port has gone with QEMU

@@ -163,6 +163,42 @@ func TestNothingIsLeftWhen(t *testing.T) {
 	}
 }
 
+// TestStoppedQEMU: a QEMU that stands still, as with a guest that spins, keeps neither Kata's calls waiting nor itself alive.
+func TestStoppedQEMU(t *testing.T) {
+	h := needHost(t)
+	g := h.launch(t, "stopped")
+	g.call("PUT", "vm.create", g.config(""), nil)
+	g.call("PUT", "vm.boot", nil, nil)
+	var disk deviceInfo
+	g.call("PUT", "vm.add-disk", object{"path": h.initrd, "readonly": true}, &disk)
+	qemu := g.qemu()
+	must(t, syscall.Kill(qemu, syscall.SIGSTOP))
+	for _, call := range []struct {
+		method, name string
+		body         any
+		most         time.Duration
+	}{
+		{"GET", "vmm.ping", nil, time.Second},
+		{"GET", "vm.info", nil, time.Second},
+		{"PUT", "vm.add-disk", object{"path": h.initrd}, hotplugBudget + time.Second},
+		{"PUT", "vm.remove-device", object{"id": disk.ID}, hotplugBudget + time.Second},
+		{"PUT", "vm.resize", object{"desired_vcpus": 2}, resizeBudget + time.Second},
+		{"PUT", "vmm.shutdown", nil, time.Second},
+	} {
+		begun := time.Now()
+		err := g.try(call.method, call.name, call.body, nil)
+		if took := time.Since(begun); took > call.most {
+			t.Errorf("%s took %v, more than %v", call.name, took, call.most)
+		}
+		t.Logf("%s: %v after %v", call.name, err, time.Since(begun).Round(time.Millisecond))
+	}
+	begun := time.Now()
+	g.wantNothing(qemu)
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("the microVM ended after %v, want within 5 s", took)
+	}
+}
+
 func powerOff(g *guest) {
 	c, err := net.Dial("unix", g.agent())
 	must(g.t, err)

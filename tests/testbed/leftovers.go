@@ -14,13 +14,19 @@ import (
 	"time"
 )
 
-// Leftovers lists what Pods have left in the host: processes of a VM, mounts, network namespaces, links, cgroups,
-// scratch disks and state folders. It is empty when every Pod is gone without a trace.
+// Leftovers lists what Pods have left in the host: processes of a VM, mounts, network namespaces, links, addresses,
+// cgroups, loop devices, scratch disks, state folders, and entries in containerd's books. It is empty when every Pod is gone
+// without a trace.
 func (h *Host) Leftovers(ctx context.Context) ([]string, error) {
 	var found []string
 	var errs []error
-	for _, look := range []func(context.Context) ([]string, error){h.vmProcesses, h.podMounts, h.podLinks, h.podCgroups, h.podFiles} {
+	for _, look := range []func(context.Context) ([]string, error){h.vmProcesses, h.podMounts, h.podLinks, h.podCgroups, h.podFiles, h.loopDevices} {
 		some, err := look(ctx)
+		found = append(found, some...)
+		errs = append(errs, err)
+	}
+	if len(found) == 0 { // asking containerd is dear, and as long as there is more its answer does not matter
+		some, err := h.books(ctx)
 		found = append(found, some...)
 		errs = append(errs, err)
 	}
@@ -167,6 +173,10 @@ func (h *Host) podFiles(context.Context) ([]string, error) {
 	for _, pattern := range []string{
 		"/var/lib/nodeless/agent/scratch/*", "/var/lib/nodeless/agent/kubelet/pods/*",
 		"/run/vc/sbs/*", "/run/vc/vm/*", "/run/kata-containers/shared/sandboxes/*", "/run/kata-containers/[0-9a-f]*", "/run/netns/*",
+		"/run/containerd/s/*", "/run/nodeless/containerd/state/io.containerd.grpc.v1.cri/*/*",
+		"/run/nodeless/containerd/state/io.containerd.runtime.v2.task/k8s.io/*", "/var/lib/nodeless/agent/cni/*/[0-9]*.[0-9]*",
+		"/var/lib/nodeless/agent/containerd/io.containerd.grpc.v1.cri/*/*", "/var/lib/nodeless/agent/containerd/io.containerd.runtime.v2.task/k8s.io/*",
+		"/var/lib/nodeless/agent/pod-logs/*",
 	} {
 		matches, err := filepath.Glob(h.Path(pattern))
 		if err != nil {

@@ -1,14 +1,20 @@
-// Package sweep clears the host of what crashes have left of earlier microVMs before containerd starts. pkg/worker
-// runs it first; the knowledge of what a microVM leaves is pkg/teardown's.
+// Package sweep clears the host of what crashes have left of microVMs: once before containerd starts, and then of those
+// whose shim dies and whose clean-up fails while the server runs. pkg/worker runs it first; the knowledge of what a
+// microVM leaves is pkg/teardown's.
 package sweep
 
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/nodeless/nodeless/pkg/run"
 	"github.com/nodeless/nodeless/pkg/teardown"
 )
+
+// interval is how often the host is looked at. A sandbox is removed when it had no shim at two looks: between the two
+// lists of one look it may have been born, and containerd may be cleaning up itself.
+const interval = time.Minute
 
 // Sweep is the component.
 type Sweep struct {
@@ -30,14 +36,42 @@ func New(host teardown.Host, log *slog.Logger) *Sweep {
 // Name is "sweep".
 func (s *Sweep) Name() string { return "sweep" }
 
-// Run sweeps once. What cannot be removed is no reason not to run Pods.
+// Run sweeps until ctx ends. What cannot be removed is no reason not to run Pods.
 func (s *Sweep) Run(ctx context.Context) error {
 	if err := teardown.Sweep(ctx, s.host, s.log); err != nil {
 		s.log.Warn("remains of earlier microVMs not removed", "error", err)
 	}
 	close(s.ready)
-	<-ctx.Done()
-	return nil
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	suspects := map[string]bool{}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			suspects = s.look(suspects)
+		}
+	}
+}
+
+// look removes the dead sandboxes that were suspects already, and returns the next suspects.
+func (s *Sweep) look(suspects map[string]bool) map[string]bool {
+	_, dead, err := s.host.Sandboxes()
+	if err != nil {
+		s.log.Warn("remains of microVMs not looked for", "error", err)
+		return suspects
+	}
+	next := map[string]bool{}
+	for _, id := range dead {
+		if !suspects[id] {
+			next[id] = true
+			continue
+		}
+		err := s.host.RemoveSandbox(id)
+		s.log.Warn("removed what a dead shim had left", "sandbox", id, "error", err)
+	}
+	return next
 }
 
 // Ready waits until the host has been swept.

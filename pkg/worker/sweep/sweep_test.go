@@ -1,0 +1,61 @@
+package sweep
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/nodeless/nodeless/pkg/teardown"
+)
+
+// TestOrphansAreRemovedAtTheSecondLook: what a dead shim leaves while the server runs goes, but not before it had time to
+// be somebody's after all.
+func TestOrphansAreRemovedAtTheSecondLook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		root := t.TempDir()
+		write := func(path string) {
+			t.Helper()
+			if err := os.MkdirAll(filepath.Join(root, filepath.Dir(path)), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(root, path), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		there := func(path string) bool {
+			_, err := os.Stat(filepath.Join(root, path))
+			return err == nil
+		}
+		write("proc/self/mountinfo")
+		write("scratch/before.ext4")
+		ctx, cancel := context.WithCancel(t.Context())
+		s := New(teardown.Host{Root: root, ScratchDir: "/scratch", CgroupRoot: "/nodeless"}, slog.New(slog.DiscardHandler))
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx) }()
+		if err := s.Ready(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if there("scratch/before.ext4") {
+			t.Error("what an earlier run left is there when Pods may start")
+		}
+		time.Sleep(interval / 2)
+		write("scratch/orphan.ext4")
+		time.Sleep(interval) // one look
+		if !there("scratch/orphan.ext4") {
+			t.Error("removed at the first look")
+		}
+		time.Sleep(interval) // the second
+		synctest.Wait()
+		if there("scratch/orphan.ext4") {
+			t.Error("still there after the second look")
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}

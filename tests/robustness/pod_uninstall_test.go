@@ -1,0 +1,113 @@
+package robustness_test
+
+import (
+	"context"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/nodeless/nodeless/tests/testbed"
+)
+
+// traces are all that a product may leave on a host.
+type traces struct {
+	Processes, Mounts, Links, Addresses, Routes, Rules, Cgroups, Files, Leftovers []string
+}
+
+// TestFaultPodUninstall: after a life with killed and hanging Pods and a killed server, `nodeless uninstall` leaves a
+// host that differs in nothing from the one before.
+func TestFaultPodUninstall(t *testing.T) {
+	full(t)
+	c := &cluster{host: newHost(t, testbed.Options{})}
+	t.Cleanup(func() {
+		if err := c.close(); err != nil {
+			t.Errorf("stop cluster: %v", err)
+		}
+	})
+	before := c.traces(t)
+	if err := c.start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s := newSpace(t, c, 10*time.Minute)
+	for _, kind := range []string{"", qemu, shim} {
+		p := s.admit("p"+kind, nurse("p"+kind, "Always", false))
+		p.within(replaced, "runs", alive)
+		switch kind {
+		case qemu:
+			p.signal(kind, syscall.SIGSTOP)
+		case shim:
+			p.signal(kind, syscall.SIGKILL)
+		}
+	}
+	s.admit("late", nurse("late", "Always", false)).await(vmm)
+	if err := s.kill(s.ctx); err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.host.Nodeless(s.ctx, "uninstall", "--yes", "--cgroup-root="+c.host.Cgroup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, c.traces(t)); diff != "" {
+		t.Errorf("the host differs from before (-before +after):\n%s\nuninstall said:\n%s", diff, out)
+	}
+}
+
+// traces looks at the whole host.
+func (c *cluster) traces(t *testing.T) traces {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	must := func(list []string, err error) []string {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(list)
+		return list
+	}
+	lines := func(args ...string) []string {
+		out, err := c.host.Exec(ctx, args...)
+		return must(strings.Split(out, "\n"), err)
+	}
+	processes, err := c.host.Processes()
+	var commands []string
+	for _, line := range processes {
+		commands = append(commands, line)
+	}
+	return traces{
+		Processes: must(commands, err),
+		Mounts:    must(c.host.Mounts()),
+		Links:     must(c.host.Links(ctx)),
+		Addresses: lines("ip", "-o", "-4", "addr"),
+		Routes:    lines("ip", "route", "show", "table", "all"),
+		Rules:     must(c.host.Rules(ctx)),
+		Cgroups:   must(c.host.Cgroups()),
+		Files:     must(c.files("/etc", "/run", "/var", "/usr/local")),
+		Leftovers: must(c.host.Leftovers(ctx)),
+	}
+}
+
+// files lists every file below the folders of the host.
+func (c *cluster) files(dirs ...string) ([]string, error) {
+	var found []string
+	root := c.host.Path("/")
+	for _, dir := range dirs {
+		err := filepath.WalkDir(c.host.Path(dir), func(path string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			found = append(found, d.Type().String()+" "+strings.TrimPrefix(path, root))
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
