@@ -53,7 +53,7 @@ func (h *hosts) host(e registries.Endpoint) (docker.RegistryHost, error) {
 		return docker.RegistryHost{}, err
 	}
 	plain := docker.DefaultHTTPTransport(tlsConfig)
-	plain.DialContext = dial
+	plain.DialContext = dialer(dialTimeout)
 	var transport http.RoundTripper = plain
 	if e.Guessed {
 		tlsConfig.InsecureSkipVerify = true
@@ -87,15 +87,17 @@ func (h *hosts) credentials(e registries.Endpoint) func(string) (string, string,
 	}
 }
 
-// dial connects. That a host did not answer is final: containerd would try five times what times out.
-func dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	d := net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}
-	conn, err := d.DialContext(ctx, network, addr)
-	var timeout net.Error
-	if errors.As(err, &timeout) && timeout.Timeout() && ctx.Err() == nil {
-		return nil, errors.New(err.Error())
+// dialer connects. That a host did not answer in time is final: containerd would try five times what times out.
+func dialer(limit time.Duration) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	d := net.Dialer{Timeout: limit, KeepAlive: 30 * time.Second}
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := d.DialContext(ctx, network, addr)
+		var timeout net.Error
+		if errors.As(err, &timeout) && timeout.Timeout() && ctx.Err() == nil {
+			return nil, errors.New(err.Error()) // a kind that containerd does not know
+		}
+		return conn, err
 	}
-	return conn, err
 }
 
 // rewriter changes the names of repositories in requests to one mirror.

@@ -3,8 +3,10 @@ package pull
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +16,7 @@ import (
 	"github.com/containerd/containerd/v2/core/transfer"
 	"github.com/containerd/containerd/v2/core/transfer/registry"
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
 	"github.com/nodeless/nodeless/pkg/registries"
 	"github.com/nodeless/nodeless/tests/testregistry"
@@ -162,6 +165,38 @@ func TestSecretThatCannotBeRead(t *testing.T) {
 	_, err := pull(t, host+"/hub/box:1", "configs: {HOST: {"+trusted+"}}", secret{name: "broken"}, r.CA, host)
 	if !errors.Is(err, errBadSecret) {
 		t.Errorf("error = %v, want %v", err, errBadSecret)
+	}
+}
+
+// TestAHostThatDoesNotAnswerIsTriedOnce: its error must not look like one that is worth another try.
+func TestAHostThatDoesNotAnswerIsTriedOnce(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	bound, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := fmt.Sprintf("127.0.0.1:%d", bound.(*unix.SockaddrInet4).Port)
+	// Nobody accepts, and there is room for one or two who wait.
+	for range 5 {
+		var conn net.Conn
+		if conn, err = dialer(100*time.Millisecond)(t.Context(), "tcp", addr); err != nil {
+			break
+		}
+		defer conn.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), addr) || !strings.Contains(err.Error(), "timeout") {
+		t.Fatalf("error = %v, want a timeout that names the address", err)
+	}
+	var kind net.Error
+	if errors.As(&url.Error{Op: "Head", Err: err}, &kind) && kind.Timeout() {
+		t.Errorf("%v would be tried again", err)
 	}
 }
 
