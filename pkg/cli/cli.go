@@ -11,7 +11,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/nodeless/nodeless/pkg/cli/config"
 	"github.com/nodeless/nodeless/pkg/hint"
 )
 
