@@ -3,6 +3,7 @@ package vm_test
 import (
 	"archive/tar"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -144,9 +145,18 @@ func TestImages(t *testing.T) {
 	s.untouched(mark)
 }
 
-// TestFullDiskRemovesUnusedImages: a kubelet that finds too little room gives images away, but never the sandbox's.
+// TestFullDiskRemovesUnusedImages: a kubelet that finds too little room removes what can be pulled again, and only that.
 func TestFullDiskRemovesUnusedImages(t *testing.T) {
 	h := newHost(t, "")
+	registry, err := newRegistry(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer registry.Close()
+	layer := testregistry.Layer{Tar: testregistry.Tar(testregistry.File("x", 0o644, "x"))}
+	if _, err := registry.Push("hub/unused", "1", testregistry.Image{Layers: []testregistry.Layer{layer}}); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	server, err := h.StartServer("--kubelet-arg=eviction-hard=imagefs.available<99%")
@@ -158,9 +168,19 @@ func TestFullDiskRemovesUnusedImages(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	err = server.Until(ctx, "the unused image is gone", func(ctx context.Context) (bool, error) {
+	err = server.Until(ctx, "an image is pulled", func(ctx context.Context) (bool, error) {
+		_, err := h.Nodeless(ctx, "crictl", "pull", "unused:1")
+		return err == nil, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = server.Until(ctx, "it is gone again, and nothing else", func(ctx context.Context) (bool, error) {
 		out, err := h.Nodeless(ctx, "crictl", "images")
-		return strings.Contains(out, "nodeless/pause") && !strings.Contains(out, "nodeless/hello"), fmt.Errorf("images are\n%s%v", out, err)
+		if err == nil && strings.Contains(out, "nodeless/pause") && strings.Contains(out, "nodeless/hello") && !strings.Contains(out, "library/unused") {
+			return true, nil
+		}
+		return false, errors.Join(err, fmt.Errorf("images are\n%s", out))
 	})
 	if err != nil {
 		t.Error(err)

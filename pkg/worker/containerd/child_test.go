@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -103,17 +104,7 @@ configs:
 func (r *running) start(dir string) {
 	t := r.t
 	t.Helper()
-	if err := os.MkdirAll(r.cfg.BundleImages, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	pause, err := os.Create(filepath.Join(r.cfg.BundleImages, "pause.tar"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = ociimage.Write(pause, ociimage.Image{Name: PauseImage, Layers: [][]ociimage.File{{{Path: "/pause", Mode: 0o755}}}})
-	if err := errors.Join(err, pause.Close()); err != nil {
-		t.Fatal(err)
-	}
+	writeArchive(t, filepath.Join(r.cfg.BundleImages, "pause.tar"), PauseImage)
 	ctx, cancel := context.WithCancel(context.Background())
 	c := New(r.cfg, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})))
 	ended := make(chan error, 1)
@@ -225,6 +216,80 @@ func TestImagesArePulled(t *testing.T) {
 	})
 	if left, err := filepath.Glob(filepath.Join(r.cfg.Root, "io.containerd.snapshotter.v1.erofs", "snapshots", "*", ".tmp-*")); err != nil || len(left) > 0 {
 		t.Errorf("refused layers have left %q, %v", left, err)
+	}
+}
+
+// TestImportedImagesArePinned: the kubelet must not remove an image that came from a file, until the file is gone.
+func TestImportedImagesArePinned(t *testing.T) {
+	r := startChild(t)
+	r.push("hub/pulled", layer("", testregistry.File("x", 0o644, "x")))
+	if err := r.pull("pulled:1", nil); err != nil {
+		t.Fatal(err)
+	}
+	im, err := newImporter(r.cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer im.close()
+	file := filepath.Join(r.cfg.Images, "mine.tar")
+	writeArchive(t, file, "docker.io/me/mine:1")
+	for _, step := range []struct {
+		name string
+		do   func() error
+		want bool
+	}{
+		{"imported", func() error { return nil }, true},
+		{"seen again, after somebody has unpinned it", func() error { return im.label(t.Context(), "docker.io/me/mine:1", "") }, true},
+		{"without its file", func() error { return os.Remove(file) }, false},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatal(err)
+		}
+		if errs := im.importAll(t.Context(), r.cfg.Images); len(errs) > 0 {
+			t.Fatalf("%s: %v", step.name, errs)
+		}
+		r.untilPinned(step.name, map[string]bool{"docker.io/me/mine:1": step.want, PauseImage: true, "docker.io/library/pulled:1": false})
+	}
+}
+
+// writeArchive writes an archive of a small image.
+func writeArchive(t *testing.T, path, name string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = ociimage.Write(f, ociimage.Image{Name: name, Layers: [][]ociimage.File{{{Path: "/x", Mode: 0o755, Data: []byte(name)}}}})
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// untilPinned waits until CRI says of the images whether they are pinned.
+func (r *running) untilPinned(when string, want map[string]bool) {
+	r.t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		list, err := r.images.ListImages(r.t.Context(), &cri.ListImagesRequest{})
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		got := map[string]bool{}
+		for _, image := range list.Images {
+			for _, name := range image.RepoTags {
+				got[name] = image.Pinned
+			}
+		}
+		if maps.Equal(got, want) {
+			return
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("%s: pinned are %v, want %v", when, got, want)
+		}
+		time.Sleep(pollInterval)
 	}
 }
 
