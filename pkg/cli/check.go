@@ -16,6 +16,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/cli/lock"
 	"github.com/nodeless/nodeless/pkg/hint"
 	"github.com/nodeless/nodeless/pkg/preflight"
+	"github.com/nodeless/nodeless/pkg/registries"
 	"github.com/nodeless/nodeless/pkg/vmm"
 	"github.com/nodeless/nodeless/pkg/vmm/probe"
 )
@@ -25,7 +26,7 @@ func checkCommand(s Streams) *cli.Command {
 		Name:      "check",
 		Usage:     "look at this host: pass, warn or fail for each fact, and what to do",
 		ArgsUsage: " ",
-		Flags:     append(flags(config.Pick("config", "data-dir", "run-dir", "node-name", "https-listen-port", "accel")), outputFlag()),
+		Flags:     append(flags(config.Pick("config", "data-dir", "run-dir", "node-name", "https-listen-port", "accel", "private-registry")), outputFlag()),
 		Action:    func(c *cli.Context) error { return check(c, s) },
 	}
 }
@@ -95,13 +96,18 @@ func hostSettings(cfg config.Config) (preflight.Settings, error) {
 
 // thisHost is the host with the probes that need the bundle.
 func thisHost(cfg config.Config) preflight.Host {
+	readable := func() error {
+		_, err := registries.Load(cfg.Paths.Registries, cfg.Paths.RegistriesAsked())
+		return err
+	}
 	files, err := openBundle()
 	if err != nil {
 		h := preflight.ThisHost("", "")
-		h.Bundle = func(context.Context) error { return err }
+		h.Registries, h.Bundle = readable, func(context.Context) error { return err }
 		return h
 	}
 	h := preflight.ThisHost(filepath.Join(files.Aux(), "nft"), filepath.Join(files.Aux(), "iptables"))
+	h.Registries = readable
 	h.Bundle = func(context.Context) error { return bundle.Verify(files.Dir()) }
 	h.Accel = func(ctx context.Context) (string, string, error) { return probeAccel(ctx, files, cfg.Paths) }
 	return h

@@ -11,7 +11,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/nodeless/nodeless/pkg/cli/config"
 	"github.com/nodeless/nodeless/pkg/hint"
 )
 
@@ -81,7 +80,7 @@ func unknownCommand(c *cli.Context) error {
 		}
 	}
 	do := "`nodeless --help` lists the commands"
-	if near := config.Nearest(name, names); near != "" {
+	if near := hint.Nearest(name, names); near != "" {
 		do = fmt.Sprintf("did you mean `nodeless %s`?", near)
 	}
 	return &hint.Error{Op: "run", On: "nodeless " + name, Err: errors.New("there is no such command"), Do: do}
@@ -105,7 +104,7 @@ func usageError(c *cli.Context, err error, _ bool) error {
 	for _, f := range c.Command.Flags {
 		names = append(names, f.Names()...)
 	}
-	if near := config.Nearest(flag, names); near != "" {
+	if near := hint.Nearest(flag, names); near != "" {
 		do = fmt.Sprintf("did you mean --%s?", near)
 	}
 	return &hint.Error{Op: "read flags of " + path, Err: fmt.Errorf("unknown flag --%s", flag), Do: do}

@@ -17,6 +17,8 @@ const (
 	DefaultRun = RunDir("/run/nodeless")
 	// ConfigFile is the operator's settings.
 	ConfigFile = "/etc/nodeless/config.yaml"
+	// RegistriesFile is the operator's mirrors, credentials and certificates of image registries, mode 0600.
+	RegistriesFile = "/etc/nodeless/registries.yaml"
 	// Kubeconfig is the administrator's access, mode 0600.
 	Kubeconfig = "/etc/nodeless/kubeconfig"
 )

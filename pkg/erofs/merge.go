@@ -30,7 +30,7 @@ func Merge(ctx context.Context, layers []*os.File, out *os.File, limits Limits) 
 		if n.kind() != typeRegular {
 			continue
 		}
-		if err := w.file(ctx, n, n.reader(), n.size); err != nil {
+		if err := w.fromImage(ctx, n, out); err != nil {
 			return fmt.Errorf("merge layers: %w", err)
 		}
 	}

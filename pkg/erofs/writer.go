@@ -61,6 +61,8 @@ type writer struct {
 	limit int64
 	buf   []byte
 
+	unshared bool // the file system cannot share blocks with the layers
+
 	free, end int64 // what is left of the block that inodes are being put into
 
 	pending   []byte // inodes not yet written
@@ -135,22 +137,26 @@ func (w *writer) content(ctx context.Context, r io.Reader, size int64) (uint32, 
 	if err != nil {
 		return 0, err
 	}
-	offset := int64(blk) << blockBits
+	return blk, w.fill(ctx, r, int64(blk)<<blockBits, size)
+}
+
+// fill copies size bytes to an offset.
+func (w *writer) fill(ctx context.Context, r io.Reader, offset, size int64) error {
 	for size > 0 {
 		if err := ctx.Err(); err != nil {
-			return 0, err
+			return err
 		}
 		b := w.buf[:min(size, int64(len(w.buf)))]
 		if err := readFull(r, b); err != nil {
-			return 0, err
+			return err
 		}
 		if err := w.writeSparse(b, offset); err != nil {
-			return 0, err
+			return err
 		}
 		offset += int64(len(b))
 		size -= int64(len(b))
 	}
-	return blk, nil
+	return nil
 }
 
 func readFull(r io.Reader, b []byte) error {

@@ -45,3 +45,12 @@ func TestErrorText(t *testing.T) {
 		})
 	}
 }
+
+func TestNearest(t *testing.T) {
+	words := []string{"data-dir", "run-dir", "disable", "tls-san"}
+	for word, want := range map[string]string{"data-dri": "data-dir", "datadir": "data-dir", "tlssan": "tls-san", "zzz": "", "rundir": "run-dir"} {
+		if got := hint.Nearest(word, words); got != want {
+			t.Errorf("Nearest(%q) = %q, want %q", word, got, want)
+		}
+	}
+}

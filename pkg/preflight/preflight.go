@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nodeless/nodeless/pkg/hint"
 )
 
 // Host is what the checks look at. ThisHost fills it; tests put their own in.
@@ -22,6 +25,8 @@ type Host struct {
 	Kernel func(ctx context.Context) []Result
 	// Accel probes how microVMs can run: "kvm" or "tcg", and why. nil skips the check.
 	Accel func(ctx context.Context) (accel, detail string, err error)
+	// Registries reads the operator's file of image registries. nil skips the check.
+	Registries func() error
 	// Bundle verifies the unpacked files. nil skips the check.
 	Bundle func(ctx context.Context) error
 }
@@ -66,6 +71,9 @@ func Run(ctx context.Context, h Host, s Settings) Report {
 	} {
 		r.Results = append(r.Results, check(h, s)...)
 	}
+	if h.Registries != nil {
+		r.Results = append(r.Results, checkRegistries(h)...)
+	}
 	if h.Kernel != nil {
 		if h.Euid == 0 {
 			r.Results = append(r.Results, h.Kernel(ctx)...)
@@ -88,6 +96,24 @@ func Gate(ctx context.Context, h Host, s Settings) (Report, error) {
 	h.Bundle, h.Accel = nil, nil
 	r := Run(ctx, h, s)
 	return r, r.Err()
+}
+
+// checkRegistries gives each fault of the file a line of its own.
+func checkRegistries(h Host) (out []Result) {
+	const name = "registries"
+	err := h.Registries()
+	faults := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		faults = joined.Unwrap()
+	}
+	for _, fault := range faults {
+		if fault == nil {
+			out = append(out, pass(name, "the settings of image registries can be read"))
+			continue
+		}
+		out = append(out, fail(name, fault.Error(), strings.Join(hint.Of(fault), "; ")))
+	}
+	return out
 }
 
 func checkBundle(ctx context.Context, h Host) Result {

@@ -207,3 +207,21 @@ func links(t *testing.T) string {
 	}
 	return strings.Join(names, " ")
 }
+
+func TestEachFaultOfTheRegistriesFileIsAFact(t *testing.T) {
+	h := good()
+	h.Registries = func() error {
+		return errors.Join(&hint.Error{Op: "read a", Do: "mend a"}, &hint.Error{Op: "read b", Do: "mend b"})
+	}
+	r := preflight.Run(context.Background(), h, settings())
+	if r.Count(preflight.Fail) != 2 {
+		t.Errorf("%d facts fail, want 2: %v", r.Count(preflight.Fail), r.Err())
+	}
+	if got := strings.Join(hint.Of(r.Err()), ", "); got != "mend a, mend b" {
+		t.Errorf("what to do is %q", got)
+	}
+	h.Registries = func() error { return nil }
+	if r := preflight.Run(context.Background(), h, settings()); r.Err() != nil {
+		t.Errorf("a good file: %v", r.Err())
+	}
+}

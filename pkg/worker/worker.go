@@ -36,6 +36,7 @@ type Config struct {
 	Net    Net
 	Files  Files
 
+	Registries  string          // the operator's file of image registries
 	Accel       string          // hypervisor.Auto, vmm.AccelKVM or vmm.AccelTCG
 	Runc        containerd.Runc // a second runtime, for measurements
 	NoProxy     bool
@@ -129,7 +130,7 @@ func (c Config) network(pods netip.Prefix) network.Config {
 
 func (c Config) containerd() containerd.Config {
 	conf := containerd.DefaultConfig(c.Bundle, c.Data, c.Run)
-	conf.Runc, conf.Debug = c.Runc, c.Debug
+	conf.Runc, conf.Registries, conf.Debug = c.Runc, c.Registries, c.Debug
 	return conf
 }
 

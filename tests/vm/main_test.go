@@ -14,14 +14,16 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/nodeless/nodeless/tests/testbed"
+	"github.com/nodeless/nodeless/tests/testregistry"
 )
 
 // cluster is the server that the tests share.
 type cluster struct {
-	host   *testbed.Host
-	server *testbed.Server // replaced by the test that kills it
-	rest   *rest.Config
-	client *kubernetes.Clientset
+	host     *testbed.Host
+	server   *testbed.Server // replaced by the test that kills it
+	rest     *rest.Config
+	registry *testregistry.Registry
+	client   *kubernetes.Clientset
 }
 
 // shared is set by TestMain. Tests run one after the other and keep to namespaces of their own.
@@ -64,6 +66,9 @@ func startCluster() (_ *cluster, err error) {
 			err = errors.Join(err, c.host.Close())
 		}
 	}()
+	if c.registry, err = newRegistry(c.host); err != nil {
+		return nil, err
+	}
 	if err := c.startServer(ctx); err != nil {
 		return nil, err
 	}
@@ -86,5 +91,5 @@ func (c *cluster) startServer(ctx context.Context) (err error) {
 }
 
 func (c *cluster) stop() error {
-	return errors.Join(c.server.Stop(), c.host.Close())
+	return errors.Join(c.server.Stop(), c.registry.Close(), c.host.Close())
 }

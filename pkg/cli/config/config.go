@@ -24,6 +24,7 @@ type Paths struct {
 	Data       datadir.Dir
 	Run        datadir.RunDir
 	Kubeconfig string // where the administrator's kubeconfig is written
+	Registries string // the file of image registries
 }
 
 // Node is what the host offers as a node.
@@ -66,6 +67,9 @@ type ExtraArgs struct {
 
 // Parts are the names that disable accepts.
 var Parts = []string{"dns", "proxy"}
+
+// RegistriesAsked tells whether somebody has named the file of image registries; then it must exist.
+func (p Paths) RegistriesAsked() bool { return p.Registries != datadir.RegistriesFile }
 
 // Disabled tells whether the built-in part was left out.
 func (c Config) Disabled(part string) bool {

@@ -182,15 +182,6 @@ func TestComplete(t *testing.T) {
 	}
 }
 
-func TestNearest(t *testing.T) {
-	words := []string{"data-dir", "run-dir", "disable", "tls-san"}
-	for word, want := range map[string]string{"data-dri": "data-dir", "datadir": "data-dir", "tlssan": "tls-san", "zzz": "", "rundir": "run-dir"} {
-		if got := config.Nearest(word, words); got != want {
-			t.Errorf("Nearest(%q) = %q, want %q", word, got, want)
-		}
-	}
-}
-
 func TestEachOptionIsNamedOnceAndShownWithUsage(t *testing.T) {
 	seen := map[string]bool{}
 	for _, o := range config.Options() {

@@ -82,7 +82,7 @@ func accept(path string, key, value *yaml.Node, merged map[string]setting) error
 	o, err := lookup(name)
 	if err != nil {
 		do := "valid keys are the flags of `nodeless server --help`"
-		if near := Nearest(name, names()); near != "" {
+		if near := hint.Nearest(name, names()); near != "" {
 			do = fmt.Sprintf("did you mean %q?", near)
 		}
 		return &hint.Error{Op: "read config file", On: at(path, key), Err: err, Do: do}

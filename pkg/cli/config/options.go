@@ -1,6 +1,10 @@
 package config
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/nodeless/nodeless/pkg/datadir"
+)
 
 // Kind is the shape of an option's value.
 type Kind int
@@ -65,6 +69,8 @@ func pathOptions() []Option {
 			field: func(c *Config) any { return &c.Paths.Run }},
 		{Name: "write-kubeconfig", Default: "/etc/nodeless/kubeconfig", Usage: "`file` that receives the administrator's kubeconfig",
 			field: func(c *Config) any { return &c.Paths.Kubeconfig }},
+		{Name: "private-registry", Default: datadir.RegistriesFile, Usage: "`file` of mirrors, credentials and certificates of image registries",
+			field: func(c *Config) any { return &c.Paths.Registries }},
 	}
 }
 

@@ -42,7 +42,7 @@ func invalid(name string, value any, why, do string) error {
 
 func (p Paths) faults() (errs []error) {
 	for _, f := range []struct{ name, path string }{
-		{"data-dir", string(p.Data)}, {"run-dir", string(p.Run)}, {"write-kubeconfig", p.Kubeconfig},
+		{"data-dir", string(p.Data)}, {"run-dir", string(p.Run)}, {"write-kubeconfig", p.Kubeconfig}, {"private-registry", p.Registries},
 	} {
 		if !filepath.IsAbs(f.path) {
 			errs = append(errs, invalid(f.name, f.path, "not an absolute path", "give "+f.name+" a path that begins with /"))

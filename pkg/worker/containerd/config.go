@@ -40,7 +40,8 @@ type Config struct {
 	VMMConfig  string // what each nodeless-vmm reads; the worker writes it
 	CNIConf    string // folder of the CNI configuration
 	Images     string // an operator's image archives
-	Certs      string // an operator's registry settings, a folder for each registry
+	Certs      string // containerd's own settings of registries, a folder for each
+	Registries string // the operator's file of registries; it need not exist
 
 	Runc       Runc
 	Restricted bool // the process lacks CAP_SYS_RESOURCE
@@ -75,6 +76,7 @@ func DefaultConfig(b *bundle.Bundle, data datadir.Dir, run datadir.RunDir) Confi
 		CNIConf:      run.CNIConf(),
 		Images:       data.Images(),
 		Certs:        filepath.Join(filepath.Dir(data.Images()), "certs.d"),
+		Registries:   datadir.RegistriesFile,
 		Restricted:   !hasSysResource("/proc/self/status"),
 	}
 }
@@ -86,7 +88,7 @@ func (c Config) Validate() error {
 		"program": c.Program, "CNI folder": c.CNIDir, "aux folder": c.AuxDir, "image folder of the bundle": c.BundleImages,
 		"shim": c.Kata.Shim, "vmm": c.Kata.VMM, "virtiofsd": c.Kata.Virtiofsd, "guest kernel": c.Kata.Kernel, "guest initrd": c.Kata.Initrd,
 		"root": c.Root, "state": c.State, "socket": c.Socket, "settings file": c.ConfigFile, "Kata settings file": c.KataFile,
-		"VMM settings file": c.VMMConfig, "CNI configuration folder": c.CNIConf, "image folder": c.Images, "registry folder": c.Certs,
+		"VMM settings file": c.VMMConfig, "CNI configuration folder": c.CNIConf, "image folder": c.Images, "registry folder": c.Certs, "registries file": c.Registries,
 	}
 	if c.Runc.Binary != "" {
 		paths["runc"] = c.Runc.Binary

@@ -12,14 +12,22 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/archive/compression"
+	"github.com/containerd/errdefs"
 
 	"github.com/nodeless/nodeless/pkg/atomicfile"
 	"github.com/nodeless/nodeless/pkg/hint"
+)
+
+// CRI tells the kubelet that an image with this label is not to be removed.
+const (
+	pinLabel = "io.cri-containerd.pinned"
+	pinned   = "pinned"
 )
 
 // ErrNoImage marks an archive that holds no named image.
@@ -64,11 +72,20 @@ func (im *importer) close() {
 	}
 }
 
-// importAll imports each *.tar in dir. One that fails does not keep the others back; each fault names its file.
+// importAll imports each *.tar in dir, and lets go of what came from archives that are gone. One that fails does not keep
+// the others back; each fault names its file.
 func (im *importer) importAll(ctx context.Context, dir string) (errs []error) {
 	files, err := filepath.Glob(filepath.Join(dir, "*.tar"))
 	if err != nil {
 		return []error{fmt.Errorf("list image archives in %s: %w", dir, err)}
+	}
+	for path := range im.known {
+		if filepath.Dir(path) != dir || slices.Contains(files, path) {
+			continue
+		}
+		if err := im.forget(ctx, path); err != nil {
+			errs = append(errs, err)
+		}
 	}
 	for _, file := range files {
 		if err := im.importFile(ctx, file); err != nil {
@@ -101,6 +118,11 @@ func (im *importer) importFile(ctx context.Context, path string) error {
 	}
 	if known && seen.SHA256 == old.SHA256 && im.allPresent(ctx, old.Images) {
 		seen.Images = old.Images
+		for _, name := range seen.Images {
+			if err := im.label(ctx, name, pinned); err != nil {
+				return fmt.Errorf("pin image %s: %w", name, err)
+			}
+		}
 		return im.remember(path, seen)
 	}
 	began := time.Now()
@@ -147,8 +169,36 @@ func (im *importer) load(ctx context.Context, f io.ReadSeeker) ([]string, error)
 	return names, nil
 }
 
+// unpack also pins the image: the kubelet, when it needs room, must not remove what no registry may have.
 func (im *importer) unpack(ctx context.Context, image images.Image) error {
-	return client.NewImage(im.client, image).Unpack(ctx, snapshotter)
+	if err := client.NewImage(im.client, image).Unpack(ctx, snapshotter); err != nil {
+		return err
+	}
+	return im.label(ctx, image.Name, pinned)
+}
+
+// forget leaves the images of an archive that is gone to the kubelet.
+func (im *importer) forget(ctx context.Context, path string) error {
+	for _, name := range im.known[path].Images {
+		if name == PauseImage {
+			continue
+		}
+		if err := im.label(ctx, name, ""); err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("unpin image %s: %w", name, err)
+		}
+	}
+	delete(im.known, path)
+	return im.save()
+}
+
+// label pins an image, or unpins it if the value is empty.
+func (im *importer) label(ctx context.Context, name, value string) error {
+	image := images.Image{Name: name, Labels: map[string]string{}}
+	if value != "" {
+		image.Labels[pinLabel] = value
+	}
+	_, err := im.client.ImageService().Update(ctx, image, "labels."+pinLabel)
+	return err
 }
 
 func (im *importer) allPresent(ctx context.Context, names []string) bool {
@@ -178,6 +228,10 @@ func (im *importer) remember(path string, seen archive) error {
 		return nil
 	}
 	im.known[path] = seen
+	return im.save()
+}
+
+func (im *importer) save() error {
 	raw, err := json.MarshalIndent(im.known, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode imported archives: %w", err)

@@ -9,12 +9,14 @@ import (
 	ctr "github.com/containerd/containerd/v2/cmd/ctr/app"
 
 	"github.com/nodeless/nodeless/pkg/worker/containerd/erofs"
+	"github.com/nodeless/nodeless/pkg/worker/containerd/pull"
 )
 
 // Main is containerd: it takes containerd's own arguments (without the program's name) and blocks until it is told
 // to stop by a signal. It is what the child process runs.
 func Main(ctx context.Context, args []string) error {
 	erofs.Register()
+	pull.Register()
 	return command.App().Run(ctx, append([]string{"containerd"}, args...))
 }
 

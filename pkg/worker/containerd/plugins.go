@@ -1,7 +1,8 @@
 package containerd
 
 // The plugins of containerd that CRI with microVMs needs. cmd/containerd/builtins links many more: snapshotters of
-// other file systems, NRI, tracing, debug servers. The EROFS snapshotter and differ are ours, in the package erofs.
+// other file systems, NRI, tracing, debug servers. The EROFS snapshotter and differ are ours, in the package erofs,
+// and so is the transfer plugin, in the package pull.
 import (
 	_ "github.com/containerd/containerd/api/types/runc/options" // options of the runc handler
 	_ "github.com/containerd/containerd/v2/core/runtime/v2"     // shims and tasks
@@ -37,5 +38,4 @@ import (
 	_ "github.com/containerd/containerd/v2/plugins/services/version"
 	_ "github.com/containerd/containerd/v2/plugins/services/warning"
 	_ "github.com/containerd/containerd/v2/plugins/streaming"
-	_ "github.com/containerd/containerd/v2/plugins/transfer"
 )

@@ -1,4 +1,4 @@
-package config
+package hint
 
 // Nearest finds the candidate that the operator most likely meant by word: the one fewest edits away,
 // if that is at most a third of its length (and at least two). It returns "" when nothing is near.

@@ -1,0 +1,124 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"regexp"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/containerd/v2/core/remotes/docker/config"
+	"github.com/containerd/errdefs"
+
+	"github.com/nodeless/nodeless/pkg/registries"
+)
+
+// dialTimeout is for a name's resolution and a connection. A registry that needs longer is as good as away; the kubelet
+// tries again anyway.
+const dialTimeout = 10 * time.Second
+
+// hosts finds where the images of a registry are, for one pull.
+type hosts struct {
+	ctx     context.Context
+	known   registries.Config
+	certs   string
+	secrets *secrets
+}
+
+// of lists the places of a registry's images in the order in which they are tried.
+func (h *hosts) of(registry string) ([]docker.RegistryHost, error) {
+	switch _, err := config.HostDirFromRoot(h.certs)(registry); {
+	case err == nil:
+		return config.ConfigureHosts(h.ctx, config.HostOptions{HostDir: config.HostDirFromRoot(h.certs), Credentials: h.secrets.of})(registry)
+	case !errdefs.IsNotFound(err):
+		return nil, err
+	}
+	var all []docker.RegistryHost
+	for _, e := range h.known.Endpoints(registry) {
+		host, err := h.host(e)
+		if err != nil {
+			return nil, fmt.Errorf("registry %s: %w", e.URL.Host, err)
+		}
+		all = append(all, host)
+	}
+	return all, nil
+}
+
+func (h *hosts) host(e registries.Endpoint) (docker.RegistryHost, error) {
+	tlsConfig, err := e.Host.TLS.Config()
+	if err != nil {
+		return docker.RegistryHost{}, err
+	}
+	plain := docker.DefaultHTTPTransport(tlsConfig)
+	plain.DialContext = dialer(dialTimeout)
+	var transport http.RoundTripper = plain
+	if e.Guessed {
+		tlsConfig.InsecureSkipVerify = true
+		transport = docker.NewHTTPFallback(plain)
+	}
+	if len(e.Rewrites) > 0 {
+		transport = &rewriter{next: transport, host: e.URL.Host, path: repositoryPath(e.URL.Path), rewrites: e.Rewrites}
+	}
+	client := &http.Client{Transport: transport}
+	host := docker.RegistryHost{
+		Client: client, Scheme: e.URL.Scheme, Host: e.URL.Host, Path: e.URL.Path,
+		Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve | docker.HostCapabilityReferrers,
+		Authorizer:   docker.NewDockerAuthorizer(docker.WithAuthClient(client), docker.WithAuthCreds(h.credentials(e))),
+	}
+	return host, nil
+}
+
+// credentials are those of the Pod, or else the operator's. At a mirror the operator's go first: what a Pod knows is meant
+// for the registry itself.
+func (h *hosts) credentials(e registries.Endpoint) func(string) (string, string, error) {
+	return func(host string) (string, string, error) {
+		own := e.Host.Auth
+		if e.Mirror && own != (registries.Auth{}) {
+			return own.Username, own.Password + own.Token, nil
+		}
+		name, secret, err := h.secrets.of(host)
+		if err == nil && name == "" && secret == "" {
+			name, secret = own.Username, own.Password+own.Token // it has one of the two
+		}
+		return name, secret, err
+	}
+}
+
+// dialer connects. That a host did not answer in time is final: containerd would try five times what times out.
+func dialer(limit time.Duration) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	d := net.Dialer{Timeout: limit, KeepAlive: 30 * time.Second}
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := d.DialContext(ctx, network, addr)
+		var timeout net.Error
+		if errors.As(err, &timeout) && timeout.Timeout() && ctx.Err() == nil {
+			return nil, errors.New(err.Error()) // a kind that containerd does not know
+		}
+		return conn, err
+	}
+}
+
+// rewriter changes the names of repositories in requests to one mirror.
+type rewriter struct {
+	next     http.RoundTripper
+	host     string
+	path     *regexp.Regexp
+	rewrites []registries.Rewrite
+}
+
+// repositoryPath matches the paths of a registry's API that name a repository, with what is before it, it, and what is behind.
+func repositoryPath(base string) *regexp.Regexp {
+	return regexp.MustCompile(`^(` + regexp.QuoteMeta(base) + `/)(.+)(/(?:manifests|blobs|referrers|tags)/.*)$`)
+}
+
+func (r *rewriter) RoundTrip(req *http.Request) (*http.Response, error) {
+	parts := r.path.FindStringSubmatch(req.URL.Path)
+	if parts == nil || req.URL.Host != r.host || req.Response != nil { // it has a Response if the mirror itself sends us there
+		return r.next.RoundTrip(req)
+	}
+	req = req.Clone(req.Context())
+	req.URL.Path, req.URL.RawPath = parts[1]+registries.Apply(r.rewrites, parts[2])+parts[3], ""
+	return r.next.RoundTrip(req)
+}

@@ -1,0 +1,84 @@
+package pull
+
+import (
+	"fmt"
+
+	"github.com/containerd/containerd/v2/core/diff"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/core/transfer/local"
+	"github.com/containerd/containerd/v2/core/unpack"
+	"github.com/containerd/containerd/v2/plugins"
+	"github.com/containerd/platforms"
+	"github.com/containerd/plugin"
+	"github.com/containerd/plugin/registry"
+
+	_ "github.com/containerd/containerd/v2/core/transfer/archive" // what clients may name as source and destination
+	_ "github.com/containerd/containerd/v2/core/transfer/image"
+
+	"github.com/nodeless/nodeless/pkg/registries"
+)
+
+// settings are the plugin's table in containerd's configuration.
+type settings struct {
+	Certs      string `toml:"config_path"` // folders of registries with containerd's hosts.toml; the same as CRI's
+	Registries string `toml:"registries"`  // the operator's file, checked before containerd was started
+	Unpacker   string `toml:"unpacker"`    // name of the snapshotter and the differ that layers are unpacked with
+}
+
+// Register makes the plugin known to containerd. Call it once, before containerd starts.
+func Register() {
+	registry.Register(&plugin.Registration{
+		Type: plugins.TransferPlugin, ID: "local", Config: &settings{}, InitFn: initTransfer,
+		Requires: []plugin.Type{plugins.LeasePlugin, plugins.MetadataPlugin, plugins.DiffPlugin, plugins.SnapshotPlugin},
+	})
+}
+
+func initTransfer(ic *plugin.InitContext) (any, error) {
+	conf := ic.Config.(*settings)
+	known, err := registries.Load(conf.Registries, false)
+	if err != nil {
+		return nil, err
+	}
+	db, err := get[*metadata.DB](ic.GetSingle(plugins.MetadataPlugin))
+	if err != nil {
+		return nil, err
+	}
+	lm, err := get[leases.Manager](ic.GetSingle(plugins.LeasePlugin))
+	if err != nil {
+		return nil, err
+	}
+	applier, err := get[diff.Applier](ic.GetByID(plugins.DiffPlugin, conf.Unpacker))
+	if err != nil {
+		return nil, err
+	}
+	snapshotter := ic.Plugins().Get(plugins.SnapshotPlugin, conf.Unpacker)
+	if snapshotter == nil || db.Snapshotter(conf.Unpacker) == nil {
+		return nil, fmt.Errorf("snapshotter %q: %w", conf.Unpacker, plugin.ErrPluginNotFound)
+	}
+	service := local.NewTransferService(db.ContentStore(), metadata.NewImageStore(db), local.TransferConfig{
+		Leases: lm, MaxConcurrentDownloads: 3, MaxConcurrentUploadedLayers: 3, MaxConcurrentUnpacks: 1,
+		DuplicationSuppressor: newKeyedLock(),
+		UnpackPlatforms: []unpack.Platform{{
+			// Of an index CRI takes what fits this machine. A lone manifest of another architecture is taken as it is, as everywhere.
+			Platform:       platforms.OnlyOS(platforms.DefaultSpec()),
+			SnapshotterKey: conf.Unpacker, Snapshotter: db.Snapshotter(conf.Unpacker),
+			SnapshotterExports: snapshotter.Meta.Exports, SnapshotterCapabilities: snapshotter.Meta.Capabilities,
+			Applier: applier,
+		}},
+	})
+	return &Service{Transferrer: service, certs: conf.Certs, known: known}, nil
+}
+
+// get asserts what a plugin's instance can do.
+func get[T any](instance any, err error) (T, error) {
+	var none T
+	if err != nil {
+		return none, err
+	}
+	able, ok := instance.(T)
+	if !ok {
+		return none, fmt.Errorf("plugin %T is no %T", instance, &none)
+	}
+	return able, nil
+}

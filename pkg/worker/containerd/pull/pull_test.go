@@ -1,0 +1,247 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/transfer"
+	"github.com/containerd/containerd/v2/core/transfer/registry"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/nodeless/nodeless/pkg/registries"
+	"github.com/nodeless/nodeless/tests/testregistry"
+)
+
+// fetchAll is a transfer service that only reads what it is to pull: its manifest's digest.
+type fetchAll struct{ got digest.Digest }
+
+func (f *fetchAll) Transfer(ctx context.Context, src, _ any, _ ...transfer.Opt) error {
+	image := src.(transfer.ImageFetcher)
+	name, desc, err := image.Resolve(ctx)
+	if err != nil {
+		return err
+	}
+	fetcher, err := image.Fetcher(ctx, name)
+	if err != nil {
+		return err
+	}
+	content, err := fetcher.Fetch(ctx, desc)
+	if err != nil {
+		return err
+	}
+	defer content.Close()
+	raw, err := io.ReadAll(content)
+	f.got = digest.FromBytes(raw)
+	return err
+}
+
+// secret is what CRI knows of a Pod's credentials; it is for every host.
+type secret struct{ name, password string }
+
+func (s secret) GetCredentials(context.Context, string, string) (registry.Credentials, error) {
+	if s.name == "broken" {
+		return registry.Credentials{}, errors.New("not base64")
+	}
+	return registry.Credentials{Username: s.name, Secret: s.password}, nil
+}
+
+// listen serves a registry on a port of this machine and returns host:port.
+func listen(t *testing.T, r *testregistry.Registry, plain bool) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Serve(l, plain)
+	return l.Addr().String()
+}
+
+// serve is a registry with an image hub/box:1, which "me" with password "secret" may read.
+func serve(t *testing.T) (r *testregistry.Registry, host string, want digest.Digest) {
+	t.Helper()
+	r, err := testregistry.New("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	r.AddUser("me", "secret")
+	want, err = r.Push("hub/box", "1", testregistry.Image{Layers: []testregistry.Layer{{Tar: testregistry.Tar()}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, listen(t, r, false), want
+}
+
+// pull pulls as CRI does, by a registries file in which HOST and CA are put in.
+func pull(t *testing.T, ref, file string, s secret, ca []byte, host string) (digest.Digest, error) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "ca.pem"), ca, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file = strings.NewReplacer("HOST", host, "CA", filepath.Join(dir, "ca.pem")).Replace(file)
+	path := filepath.Join(dir, "registries.yaml")
+	if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	known, err := registries.Load(path, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certs := filepath.Join(dir, "certs.d")
+	asked, err := registry.NewOCIRegistry(t.Context(), ref, registry.WithCredentials(s), registry.WithHostDir(certs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var f fetchAll
+	service := &Service{Transferrer: &f, certs: certs, known: known}
+	err = service.Transfer(t.Context(), asked, nil)
+	return f.got, err
+}
+
+const trusted = "tls: {ca_file: \"CA\"}"
+
+func TestPull(t *testing.T) {
+	r, host, want := serve(t)
+	for name, tt := range map[string]struct {
+		ref, file string
+		secret    secret
+		fault     string // empty: the image arrives
+	}{
+		"the operator's credentials":                {"HOST/hub/box:1", "configs: {HOST: {auth: {username: me, password: secret}, " + trusted + "}}", secret{}, ""},
+		"the operator's, in base64":                 {"HOST/hub/box:1", "configs: {HOST: {auth: {auth: bWU6c2VjcmV0}, " + trusted + "}}", secret{}, ""},
+		"the Pod's go first at the registry":        {"HOST/hub/box:1", "configs: {HOST: {auth: {username: me, password: no}, " + trusted + "}}", secret{"me", "secret"}, ""},
+		"the operator's go first at a mirror":       {"docker.io/hub/box:1", "mirrors: {docker.io: {endpoint: [\"https://HOST\"]}}\nconfigs: {HOST: {auth: {username: me, password: secret}, " + trusted + "}}", secret{"me", "docker's"}, ""},
+		"a mirror and a rewritten name":             {"docker.io/library/box:1", "mirrors: {docker.io: {endpoint: [\"https://HOST\"], rewrite: {\"^library/(.*)$\": hub/$1}}}\nconfigs: {HOST: {" + trusted + "}}", secret{"me", "secret"}, ""},
+		"a mirror of everything, by digest":         {"ghcr.io/hub/box@" + want.String(), "mirrors: {\"*\": {endpoint: [\"https://HOST\"]}}\nconfigs: {HOST: {" + trusted + "}}", secret{"me", "secret"}, ""},
+		"the second mirror, as the first is not up": {"docker.io/hub/box:1", "mirrors: {docker.io: {endpoint: [\"https://127.0.0.1:1\", \"https://HOST\"]}}\nconfigs: {HOST: {" + trusted + "}}", secret{"me", "secret"}, ""},
+		"no look at the certificate":                {"HOST/hub/box:1", "configs: {HOST: {tls: {insecure_skip_verify: true}}}", secret{"me", "secret"}, ""},
+		"a registry of this host needs no setting":  {"HOST/hub/box:1", "", secret{"me", "secret"}, ""},
+		"wrong password":                            {"HOST/hub/box:1", "configs: {HOST: {" + trusted + "}}", secret{"me", "no"}, "401 Unauthorized"},
+		"no password":                               {"HOST/hub/box:1", "configs: {HOST: {" + trusted + "}}", secret{}, "access denied"},
+		"an authority that nobody knows":            {"127.0.0.1:1/hub/box:1", "mirrors: {\"127.0.0.1:1\": {endpoint: [\"https://HOST\"]}}", secret{"me", "secret"}, "unknown authority"},
+		"no such image":                             {"HOST/hub/none:1", "configs: {HOST: {" + trusted + "}}", secret{"me", "secret"}, "not found"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := pull(t, strings.Replace(tt.ref, "HOST", host, 1), tt.file, tt.secret, r.CA, host)
+			switch {
+			case tt.fault == "" && (err != nil || got != want):
+				t.Errorf("got %s, %v; want %s", got, err, want)
+			case tt.fault != "" && (err == nil || !strings.Contains(err.Error(), tt.fault)):
+				t.Errorf("got %s, %v; want an error with %q", got, err, tt.fault)
+			}
+			if err != nil && strings.Contains(err.Error(), "secret") {
+				t.Errorf("the error shows a password: %v", err)
+			}
+		})
+	}
+}
+
+func TestPlainRegistryOfThisHost(t *testing.T) {
+	r, _, want := serve(t)
+	host := listen(t, r, true)
+	if got, err := pull(t, host+"/hub/box:1", "", secret{"me", "secret"}, r.CA, host); err != nil || got != want {
+		t.Errorf("got %s, %v; want %s", got, err, want)
+	}
+}
+
+// TestSecretThatCannotBeRead: containerd says nothing then, and a pull must not wait for it for ever.
+func TestSecretThatCannotBeRead(t *testing.T) {
+	r, host, _ := serve(t)
+	_, err := pull(t, host+"/hub/box:1", "configs: {HOST: {"+trusted+"}}", secret{name: "broken"}, r.CA, host)
+	if !errors.Is(err, errBadSecret) {
+		t.Errorf("error = %v, want %v", err, errBadSecret)
+	}
+}
+
+// TestAHostThatDoesNotAnswerIsTriedOnce: its error must not look like one that is worth another try.
+func TestAHostThatDoesNotAnswerIsTriedOnce(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	bound, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := fmt.Sprintf("127.0.0.1:%d", bound.(*unix.SockaddrInet4).Port)
+	// Nobody accepts, and there is room for one or two who wait.
+	for range 5 {
+		var conn net.Conn
+		if conn, err = dialer(100*time.Millisecond)(t.Context(), "tcp", addr); err != nil {
+			break
+		}
+		defer conn.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), addr) || !strings.Contains(err.Error(), "timeout") {
+		t.Fatalf("error = %v, want a timeout that names the address", err)
+	}
+	var kind net.Error
+	if errors.As(&url.Error{Op: "Head", Err: err}, &kind) && kind.Timeout() {
+		t.Errorf("%v would be tried again", err)
+	}
+}
+
+// TestOthersAreLeftAlone: a client that brings its own idea of a registry, or none, is not CRI.
+func TestOthersAreLeftAlone(t *testing.T) {
+	asked, err := registry.NewOCIRegistry(t.Context(), "docker.io/library/box:1", registry.WithHostDir("/elsewhere"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var seen any
+	s := &Service{Transferrer: transferFunc(func(src any) { seen = src }), certs: "/certs.d"}
+	if err := s.Transfer(t.Context(), asked, nil); err != nil || seen != any(asked) {
+		t.Errorf("source is %v, %v; want the one that was asked for", seen, err)
+	}
+}
+
+type transferFunc func(src any)
+
+func (f transferFunc) Transfer(_ context.Context, src, _ any, _ ...transfer.Opt) error {
+	f(src)
+	return nil
+}
+
+func TestKeyedLock(t *testing.T) {
+	l := newKeyedLock()
+	if err := l.Lock(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Lock(t.Context(), "b"); err != nil { // another key is another lock
+		t.Fatal(err)
+	}
+	got := make(chan error, 1)
+	go func() { got <- l.Lock(context.Background(), "a") }()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if err := l.Lock(ctx, "a"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a held lock was given away: %v", err)
+	}
+	l.Unlock("a")
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
+	l.Unlock("a")
+	l.Unlock("b")
+	if len(l.locks) != 0 {
+		t.Errorf("%d locks are left", len(l.locks))
+	}
+}
