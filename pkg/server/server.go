@@ -14,6 +14,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/datadir"
 	"github.com/nodeless/nodeless/pkg/pki"
 	"github.com/nodeless/nodeless/pkg/run"
+	"github.com/nodeless/nodeless/pkg/server/aftermath"
 	"github.com/nodeless/nodeless/pkg/server/apiserver"
 	"github.com/nodeless/nodeless/pkg/server/bootstrap"
 	"github.com/nodeless/nodeless/pkg/server/controllermanager"
@@ -41,6 +42,8 @@ type Config struct {
 	Advertise netip.Addr // NodeIP when not set
 	TLSSANs   []string
 	Datastore string // etcd endpoint; SQLite in the data dir when empty
+	// SnapshotInterval is the time between two copies of the SQLite file; none are made when it is 0.
+	SnapshotInterval time.Duration
 
 	ServiceCIDR netip.Prefix
 	NodePorts   string     // "30000-32767"
@@ -99,10 +102,18 @@ func Run(ctx context.Context, cfg Config, worker []run.Step, log *slog.Logger) e
 func steps(cfg Config, cred *credentials.Credentials, worker []run.Step, log *slog.Logger) []run.Step {
 	var list []run.Step
 	endpoint := cfg.Datastore
+	lost := func() string { return "" }
 	if endpoint == "" {
-		store := datastore.Config{File: cfg.Data.DBFile(), Socket: cfg.Run.Kine()}
+		store := cfg.datastore()
 		endpoint = store.Endpoint()
-		list = append(list, run.Step{Component: datastore.New(store, log)})
+		component := datastore.New(store, log)
+		lost = func() string {
+			if r := component.Recovered(); r != nil {
+				return r.String()
+			}
+			return ""
+		}
+		list = append(list, run.Step{Component: component})
 	}
 	list = append(list,
 		run.Step{Component: liblog.NewFatal()},
@@ -110,6 +121,7 @@ func steps(cfg Config, cred *credentials.Credentials, worker []run.Step, log *sl
 		run.Step{Component: cred.Renewer()},
 		run.Step{Component: controllermanager.New(cfg.controllerManager(cred), log), After: []string{"apiserver"}},
 		run.Step{Component: bootstrap.New(cfg.bootstrap(cred), log), After: []string{"apiserver"}},
+		run.Step{Component: aftermath.New(cfg.aftermath(cred, lost), log), After: []string{"bootstrap"}},
 	)
 	list = append(list, worker...)
 	if !cfg.NoDNS {
