@@ -48,7 +48,7 @@ func (d *Datastore) admit(ctx context.Context) (verdict, error) {
 	if err != nil {
 		return verdict{}, err
 	}
-	if !report.whole() {
+	if report.severe() {
 		d.keepLog()
 	}
 	found, err := d.cfg.examine(ctx, report)
@@ -189,7 +189,7 @@ func (d *Datastore) restartHistory(ctx context.Context, found verdict, report wa
 		return d.unusable(err)
 	}
 	level := d.log.Warn
-	if !report.whole() {
+	if report.severe() {
 		level = d.log.Error
 	}
 	level("database may lack its last writes", "reason", found.doubt, "revision", rev,

@@ -27,6 +27,9 @@ type walReport struct {
 // whole tells whether nothing is missing.
 func (r walReport) whole() bool { return r.Lost == 0 && !r.BadHeader }
 
+// severe tells whether more is missing than the one page that a dying process may have left half written.
+func (r walReport) severe() bool { return r.BadHeader || r.Lost > 1 }
+
 func (r walReport) String() string {
 	if r.BadHeader {
 		return fmt.Sprintf("the header of its write-ahead log is damaged: all that was not yet copied from it, at most %d pages, is lost", r.Lost)
