@@ -39,7 +39,7 @@ func TestSteps(t *testing.T) {
 		{
 			name: "control plane and worker", worker: worker,
 			want: []string{"datastore", "libraries", "apiserver: datastore", "certificates", "controller-manager: apiserver", "bootstrap: apiserver", "aftermath: bootstrap",
-				"network", "kubelet: apiserver", "proxy: kubelet", "dns: bootstrap network proxy", "schedulable-node: apiserver", "scheduler: schedulable-node"},
+				"volume-plugins: apiserver", "network", "kubelet: apiserver volume-plugins", "proxy: kubelet", "dns: bootstrap network proxy", "schedulable-node: apiserver", "scheduler: schedulable-node"},
 		},
 		{
 			name: "control plane alone",
