@@ -26,7 +26,7 @@ stage() {
 }
 
 # Packages that carry Kubernetes or need the built product have stages of their own.
-heavy='/pkg/server|/pkg/worker|/pkg/cli$|/cmd/nodeless$|/pkg/guest/guesttest|/tests/(vm|script)'
+heavy='/pkg/server|/pkg/worker|/pkg/cli$|/cmd/nodeless$|/pkg/guest/guesttest|/tests/(vm|script|robustness)'
 light=$(go list ./... | grep -vE "$heavy")
 carrying=$(go list ./... | grep -E '/pkg/server|/pkg/worker|/pkg/cli$|/cmd/nodeless$')
 
@@ -46,6 +46,7 @@ if [ "$what" != unit ]; then
 	stage script -p 1 -timeout 10m ./tests/script/...
 	NODELESS_GUEST_VM=1 stage guest -p 1 -exec 'unshare -n -m -p --fork --mount-proc' -timeout 20m ./pkg/guest/guesttest/...
 	stage vm -p 1 -timeout 40m ./tests/vm/...
+	stage robustness -p 1 -short -timeout 20m ./tests/robustness/... # the long variant is scripts/robustness.sh
 fi
 
 echo "== all"

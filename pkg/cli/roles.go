@@ -40,7 +40,8 @@ func serverConfig(cfg config.Config) server.Config {
 		Data: cfg.Paths.Data, Run: cfg.Paths.Run, Kubeconfig: cfg.Paths.Kubeconfig,
 		NodeName: cfg.Node.Name, NodeIP: cfg.Node.IP,
 		Bind: cfg.API.Bind, Port: cfg.API.Port, Advertise: cfg.API.Advertise, TLSSANs: cfg.API.TLSSANs, Datastore: cfg.API.Datastore,
-		ServiceCIDR: cfg.Network.ServiceCIDR, NodePorts: cfg.Network.NodePorts.String(), DNS: cfg.Network.DNS, Domain: cfg.Network.Domain,
+		SnapshotInterval: cfg.API.SnapshotInterval,
+		ServiceCIDR:      cfg.Network.ServiceCIDR, NodePorts: cfg.Network.NodePorts.String(), DNS: cfg.Network.DNS, Domain: cfg.Network.Domain,
 		NoDNS:         cfg.Disabled("dns"),
 		APIServerArgs: cfg.Extra.APIServer, ControllerManagerArgs: cfg.Extra.ControllerManager, SchedulerArgs: cfg.Extra.Scheduler,
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/datadir"
 	"github.com/nodeless/nodeless/pkg/pki"
 	"github.com/nodeless/nodeless/pkg/run"
+	"github.com/nodeless/nodeless/pkg/server/aftermath"
 	"github.com/nodeless/nodeless/pkg/server/apiserver"
 	"github.com/nodeless/nodeless/pkg/server/bootstrap"
 	"github.com/nodeless/nodeless/pkg/server/controllermanager"
@@ -41,6 +42,8 @@ type Config struct {
 	Advertise netip.Addr // NodeIP when not set
 	TLSSANs   []string
 	Datastore string // etcd endpoint; SQLite in the data dir when empty
+	// SnapshotInterval is the time between two copies of the SQLite file; none are made when it is 0.
+	SnapshotInterval time.Duration
 
 	ServiceCIDR netip.Prefix
 	NodePorts   string     // "30000-32767"
@@ -73,8 +76,9 @@ func (c Config) Validate() error {
 
 // Run prepares the data dir and runs the control plane, and worker with it, until ctx ends or a component fails.
 //
-// worker's components may come after "apiserver" and "bootstrap". Two of their names are known here: the name server
-// comes after "network", which gives the host its address, and after "proxy".
+// worker's components may come after "apiserver" and "bootstrap". Three of their names are known here: the name server
+// comes after "network", which gives the host its address, and after "proxy"; "kubelet" comes after the controller-manager
+// has set up its volume plugins.
 func Run(ctx context.Context, cfg Config, worker []run.Step, log *slog.Logger) error {
 	if err := cfg.Validate(); err != nil {
 		return err
@@ -99,10 +103,18 @@ func Run(ctx context.Context, cfg Config, worker []run.Step, log *slog.Logger) e
 func steps(cfg Config, cred *credentials.Credentials, worker []run.Step, log *slog.Logger) []run.Step {
 	var list []run.Step
 	endpoint := cfg.Datastore
+	lost := func() string { return "" }
 	if endpoint == "" {
-		store := datastore.Config{File: cfg.Data.DBFile(), Socket: cfg.Run.Kine()}
+		store := cfg.datastore()
 		endpoint = store.Endpoint()
-		list = append(list, run.Step{Component: datastore.New(store, log)})
+		component := datastore.New(store, log)
+		lost = func() string {
+			if r := component.Recovered(); r != nil {
+				return r.String()
+			}
+			return ""
+		}
+		list = append(list, run.Step{Component: component})
 	}
 	list = append(list,
 		run.Step{Component: liblog.NewFatal()},
@@ -110,23 +122,39 @@ func steps(cfg Config, cred *credentials.Credentials, worker []run.Step, log *sl
 		run.Step{Component: cred.Renewer()},
 		run.Step{Component: controllermanager.New(cfg.controllerManager(cred), log), After: []string{"apiserver"}},
 		run.Step{Component: bootstrap.New(cfg.bootstrap(cred), log), After: []string{"apiserver"}},
+		run.Step{Component: aftermath.New(cfg.aftermath(cred, lost), log), After: []string{"bootstrap"}},
 	)
+	if slices.Contains(names(worker), "kubelet") {
+		list = append(list, run.Step{Component: controllermanager.NewVolumeGate(log), After: []string{"apiserver"}})
+		worker = after("kubelet", "volume-plugins", worker)
+	}
 	list = append(list, worker...)
 	if !cfg.NoDNS {
-		after := []string{"bootstrap"}
+		needs := []string{"bootstrap"}
 		for _, name := range []string{"network", "proxy"} {
 			if slices.Contains(names(worker), name) {
-				after = append(after, name)
+				needs = append(needs, name)
 			}
 		}
-		list = append(list, run.Step{Component: dns.New(cfg.dns(cred), log), After: after})
+		list = append(list, run.Step{Component: dns.New(cfg.dns(cred), log), After: needs})
 	}
-	after := []string{"apiserver"}
+	needs := []string{"apiserver"}
 	if len(worker) > 0 {
-		list = append(list, run.Step{Component: bootstrap.NewGate(cred.Access(pki.Supervisor), log), After: after})
-		after = []string{"schedulable-node"}
+		list = append(list, run.Step{Component: bootstrap.NewGate(cred.Access(pki.Supervisor), log), After: needs})
+		needs = []string{"schedulable-node"}
 	}
-	return append(list, run.Step{Component: scheduler.New(cfg.scheduler(cred), log), After: after})
+	return append(list, run.Step{Component: scheduler.New(cfg.scheduler(cred), log), After: needs})
+}
+
+// after makes the step called name come after one more.
+func after(name, need string, steps []run.Step) []run.Step {
+	steps = slices.Clone(steps)
+	for i := range steps {
+		if steps[i].Name() == name {
+			steps[i].After = append(slices.Clone(steps[i].After), need)
+		}
+	}
+	return steps
 }
 
 func names(steps []run.Step) []string {

@@ -38,17 +38,17 @@ func TestSteps(t *testing.T) {
 	}{
 		{
 			name: "control plane and worker", worker: worker,
-			want: []string{"datastore", "libraries", "apiserver: datastore", "certificates", "controller-manager: apiserver", "bootstrap: apiserver",
-				"network", "kubelet: apiserver", "proxy: kubelet", "dns: bootstrap network proxy", "schedulable-node: apiserver", "scheduler: schedulable-node"},
+			want: []string{"datastore", "libraries", "apiserver: datastore", "certificates", "controller-manager: apiserver", "bootstrap: apiserver", "aftermath: bootstrap",
+				"volume-plugins: apiserver", "network", "kubelet: apiserver volume-plugins", "proxy: kubelet", "dns: bootstrap network proxy", "schedulable-node: apiserver", "scheduler: schedulable-node"},
 		},
 		{
 			name: "control plane alone",
-			want: []string{"datastore", "libraries", "apiserver: datastore", "certificates", "controller-manager: apiserver", "bootstrap: apiserver",
+			want: []string{"datastore", "libraries", "apiserver: datastore", "certificates", "controller-manager: apiserver", "bootstrap: apiserver", "aftermath: bootstrap",
 				"dns: bootstrap", "scheduler: apiserver"},
 		},
 		{
 			name: "external datastore, no name server", change: func(c *Config) { c.Datastore, c.NoDNS = "http://127.0.0.1:2379", true },
-			want: []string{"libraries", "apiserver", "certificates", "controller-manager: apiserver", "bootstrap: apiserver", "scheduler: apiserver"},
+			want: []string{"libraries", "apiserver", "certificates", "controller-manager: apiserver", "bootstrap: apiserver", "aftermath: bootstrap", "scheduler: apiserver"},
 		},
 	}
 	for _, tt := range tests {

@@ -5,10 +5,12 @@ import (
 
 	"github.com/nodeless/nodeless/manifests"
 	"github.com/nodeless/nodeless/pkg/pki"
+	"github.com/nodeless/nodeless/pkg/server/aftermath"
 	"github.com/nodeless/nodeless/pkg/server/apiserver"
 	"github.com/nodeless/nodeless/pkg/server/bootstrap"
 	"github.com/nodeless/nodeless/pkg/server/controllermanager"
 	"github.com/nodeless/nodeless/pkg/server/credentials"
+	"github.com/nodeless/nodeless/pkg/server/datastore"
 	"github.com/nodeless/nodeless/pkg/server/dns"
 	"github.com/nodeless/nodeless/pkg/server/scheduler"
 )
@@ -103,6 +105,18 @@ func (c Config) bootstrap(cred *credentials.Credentials) bootstrap.Config {
 		Access: cred.Access(pki.Supervisor), Manifests: manifests.System(), Dir: manifests.SystemDir,
 		DNSService: c.DNS, DNSEndpoint: c.DNSBind,
 	}
+}
+
+func (c Config) datastore() datastore.Config {
+	store := datastore.Config{File: c.Data.DBFile(), Socket: c.Run.Kine(), SnapshotInterval: c.SnapshotInterval}
+	if c.SnapshotInterval == 0 {
+		store.SnapshotInterval = -1
+	}
+	return store
+}
+
+func (c Config) aftermath(cred *credentials.Credentials, lost func() string) aftermath.Config {
+	return aftermath.Config{Access: cred.Access(pki.Supervisor), NodeName: c.NodeName, RestoredFile: c.Data.Restored(), Lost: lost}
 }
 
 func (c Config) dns(cred *credentials.Credentials) dns.Config {

@@ -48,7 +48,7 @@ func sharedCluster(t *testing.T) *cluster {
 		shared = nil
 	}
 	if shared == nil {
-		shared = startCluster(t, testbed.Options{})
+		shared = startCluster(t, testbed.Options{}, "--snapshot-interval=5s")
 	}
 	return shared
 }

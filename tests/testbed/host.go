@@ -21,6 +21,11 @@ type Options struct {
 	Program string
 	// Dir is where the host's files live, on a file system that can carry an overlay; empty means the system's temporary folder.
 	Dir string
+	// Hostname of the host; empty means that of the machine.
+	Hostname string
+	// DataSize makes the data dir a file system of its own, in memory, of so many bytes; 0 means a folder on the machine's disk.
+	// Its content does not outlive a PowerCut.
+	DataSize int64
 }
 
 // Host is a running test host.
@@ -29,6 +34,7 @@ type Host struct {
 	Root    string // the host's files on the machine
 	Cgroup  string // the cgroup root given to the server, such as "/nodeless-test-1234"
 
+	opts     Options
 	init     *exec.Cmd
 	alive    io.Closer
 	baseline map[string]bool // mount points of the empty host
@@ -72,7 +78,7 @@ func New(opts Options) (_ *Host, err error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{Program: opts.Program, Root: root, Cgroup: "/nodeless-test-" + strings.TrimPrefix(filepath.Base(root), "nodeless-host-")}
+	h := &Host{opts: opts, Program: opts.Program, Root: root, Cgroup: "/nodeless-test-" + strings.TrimPrefix(filepath.Base(root), "nodeless-host-")}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, h.Close())
@@ -103,10 +109,10 @@ func (h *Host) startInit() error {
 
 	var stderr bytes.Buffer
 	h.init = &exec.Cmd{
-		Path: "/proc/self/exe", Args: []string{initName, h.Root},
+		Path: "/proc/self/exe", Args: []string{initName, h.Root, h.opts.Hostname, strconv.FormatInt(h.opts.DataSize, 10)},
 		Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, Dir: "/",
 		Stderr: &stderr, ExtraFiles: []*os.File{aliveR, readyW},
-		SysProcAttr: &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID},
+		SysProcAttr: &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS},
 	}
 	err = h.init.Start()
 	readyW.Close()
@@ -125,7 +131,7 @@ func (h *Host) Pid() int { return h.init.Process.Pid }
 
 // EnterArgs is the command line prefix that runs something inside the host from a shell on the machine.
 func (h *Host) EnterArgs() []string {
-	return []string{"nsenter", "-t", strconv.Itoa(h.Pid()), "-m", "-n", "-p", "--"}
+	return []string{"nsenter", "-t", strconv.Itoa(h.Pid()), "-m", "-n", "-p", "-u", "--"}
 }
 
 // Command prepares a command that runs inside the host. Paths must be absolute.
@@ -189,24 +195,38 @@ func (h *Host) Path(inside string) string {
 	return filepath.Join("/proc", strconv.Itoa(h.Pid()), "root", inside)
 }
 
+// PowerCut ends every process of the host at once and starts the host again, as after a cut of its power: what was on
+// its disks is still there, what was in /run is not, and its boot has another id.
+func (h *Host) PowerCut() error {
+	if err := errors.Join(h.stopInit(), removeCgroups(h.Cgroup)); err != nil {
+		return err
+	}
+	return h.startInit()
+}
+
+// stopInit kills the host's PID 1, with which the kernel ends all others.
+func (h *Host) stopInit() error {
+	if h.init == nil {
+		return nil
+	}
+	var errs []error
+	if h.alive != nil {
+		errs = append(errs, h.alive.Close())
+	}
+	if err := h.init.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		errs = append(errs, err)
+	}
+	var exit *exec.ExitError
+	if err := h.init.Wait(); err != nil && !errors.As(err, &exit) {
+		errs = append(errs, err)
+	}
+	h.init, h.alive = nil, nil
+	return errors.Join(errs...)
+}
+
 // Close ends everything in the host and removes what it left on the machine.
 func (h *Host) Close() error {
-	var errs []error
-	if h.init != nil {
-		if h.alive != nil {
-			errs = append(errs, h.alive.Close())
-		}
-		if err := h.init.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			errs = append(errs, err)
-		}
-		var exit *exec.ExitError
-		if err := h.init.Wait(); err != nil && !errors.As(err, &exit) {
-			errs = append(errs, err)
-		}
-		h.init = nil
-	}
-	errs = append(errs, removeCgroups(h.Cgroup), removeAll(h.Root))
-	return errors.Join(errs...)
+	return errors.Join(h.stopInit(), removeCgroups(h.Cgroup), removeAll(h.Root))
 }
 
 // removeAll waits out the moment in which a dying namespace still holds its mounts.

@@ -110,3 +110,49 @@ func TestLeftoversSeesPlantedOnes(t *testing.T) {
 		}
 	}
 }
+
+func TestPowerCutIsANewBootOnTheSameDisks(t *testing.T) {
+	h, err := testbed.New(testbed.Options{Program: "/bin/true", Hostname: "alpha"})
+	if errors.Is(err, testbed.ErrNeeds) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	look := func() string {
+		t.Helper()
+		out, err := h.Exec(t.Context(), "sh", "-c", "hostname; cat /proc/sys/kernel/random/boot_id")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	before := look()
+	if _, err := h.Exec(t.Context(), "sh", "-c", "echo d > /var/lib/nodeless/f; echo e > /etc/f; echo r > /run/f; sleep 100 >/dev/null 2>&1 &"); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.PowerCut(); err != nil {
+		t.Fatal(err)
+	}
+	after := look()
+	if !strings.HasPrefix(after, "alpha\n") || after == before {
+		t.Errorf("host name and boot are %q, before %q", after, before)
+	}
+	if out, err := h.Exec(t.Context(), "sh", "-c", "cat /var/lib/nodeless/f /etc/f; ls /run"); err != nil || out != "d\ne\n" {
+		t.Errorf("files after the cut: %q, %v", out, err)
+	}
+	all, err := h.Processes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for pid, line := range all {
+		if strings.Contains(line, "sleep") {
+			t.Errorf("process %d lived on: %s", pid, line)
+		}
+	}
+}

@@ -23,7 +23,7 @@ func Reexec() {
 	if os.Args[0] != initName {
 		return
 	}
-	if err := hostInit(os.Args[1]); err != nil {
+	if err := hostInit(os.Args[1], os.Args[2], os.Args[3]); err != nil {
 		fmt.Fprintln(os.Stderr, "testhost init:", err)
 		os.Exit(1)
 	}
@@ -32,9 +32,14 @@ func Reexec() {
 
 // hostInit is PID 1 of a host: it lays out the mounts and the network, says "ready" on fd 4, reaps orphans, and
 // ends when fd 3, whose other end the maker holds, is closed.
-func hostInit(root string) error {
-	if err := mounts(root); err != nil {
+func hostInit(root, hostname, dataSize string) error {
+	if err := mounts(root, dataSize); err != nil {
 		return err
+	}
+	if hostname != "" {
+		if err := unix.Sethostname([]byte(hostname)); err != nil {
+			return fmt.Errorf("set host name: %w", err)
+		}
 	}
 	if err := network(); err != nil {
 		return err
@@ -51,7 +56,7 @@ func hostInit(root string) error {
 	return err
 }
 
-func mounts(root string) error {
+func mounts(root, dataSize string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
@@ -63,6 +68,9 @@ func mounts(root string) error {
 	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
+	if err := bootID(root); err != nil {
+		return err
+	}
 	for _, dir := range []string{"/run", "/var/log"} {
 		if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755"); err != nil {
 			return fmt.Errorf("mount %s: %w", dir, err)
@@ -73,11 +81,41 @@ func mounts(root string) error {
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return err
 	}
-	if err := unix.Mount(filepath.Join(root, "data"), data, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("bind %s: %w", data, err)
+	if err := mountData(root, data, dataSize); err != nil {
+		return err
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil { // Kata needs it
 		return fmt.Errorf("make mounts shared: %w", err)
+	}
+	return nil
+}
+
+// mountData gives the host its data dir: a folder of the machine, or a file system of the size.
+func mountData(root, data, size string) error {
+	if size != "0" {
+		if err := unix.Mount("tmpfs", data, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0700,size="+size); err != nil {
+			return fmt.Errorf("mount %s: %w", data, err)
+		}
+		return nil
+	}
+	if err := unix.Mount(filepath.Join(root, "data"), data, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind %s: %w", data, err)
+	}
+	return nil
+}
+
+// bootID makes each start of a host another boot, as the kernel does for a machine.
+func bootID(root string) error {
+	random, err := os.ReadFile("/proc/sys/kernel/random/uuid")
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(root, "boot_id")
+	if err := os.WriteFile(file, random, 0o444); err != nil {
+		return err
+	}
+	if err := unix.Mount(file, "/proc/sys/kernel/random/boot_id", "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind boot_id: %w", err)
 	}
 	return nil
 }

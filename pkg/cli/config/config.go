@@ -3,6 +3,7 @@ package config
 import (
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"github.com/nodeless/nodeless/pkg/datadir"
 )
@@ -45,6 +46,8 @@ type API struct {
 	Advertise netip.Addr // invalid: the node's address
 	TLSSANs   []string
 	Datastore string // empty: SQLite in the data folder
+	// SnapshotInterval is the time between two copies of the SQLite file; none are made when it is 0.
+	SnapshotInterval time.Duration
 }
 
 // Network is the cluster's addresses and names.

@@ -105,6 +105,8 @@ func apiOptions() []Option {
 			field: func(c *Config) any { return &c.API.TLSSANs }},
 		{Name: "datastore-endpoint", Usage: "etcd `URL`s to use in place of the built-in SQLite",
 			field: func(c *Config) any { return &c.API.Datastore }},
+		{Name: "snapshot-interval", Default: "1h", Usage: "`time` between two copies of the built-in database, 24 of which are kept; 0 for none",
+			field: func(c *Config) any { return &c.API.SnapshotInterval }},
 	}
 }
 

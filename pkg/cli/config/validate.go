@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
@@ -89,6 +90,9 @@ func (a API) faults() (errs []error) {
 	}
 	if a.Advertise.IsValid() && (a.Advertise.IsLoopback() || a.Advertise.IsUnspecified()) {
 		errs = append(errs, invalid("advertise-address", a.Advertise, "Pods cannot reach it", "give an address of one of the host's interfaces"))
+	}
+	if d := a.SnapshotInterval; d != 0 && d < time.Second {
+		errs = append(errs, invalid("snapshot-interval", d, "too short", "choose a second or more, an hour is usual, or 0 for no snapshots"))
 	}
 	for _, san := range a.TLSSANs {
 		if _, err := netip.ParseAddr(san); err == nil {

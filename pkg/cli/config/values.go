@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nodeless/nodeless/pkg/datadir"
 )
@@ -57,6 +58,12 @@ func store(ptr any, kind Kind, values []string) error {
 		*p = n
 	case *PortRange:
 		return p.parse(text)
+	case *time.Duration:
+		d, err := time.ParseDuration(text)
+		if err != nil && text != "0" {
+			return fmt.Errorf("%q is not a time such as 30m or 1h", text)
+		}
+		*p = d
 	case *slog.Level:
 		if err := p.UnmarshalText([]byte(text)); err != nil {
 			return fmt.Errorf("%q is not one of debug, info, warn, error", text)

@@ -65,6 +65,13 @@ func Plan(cfg Config) ([]Item, error) {
 	if !cfg.KeepData {
 		add(filepath.Join(string(cfg.Data), "server"))
 		add(filepath.Join(string(cfg.Data), "agent"))
+		replaced, err := filepath.Glob(filepath.Join(string(cfg.Data), "server.replaced-*")) // by `restore --force`
+		if err != nil {
+			return nil, err
+		}
+		for _, path := range replaced {
+			add(path)
+		}
 		add(cfg.Data.Lock())
 		items = append(items, Item{Path: string(cfg.Data), Empty: true})
 	}

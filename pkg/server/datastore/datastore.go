@@ -1,5 +1,9 @@
 // Package datastore is the cluster's database: kine on SQLite behind a unix socket that only root can open, speaking
-// the etcd protocol to the apiserver. pkg/server runs it first.
+// the etcd protocol to the apiserver. pkg/server runs it first; pkg/cli copies a database with it for backups.
+//
+// It takes a verified snapshot every hour, and returns to the last good one when it finds its file damaged at start
+// (docs/adr/0016). What lies beside the database: state.db.seal, which tells how the last process left it, snapshots/,
+// and state.db.damaged-TIME, files that were set aside.
 //
 // kine's own listener links every database driver (27 MB), and its defaults let concurrent writers wait 0.6 s; this
 // package drives kine's server with a small connection pool and one write lock.
@@ -7,23 +11,20 @@ package datastore
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
-	"net/url"
 	"os"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/k3s-io/kine/pkg/drivers"
 	"github.com/k3s-io/kine/pkg/drivers/generic"
 	"github.com/k3s-io/kine/pkg/drivers/sqlite"
 	"github.com/k3s-io/kine/pkg/server"
-	_ "github.com/mattn/go-sqlite3" // the driver called sqlite3
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -47,8 +48,10 @@ const (
 
 // Config says where the database and its socket are.
 type Config struct {
-	File   string // SQLite file; its folder exists
-	Socket string // unix socket to serve on; its folder exists
+	File             string        // SQLite file; its folder exists
+	Socket           string        // unix socket to serve on; its folder exists
+	SnapshotInterval time.Duration // DefaultSnapshotInterval when zero, no snapshots when negative
+	BootIDFile       string        // names the boot of the host; the kernel's when empty
 }
 
 // Validate reports everything that is missing.
@@ -68,8 +71,9 @@ func (c Config) Endpoint() string { return "unix://" + c.Socket }
 
 // Datastore is the component.
 type Datastore struct {
-	cfg Config
-	log *slog.Logger
+	cfg       Config
+	log       *slog.Logger
+	recovered atomic.Pointer[Recovery]
 }
 
 var (
@@ -78,26 +82,45 @@ var (
 )
 
 // New gives a datastore that has not touched anything yet.
-func New(cfg Config, log *slog.Logger) *Datastore { return &Datastore{cfg: cfg, log: log} }
+func New(cfg Config, log *slog.Logger) *Datastore {
+	if cfg.SnapshotInterval == 0 {
+		cfg.SnapshotInterval = DefaultSnapshotInterval
+	}
+	if cfg.BootIDFile == "" {
+		cfg.BootIDFile = "/proc/sys/kernel/random/boot_id"
+	}
+	return &Datastore{cfg: cfg, log: log}
+}
 
 // Name is "datastore".
 func (d *Datastore) Name() string { return "datastore" }
 
-// Run serves until ctx ends, then answers what is open, closes the database and folds its log into the file.
+// Recovered tells what was lost when Run had to return to a snapshot, nil if it had not. It is known once Ready returns.
+func (d *Datastore) Recovered() *Recovery { return d.recovered.Load() }
+
+// Run serves until ctx ends, then answers what is open, closes the database, folds its log into the file and seals it.
 func (d *Datastore) Run(ctx context.Context) (err error) {
 	if err := d.cfg.Validate(); err != nil {
 		return err
 	}
-	wasteful, err := d.check(ctx)
+	found, err := d.admit(ctx)
 	if err != nil {
 		return err
+	}
+	wasteful := false
+	if !found.fresh {
+		if wasteful, err = d.wasteful(ctx); err != nil {
+			return err
+		}
 	}
 	var wg sync.WaitGroup
 	backendCtx, closeBackend := context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		closeBackend()
 		wg.Wait()
-		err = errors.Join(err, d.checkpoint())
+		if err == nil {
+			err = d.close(context.WithoutCancel(ctx))
+		}
 	}()
 	backend, dialect, err := sqlite.NewVariant(backendCtx, &wg, "sqlite3", d.driverConfig(wasteful))
 	if err != nil {
@@ -107,18 +130,26 @@ func (d *Datastore) Run(ctx context.Context) (err error) {
 	if err := backend.Start(backendCtx); err != nil {
 		return fmt.Errorf("start database %s: %w", d.cfg.File, err)
 	}
+	if found.fresh { // not before: an empty file would then be one that has lost everything
+		if err := d.markOpen(); err != nil {
+			return err
+		}
+	}
+	snapshotCtx, stopSnapshots := context.WithCancel(ctx)
+	defer stopSnapshots()
+	wg.Go(func() { d.takeSnapshots(snapshotCtx) })
 	return d.serve(ctx, backend)
 }
 
 // driverConfig sets kine up. It rewrites the whole file at start, which takes long for a large one, only when that
 // gives much back.
 func (d *Datastore) driverConfig(vacuum bool) *drivers.Config {
-	extra := "&_kine_disable_startup_vacuum"
-	if vacuum {
-		extra = ""
+	params := servingParams
+	if !vacuum {
+		params += "&_kine_disable_startup_vacuum"
 	}
 	return &drivers.Config{
-		DataSourceName:       dsn(d.cfg.File, extra),
+		DataSourceName:       dsn(d.cfg.File, params),
 		ConnectionPoolConfig: generic.ConnectionPoolConfig{MaxIdle: poolSize, MaxOpen: poolSize},
 		CompactTimeout:       5 * time.Second,
 		CompactMinRetain:     1000,
@@ -128,23 +159,19 @@ func (d *Datastore) driverConfig(vacuum bool) *drivers.Config {
 	}
 }
 
-// dsn names file with kine's own choice of SQLite settings but one: its cache=shared has no effect as kine
-// writes it, without "file:", and makes writers fail with "table is locked" where it has. The path is escaped, for a
-// question mark would end it.
-func dsn(file, extra string) string {
-	const params = "_journal_mode=WAL&_busy_timeout=30000&_synchronous=NORMAL&_txlock=immediate&_stmt_cache_size=20"
-	return "file:" + (&url.URL{Path: file}).EscapedPath() + "?" + params + extra
-}
-
 func (d *Datastore) serve(ctx context.Context, backend server.Backend) error {
 	listener, err := listen(ctx, d.cfg.Socket)
 	if err != nil {
 		return err
 	}
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	watch := &faultWatch{file: d.cfg.File, log: d.log, fail: fail}
 	grpcServer := grpc.NewServer(
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second}),
 		grpc.MaxRecvMsgSize(2<<20),
 		grpc.MaxSendMsgSize(1<<31-1),
+		grpc.UnaryInterceptor(watch.intercept),
 	)
 	server.New(backend, "unix", notifyInterval, etcdVersion).Register(grpcServer)
 
@@ -160,6 +187,9 @@ func (d *Datastore) serve(ctx context.Context, backend server.Backend) error {
 		return fmt.Errorf("serve %s: %w", d.cfg.Socket, err)
 	}
 	<-stopped
+	if cause := context.Cause(ctx); errors.Is(cause, ErrDamaged) {
+		return cause
+	}
 	return nil
 }
 
@@ -200,47 +230,4 @@ func (d *Datastore) Ready(ctx context.Context) error {
 		case <-ticker.C:
 		}
 	}
-}
-
-// check refuses a damaged database before anything is built on it, closes its file to other users, and tells whether
-// more than a quarter of it is free pages.
-func (d *Datastore) check(ctx context.Context) (wasteful bool, err error) {
-	f, err := os.OpenFile(d.cfg.File, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return false, &hint.Error{Op: "open database", On: d.cfg.File, Err: err, Do: "run as root on a writable file system, or choose another folder with --data-dir"}
-	}
-	if err := errors.Join(f.Chmod(0o600), f.Close()); err != nil {
-		return false, fmt.Errorf("close database to other users: %w", err)
-	}
-	db, err := sql.Open("sqlite3", dsn(d.cfg.File, ""))
-	if err != nil {
-		return false, fmt.Errorf("open database %s: %w", d.cfg.File, err)
-	}
-	var verdict string
-	err = db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&verdict)
-	if err == nil && verdict != "ok" {
-		err = errors.New(strings.ReplaceAll(verdict, "\n", "; "))
-	}
-	if err == nil {
-		err = db.QueryRowContext(ctx, "SELECT freelist_count*4 > page_count FROM pragma_freelist_count(), pragma_page_count()").Scan(&wasteful)
-	}
-	if err = errors.Join(err, db.Close()); err != nil {
-		return false, &hint.Error{Op: "check database", On: d.cfg.File, Err: err,
-			Do: "restore " + d.cfg.File + " from a backup (remove its -wal and -shm files with it); to start an empty cluster instead, move the file away"}
-	}
-	return wasteful, nil
-}
-
-// checkpoint folds the write-ahead log into the file, so that a copy of the file alone is a whole backup.
-func (d *Datastore) checkpoint() error {
-	db, err := sql.Open("sqlite3", dsn(d.cfg.File, ""))
-	if err != nil {
-		return fmt.Errorf("checkpoint database: %w", err)
-	}
-	_, err = db.Exec("PRAGMA wal_checkpoint(TRUNCATE)")
-	if err = errors.Join(err, db.Close()); err != nil {
-		return fmt.Errorf("checkpoint database: %w", err)
-	}
-	d.log.Debug("database closed", "file", d.cfg.File)
-	return nil
 }

@@ -16,16 +16,20 @@ import (
 	"github.com/nodeless/nodeless/pkg/server/datastore"
 )
 
-func newConfig(t *testing.T) datastore.Config {
+func newConfig(t testing.TB) datastore.Config {
 	t.Helper()
 	dir := t.TempDir()
 	return datastore.Config{File: filepath.Join(dir, "state? 1.db"), Socket: filepath.Join(dir, "kine.sock")}
 }
 
 // start runs a datastore until the returned function is called, which gives what Run returned.
-func start(t *testing.T, cfg datastore.Config) (stop func() error) {
+func start(t testing.TB, cfg datastore.Config) (stop func() error) {
 	t.Helper()
-	d := datastore.New(cfg, slog.New(slog.DiscardHandler))
+	return run(t, datastore.New(cfg, slog.New(slog.DiscardHandler)))
+}
+
+func run(t testing.TB, d *datastore.Datastore) (stop func() error) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()
@@ -38,7 +42,7 @@ func start(t *testing.T, cfg datastore.Config) (stop func() error) {
 	return func() error { cancel(); return <-done }
 }
 
-func client(t *testing.T, cfg datastore.Config) etcdserverpb.KVClient {
+func client(t testing.TB, cfg datastore.Config) etcdserverpb.KVClient {
 	t.Helper()
 	conn, err := grpc.NewClient(cfg.Endpoint(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -49,7 +53,7 @@ func client(t *testing.T, cfg datastore.Config) etcdserverpb.KVClient {
 }
 
 // create is the transaction by which the apiserver creates an object.
-func create(t *testing.T, kv etcdserverpb.KVClient, key, value string) {
+func create(t testing.TB, kv etcdserverpb.KVClient, key, value string) {
 	t.Helper()
 	resp, err := kv.Txn(t.Context(), &etcdserverpb.TxnRequest{
 		Compare: []*etcdserverpb.Compare{{Target: etcdserverpb.Compare_MOD, Key: []byte(key), TargetUnion: &etcdserverpb.Compare_ModRevision{}}},

@@ -1,0 +1,185 @@
+// Package aftermath does, once the apiserver is up, what is left to do after the datastore had to return to a snapshot
+// or after a backup was restored: it tells by an event on the Node, and on another host it takes the Pods over from the
+// Node that is no more. pkg/server starts it; most of the time there is nothing to do.
+package aftermath
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/nodeless/nodeless/pkg/datadir"
+	"github.com/nodeless/nodeless/pkg/kube"
+	"github.com/nodeless/nodeless/pkg/run"
+)
+
+// retryPause is the wait after an attempt that failed.
+const retryPause = 500 * time.Millisecond
+
+// Reasons of the events.
+const (
+	DatabaseDamaged = "DatabaseDamaged"
+	ClusterRestored = "ClusterRestored"
+)
+
+// Config says what may have happened.
+type Config struct {
+	Access       kube.Access
+	NodeName     string
+	RestoredFile string        // the note that `restore` leaves
+	Lost         func() string // what a damaged database has lost, or nothing
+}
+
+// Aftermath is the component.
+type Aftermath struct {
+	cfg Config
+	log *slog.Logger
+}
+
+var _ run.Component = (*Aftermath)(nil)
+
+// New gives the component.
+func New(cfg Config, log *slog.Logger) *Aftermath { return &Aftermath{cfg: cfg, log: log} }
+
+// Name is "aftermath".
+func (a *Aftermath) Name() string { return "aftermath" }
+
+// Run does what is to be done, trying again until it is, and waits for the end.
+func (a *Aftermath) Run(ctx context.Context) error {
+	restored, err := datadir.ReadRestored(a.cfg.RestoredFile)
+	if err != nil {
+		return err
+	}
+	lost := a.cfg.Lost()
+	if restored == nil && lost == "" {
+		<-ctx.Done()
+		return nil
+	}
+	client, err := a.cfg.Access.Client("nodeless-aftermath")
+	if err != nil {
+		return fmt.Errorf("make client of the apiserver: %w", err)
+	}
+	if lost != "" {
+		a.until(ctx, "damaged database not told by an event", func() error { return a.tell(ctx, client, DatabaseDamaged, lost) })
+	}
+	if restored != nil {
+		a.until(ctx, "Pods of the backup's node not taken over", func() error { return a.settle(ctx, client, *restored) })
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// until calls do until it succeeds or ctx ends.
+func (a *Aftermath) until(ctx context.Context, trouble string, do func() error) {
+	for attempt := 1; ; attempt++ {
+		err := do()
+		if err == nil {
+			return
+		}
+		if attempt%20 == 0 {
+			a.log.Warn(trouble, "error", err, "attempt", attempt)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(retryPause):
+		}
+	}
+}
+
+// tell makes a warning event on this host's Node, named the way the kubelet names it.
+func (a *Aftermath) tell(ctx context.Context, client kubernetes.Interface, reason, message string) error {
+	now := metav1.Now()
+	_, err := client.CoreV1().Events(metav1.NamespaceDefault).Create(ctx, &corev1.Event{
+		ObjectMeta:     metav1.ObjectMeta{GenerateName: a.cfg.NodeName + ".", Namespace: metav1.NamespaceDefault},
+		InvolvedObject: corev1.ObjectReference{Kind: "Node", Name: a.cfg.NodeName, UID: types.UID(a.cfg.NodeName)},
+		Type:           corev1.EventTypeWarning, Reason: reason, Message: shorten(message),
+		Source: corev1.EventSource{Component: "nodeless", Host: a.cfg.NodeName}, FirstTimestamp: now, LastTimestamp: now, Count: 1,
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return fmt.Errorf("create event: %w", err)
+	}
+	return nil
+}
+
+// shorten fits a message into an event.
+func shorten(message string) string {
+	const limit = 1000
+	if len(message) > limit {
+		return message[:limit] + "…"
+	}
+	return message
+}
+
+// settle ends what the backup's host was, if this is another one, and removes the note.
+func (a *Aftermath) settle(ctx context.Context, client kubernetes.Interface, from datadir.Restored) error {
+	if from.Node != a.cfg.NodeName {
+		if err := a.takeOver(ctx, client, from.Node); err != nil {
+			return err
+		}
+	}
+	message := fmt.Sprintf("The cluster was restored from a backup of node %s, made at %s. Changes after it are not in it.", from.Node, from.Created.Format(time.RFC3339))
+	if err := a.tell(ctx, client, ClusterRestored, message); err != nil {
+		return err
+	}
+	a.log.Info("restore completed", "from", from.Node, "node", a.cfg.NodeName, "created", from.Created)
+	if err := os.Remove(a.cfg.RestoredFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove note of restore: %w", err)
+	}
+	return nil
+}
+
+// takeOver removes the old Node and frees its Pods. Controllers make new ones at once; a Pod that nobody owns is
+// created again, for otherwise it would be lost with its host.
+func (a *Aftermath) takeOver(ctx context.Context, client kubernetes.Interface, old string) error {
+	pods, err := client.CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("spec.nodeName", old).String()})
+	if err != nil {
+		return fmt.Errorf("list Pods of node %s: %w", old, err)
+	}
+	now := int64(0)
+	for i := range pods.Items {
+		pod := &pods.Items[i]
+		target := client.CoreV1().Pods(pod.Namespace)
+		if err := target.Delete(ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &now, Preconditions: &metav1.Preconditions{UID: &pod.UID}}); kube.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("delete Pod %s/%s of node %s: %w", pod.Namespace, pod.Name, old, err)
+		}
+		if again := Unbound(pod); again != nil {
+			if _, err := target.Create(ctx, again, metav1.CreateOptions{}); err != nil {
+				return fmt.Errorf("create Pod %s/%s again: %w", pod.Namespace, pod.Name, err)
+			}
+		}
+	}
+	if err := client.CoreV1().Nodes().Delete(ctx, old, metav1.DeleteOptions{}); kube.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("delete node %s: %w", old, err)
+	}
+	a.log.Info("Pods taken over", "from", old, "count", len(pods.Items))
+	return nil
+}
+
+// Unbound gives a Pod to create in the place of one that nobody owns and that had not ended: the same but for what the
+// cluster put into it. For all others it gives nil.
+func Unbound(pod *corev1.Pod) *corev1.Pod {
+	ended := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+	if metav1.GetControllerOf(pod) != nil || ended || pod.DeletionTimestamp != nil {
+		return nil
+	}
+	again := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: pod.Name, Namespace: pod.Namespace, Labels: pod.Labels, Annotations: pod.Annotations,
+			OwnerReferences: pod.OwnerReferences, Finalizers: pod.Finalizers,
+		},
+		Spec: *pod.Spec.DeepCopy(),
+	}
+	again.Spec.NodeName = ""
+	return again
+}
