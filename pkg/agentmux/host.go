@@ -21,6 +21,8 @@ const helloInterval = 150 * time.Millisecond
 type Session struct {
 	mux *yamux.Session
 	rw  io.Closer
+	// patience is how long the guest may take to say whether a forwarded port answers.
+	patience time.Duration
 }
 
 // Dial attaches to the guest behind rw: it sends the preamble until the guest acknowledges it or ctx
@@ -53,7 +55,7 @@ func Dial(ctx context.Context, rw io.ReadWriteCloser, hello Hello) (_ *Session, 
 		}
 		return nil, fmt.Errorf("await guest agent: %w", err)
 	}
-	s := &Session{rw: rw}
+	s := &Session{rw: rw, patience: headerTimeout}
 	conn := &hostConn{sc: sc, w: &escaper{w: rw}, c: rw}
 	if s.mux, err = yamux.Client(conn, muxConfig()); err != nil {
 		return nil, fmt.Errorf("start mux: %w", err)
@@ -129,6 +131,7 @@ func (s *Session) Forward(port uint16) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	_ = c.SetDeadline(time.Now().Add(s.patience)) // a stream takes any
 	answer := make([]byte, 1)
 	if _, err = c.Write(binary.BigEndian.AppendUint16(nil, port)); err == nil {
 		_, err = io.ReadFull(c, answer)
@@ -139,6 +142,7 @@ func (s *Session) Forward(port uint16) (net.Conn, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("forward to port %d: %w", port, err), c.Close())
 	}
+	_ = c.SetDeadline(time.Time{})
 	return c, nil
 }
 
