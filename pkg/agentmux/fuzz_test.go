@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/yamux"
 )
 
 // patience is far longer than anything here takes; a test that uses it up has found something that hangs.
@@ -146,6 +148,31 @@ func TestAGuestCannotFloodItsHost(t *testing.T) {
 				t.Errorf("%d goroutines more than before", n)
 			}
 		})
+	}
+}
+
+func TestASilentGuestDoesNotHoldAForward(t *testing.T) {
+	near, far := net.Pipe()
+	go func() { // it answers the preamble and then nothing
+		sc := newScanner(far)
+		for {
+			_, ctl, err := sc.next()
+			if err != nil {
+				return
+			}
+			if ctl != nil {
+				_, _ = far.Write(control{kind: kindAck, nonce: ctl.nonce}.encode())
+			}
+		}
+	}()
+	s, err := Dial(t.Context(), near, Hello{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	s.patience = time.Millisecond
+	if _, err := s.Forward(80); !errors.Is(err, yamux.ErrTimeout) {
+		t.Errorf("Forward = %v, want %v", err, yamux.ErrTimeout)
 	}
 }
 

@@ -21,6 +21,8 @@ const helloInterval = 150 * time.Millisecond
 type Session struct {
 	mux  *yamux.Session
 	conn *hostConn
+	// patience is how long the guest may take to say whether a forwarded port answers.
+	patience time.Duration
 }
 
 // Dial attaches to the guest behind rw: it sends the preamble until the guest acknowledges it or ctx
@@ -53,7 +55,7 @@ func Dial(ctx context.Context, rw io.ReadWriteCloser, hello Hello) (_ *Session, 
 		}
 		return nil, fmt.Errorf("await guest agent: %w", err)
 	}
-	s := &Session{conn: &hostConn{sc: sc, w: &escaper{w: rw}, c: rw}}
+	s := &Session{conn: &hostConn{sc: sc, w: &escaper{w: rw}, c: rw}, patience: headerTimeout}
 	if s.mux, err = yamux.Client(s.conn, muxConfig()); err != nil {
 		return nil, fmt.Errorf("start mux: %w", err)
 	}
@@ -128,9 +130,11 @@ func (s *Session) Forward(port uint16) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	_ = c.SetDeadline(time.Now().Add(s.patience)) // a stream takes any
 	if err := RequestPort(c, port); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
+	_ = c.SetDeadline(time.Time{})
 	return c, nil
 }
 

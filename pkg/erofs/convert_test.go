@@ -166,6 +166,46 @@ func longBySymlinks(t *testing.T) []byte {
 	return makeTar(t, dir(path), symlink("s", path), file("s/"+path+"x", ""))
 }
 
+// With a list the kernel would not have set it denies all access, to root too: such a layer is refused.
+func TestAccessControlListsAreChecked(t *testing.T) {
+	const owner, user, group, groups, mask, other = "\x01\x00\x07\x00\xff\xff\xff\xff", "\x02\x00\x06\x00\x39\x30\x00\x00", "\x04\x00\x04\x00\xff\xff\xff\xff",
+		"\x08\x00\x04\x00\x39\x30\x00\x00", "\x10\x00\x06\x00\xff\xff\xff\xff", "\x20\x00\x04\x00\xff\xff\xff\xff"
+	const version = "\x02\x00\x00\x00"
+	for _, tt := range []struct {
+		name, acl string
+		want      error
+	}{
+		{"the least there is", version + owner + group + other, nil},
+		{"all there is", version + owner + user + user + group + groups + mask + other, nil},
+		{"a mask nobody needs", version + owner + group + mask + other, nil},
+		{"nothing", version, nil},
+		{"no list", "x", ErrFormat},
+		{"an unknown version", "\x03\x00\x00\x00" + owner + group + other, ErrFormat},
+		{"half an entry", version + owner + group + other[:4], ErrFormat},
+		{"no others", version + owner + group, ErrFormat},
+		{"the owner alone", version + owner, ErrFormat},
+		{"a wrong order", version + group + owner + other, ErrFormat},
+		{"a user and no mask", version + owner + user + group + other, ErrFormat},
+		{"nobody as a user", version + owner + "\x02\x00\x06\x00\xff\xff\xff\xff" + group + mask + other, ErrFormat},
+		{"permissions there are none", version + "\x01\x00\x08\x00\xff\xff\xff\xff" + group + other, ErrFormat},
+		{"an unknown tag", version + owner + group + "\x40\x00\x04\x00\xff\xff\xff\xff" + other, ErrFormat},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			data := makeTar(t, dir("d").with(func(h *tar.Header) {
+				h.PAXRecords = map[string]string{"SCHILY.xattr.system.posix_acl_access": tt.acl, "SCHILY.xattr.system.posix_acl_default": tt.acl}
+			}))
+			image := tempFile(t)
+			err := Convert(t.Context(), bytes.NewReader(data), image, DefaultLimits())
+			if !errors.Is(err, tt.want) {
+				t.Fatalf("got error %v, want %v", err, tt.want)
+			}
+			if err == nil && len(tt.acl) > len(version) && len(listImage(t, image)) != 1 {
+				t.Error("the kernel does not list the directory")
+			}
+		})
+	}
+}
+
 func TestConvertKeepsToItsLimits(t *testing.T) {
 	var names []member
 	for i := range 200 {

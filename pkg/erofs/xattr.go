@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 )
@@ -55,11 +56,50 @@ func (n *node) checkXattrs() error {
 		if _, rest, _ := splitXattr(name); len(rest) > maxName || len(value) > maxXattrValue {
 			return fmt.Errorf("attribute %.40q of %d bytes: %w", name, len(value), ErrTooLarge)
 		}
+		if strings.HasPrefix(name, "system.posix_acl_") && !validACL(value) {
+			return fmt.Errorf("attribute %s is no access control list: %w", name, ErrFormat)
+		}
 	}
 	if size := n.xattrSize(); size > maxXattrBytes {
 		return fmt.Errorf("attributes of %d bytes: %w", size, ErrTooLarge)
 	}
 	return nil
+}
+
+// validACL says whether the kernel would take an access control list, as it checks those that are set (posix_acl_valid):
+// with any other it denies all access to the file. It is a version and entries of a tag, permissions and an id, in the
+// order owner, users, group, groups, mask, others; the mask may only be left out where nobody is named.
+func validACL(value string) bool {
+	const head, entry, version = 4, 8, 2
+	const owner, user, group, namedGroup, mask, other = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
+	b := []byte(value)
+	if len(b) < head || (len(b)-head)%entry != 0 || binary.LittleEndian.Uint32(b) != version {
+		return false
+	}
+	last, named := uint16(0), false
+	for b = b[head:]; len(b) > 0; b = b[entry:] {
+		tag, perm, id := binary.LittleEndian.Uint16(b), binary.LittleEndian.Uint16(b[2:]), binary.LittleEndian.Uint32(b[4:])
+		fits := false
+		switch tag {
+		case owner:
+			fits = last == 0
+		case user:
+			fits, named = last == owner || last == user, true
+		case group:
+			fits = last == owner || last == user
+		case namedGroup:
+			fits, named = last == group || last == namedGroup, true
+		case mask:
+			fits = last == group || last == namedGroup
+		case other:
+			fits = last == mask || last == group && !named
+		}
+		if nobody := (tag == user || tag == namedGroup) && id == math.MaxUint32; !fits || nobody || perm > 7 {
+			return false
+		}
+		last = tag
+	}
+	return last == other || last == 0
 }
 
 // diskXattrs are the node's attributes with those that stand for its flags.
