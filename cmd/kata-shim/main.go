@@ -1,7 +1,7 @@
-// Command containerd-shim-kata-v2 is the stock Kata shim with four additions of ours: it answers containerd 2's
+// Command containerd-shim-kata-v2 is the stock Kata shim with five additions of ours: it answers containerd 2's
 // `-info`, it has a `delete` that leaves nothing of a sandbox behind (docs/adr/0013), it looks behind itself when it
-// shuts down, and it keeps its heap small, since every Pod has one. It is a Go module of its own because Kata
-// links containerd 1.7 (docs/adr/0003).
+// shuts down, it shares a Pod's volumes once for all its containers (docs/adr/0017), and it keeps its heap small, since
+// every Pod has one. It is a Go module of its own because Kata links containerd 1.7 (docs/adr/0003).
 package main
 
 import (
@@ -19,6 +19,7 @@ import (
 	"github.com/kata-containers/kata-containers/src/runtime/pkg/katautils"
 	"github.com/kata-containers/kata-containers/src/runtime/pkg/types"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
@@ -81,11 +82,19 @@ func parse(args []string) call {
 	return c
 }
 
-// info is the answer to `-info`: who we are, and no deprecated annotation.
+// features tells containerd, in its own form, which mount options the kubelet may ask for; without "rro" it refuses Pods with
+// recursively read-only mounts.
+const (
+	featuresType = "types.containerd.io/opencontainers/runtime-spec/1/features/Features"
+	features     = `{"mountOptions":["bind","rbind","ro","rro","rprivate","rslave","rshared"]}`
+)
+
+// info is the answer to `-info`: who we are, no deprecated annotation, and what we can do.
 func info() *apitypes.RuntimeInfo {
 	return &apitypes.RuntimeInfo{
-		Name:    types.DefaultKataRuntimeName,
-		Version: &apitypes.RuntimeVersion{Version: katautils.VERSION, Revision: katautils.COMMIT},
+		Name:     types.DefaultKataRuntimeName,
+		Version:  &apitypes.RuntimeVersion{Version: katautils.VERSION, Revision: katautils.COMMIT},
+		Features: &anypb.Any{TypeUrl: featuresType, Value: []byte(features)},
 	}
 }
 
@@ -106,10 +115,11 @@ func ours(id, exe string) sandbox {
 	return sandbox{id: id, bundle: filepath.Dir(filepath.Dir(exe)), root: "/", scratch: scratchDir(os.Getenv(configEnv)), self: os.Getpid()}
 }
 
-// service is the stock shim with a last look around.
+// service is the stock shim with our way with volumes and a last look around.
 type service struct {
 	shimapi.Shim
 	sandbox sandbox
+	volumes *volumes
 }
 
 func newService(ctx context.Context, id string, publisher shimapi.Publisher, shutdown func()) (shimapi.Shim, error) {
@@ -121,7 +131,15 @@ func newService(ctx context.Context, id string, publisher shimapi.Publisher, shu
 	if err != nil {
 		return nil, err
 	}
-	return service{Shim: stock, sandbox: ours(id, exe)}, nil
+	return service{Shim: stock, sandbox: ours(id, exe), volumes: newVolumes("/", id)}, nil
+}
+
+// Create makes the sandbox, or a container in it.
+func (s service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*taskapi.CreateTaskResponse, error) {
+	if err := s.volumes.prepare(r.Bundle); err != nil {
+		return nil, err
+	}
+	return s.Shim.Create(ctx, r)
 }
 
 // Shutdown is called when the sandbox has been deleted, and once for each container before. The stock one ends the
