@@ -25,7 +25,7 @@ spec:
   initContainers:
   - name: first
     image: IMAGE
-    command: [sh, -c, "mkdir -p /disk/tree/deep; echo deep > /disk/tree/deep/file; cp /hello /disk/hello; touch /disk/record; chmod 666 /disk/record; echo from-init > /memory/file; printf first-was-here > /dev/termination-log"]
+    command: [sh, -c, "mkdir -p /disk/tree/deep; echo deep > /disk/tree/deep/file; cp /hello /disk/hello; touch /disk/record /disk/whole; chmod 666 /disk/record /disk/whole; echo from-init > /memory/file; printf first-was-here > /dev/termination-log"]
     volumeMounts: [{name: disk, mountPath: /disk}, {name: memory, mountPath: /memory}]
   containers:
   - name: writer
@@ -36,7 +36,6 @@ spec:
     volumeMounts:
     - {name: disk, mountPath: /disk, mountPropagation: Bidirectional}
     - {name: memory, mountPath: /memory}
-    - {name: memory, mountPath: /disk/inside}
     - {name: disk, mountPath: /deep, subPath: tree/deep}
     - {name: disk, mountPath: /mine, subPathExpr: "of-$(POD_NAME)"}
     - {name: memory, mountPath: /one, subPath: file}
@@ -54,7 +53,7 @@ spec:
     image: IMAGE
     command: [sh, -c, "trap 'exit 0' TERM; while :; do sleep 1 & wait; done"]
     securityContext: {runAsUser: 1000, runAsGroup: 3000}
-    volumeMounts: [{name: disk, mountPath: /disk}, {name: shm, mountPath: /dev/shm}, {name: names, mountPath: /names}]
+    volumeMounts: [{name: disk, mountPath: /disk}, {name: memory, mountPath: /disk/inside}, {name: shm, mountPath: /dev/shm}, {name: names, mountPath: /names}]
   volumes:
   - {name: disk, emptyDir: {}}
   - {name: memory, emptyDir: {medium: Memory, sizeLimit: 16Mi}}
@@ -95,10 +94,10 @@ func (s *space) places() {
 		check{"a folder named by the environment", "echo x > /mine/x; cat /disk/of-team/x", "x"},
 		check{"a file of a volume in memory, made by an init container", "cat /one", "from-init"},
 		check{"a folder of a volume in memory", "echo m > /made/m; cat /memory/made/deep/m", "m"},
-		check{"a volume inside another", "stat -f -c %T /disk/inside; cat /disk/inside/file", "tmpfs\nfrom-init"},
 		check{"names with spaces and beyond ASCII", "cat '/with space/ünïcode/a b/größe ☃'", "blue"},
 		check{"shared memory has the usual size", "df -k /dev/shm | awk 'END {print $2}'", "65536"},
 	)
+	s.checks("team", "user", check{"a volume inside another", "stat -f -c %T /disk/inside; cat /disk/inside/file", "tmpfs\nfrom-init"})
 	s.checks("team", "reader",
 		check{"a ConfigMap's file over one of the image", "cat /etc/passwd", "blue"},
 		check{"a mount point is made, with the folders above", "cat /settings/below/motto", "plain code"},
@@ -126,17 +125,17 @@ func (s *space) memory() {
 // oneFile looks at what only works if two containers see one file and not two with the same content.
 func (s *space) oneFile() {
 	s.in("team", "writer", `cd /disk; exec >/dev/null 2>&1
-		flock whole sleep 300 &
-		/hello lock record 300s > locked &
+		/hello lock whole whole 300s > locked-whole &
+		/hello lock record record 300s > locked-record &
 		/hello listen socket &
 		mkfifo pipe; echo through the pipe > pipe &
 		echo 0000 > mapped
 		echo one > a; ln a b; mv a c
 		mkdir mnt; mount -t tmpfs tmpfs mnt; echo mounted > mnt/file
-		until [ -s locked ] && [ -S socket ]; do sleep 0.1; done`)
+		until [ -s locked-whole ] && [ -s locked-record ] && [ -S socket ]; do sleep 0.1; done`)
 	s.checks("team", "user",
-		check{"a file lock", "flock -n /disk/whole true || echo busy", "busy"},
-		check{"a record lock", "/disk/hello lock /disk/record 0s", "hello: lock: resource temporarily unavailable"},
+		check{"a file lock", "/disk/hello lock whole /disk/whole 0s", "hello: lock: resource temporarily unavailable"},
+		check{"a record lock", "/disk/hello lock record /disk/record 0s", "hello: lock: resource temporarily unavailable"},
 	)
 	s.checks("team", "reader",
 		check{"a file before it is mapped", "cat /disk/mapped", "0000"},
@@ -144,7 +143,7 @@ func (s *space) oneFile() {
 		check{"a FIFO", "cat /disk/pipe", "through the pipe"},
 		check{"a hard link", "cat /disk/b /disk/c; stat -c %h /disk/b; ls /disk/a 2>&1 | grep -c 'No such'", "one\none\n2\n1"},
 		check{"a mount that another container has made", "cat /disk/mnt/file", "mounted"},
-		check{"nothing can be written", "for f in a mapped mnt/file; do echo x 2>/dev/null > /disk/$f && echo written; done; echo done", "done"},
+		check{"nothing can be written", "for f in c mapped; do echo x 2>/dev/null > /disk/$f && echo written; done; echo done", "done"},
 	)
 	s.checks("team", "writer",
 		check{"a shared mapping", "/hello poke /disk/mapped 12; cat /disk/mapped", "1200"},
@@ -186,5 +185,5 @@ func (s *space) rights() {
 	s.checks("team", "user", check{"a supplementary group is enough to make files", "echo x > /disk/team/x && mkdir /disk/team/y && stat -c %u:%g /disk/team/x", "1000:3000"})
 	// Under emulation programs crashed as soon as memory that had held code was used again for pages of a volume.
 	s.checks("team", "user", check{"a program runs again and again",
-		`for i in $(seq 60); do /disk/hello lock /disk/own$i 0s > /dev/null || echo $i failed; [ $((i % 20)) = 0 ] && { cat /disk/hello /disk/hello > /disk/fill; rm /disk/fill; }; done; echo done`, "done"})
+		`for i in $(seq 60); do /disk/hello lock whole /disk/own$i 0s > /dev/null || echo $i failed; [ $((i % 20)) = 0 ] && { cat /disk/hello /disk/hello > /disk/fill; rm /disk/fill; }; done; echo done`, "done"})
 }

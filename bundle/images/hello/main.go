@@ -8,7 +8,7 @@
 //	hello listen SOCKET       answer on a unix socket, in capitals
 //	hello ask SOCKET TEXT     print what a unix socket answers
 //	hello poke FILE TEXT      write to the beginning of a file through a shared mapping
-//	hello lock FILE TIME      take a file's record lock and hold it
+//	hello lock KIND FILE TIME lock a file (KIND is record or whole) and hold it
 //	hello notice FOLDER       print the names that appear in a folder, as they do
 //	hello same FOLDER TEXT    read a ConfigMap's files until they hold TEXT; fails if they ever differ
 package main

@@ -76,22 +76,30 @@ func poke(args []string) error {
 	return os.NewSyscallError("munmap", syscall.Munmap(mem))
 }
 
-// lock takes a file's record lock, fcntl(2), and holds it for a while.
+// lock takes a lock on a file and holds it for a while: a record lock, fcntl(2), or one of the whole file, flock(2).
 func lock(args []string) error {
-	if len(args) != 2 {
-		return errors.New("usage: hello lock FILE DURATION")
+	if len(args) != 3 {
+		return errors.New("usage: hello lock record|whole FILE DURATION")
 	}
-	hold, err := time.ParseDuration(args[1])
+	hold, err := time.ParseDuration(args[2])
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(args[0], os.O_RDWR|os.O_CREATE, 0o666)
+	f, err := os.OpenFile(args[1], os.O_RDWR|os.O_CREATE, 0o666)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := syscall.FcntlFlock(f.Fd(), syscall.F_SETLK, &syscall.Flock_t{Type: syscall.F_WRLCK}); err != nil {
-		return os.NewSyscallError("lock", err)
+	switch args[0] {
+	case "record":
+		err = syscall.FcntlFlock(f.Fd(), syscall.F_SETLK, &syscall.Flock_t{Type: syscall.F_WRLCK})
+	case "whole":
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	default:
+		err = fmt.Errorf("unknown kind %q", args[0])
+	}
+	if err != nil {
+		return fmt.Errorf("lock: %w", err)
 	}
 	fmt.Println("locked")
 	time.Sleep(hold)
