@@ -1,8 +1,8 @@
-// Command containerd-shim-kata-v2 is the stock Kata shim with six additions of ours: it answers containerd 2's
+// Command containerd-shim-kata-v2 is the stock Kata shim with seven additions of ours: it answers containerd 2's
 // `-info`, it has a `delete` that leaves nothing of a sandbox behind (docs/adr/0013), it looks behind itself when it
-// shuts down, it lets a microVM grow with its containers (docs/adr/0018), it bounds what a guest may have it report, and
-// it keeps its heap small, since every Pod has one. It is a Go module of its own because Kata links containerd 1.7
-// (docs/adr/0003).
+// shuts down, it shares a Pod's volumes once for all its containers (docs/adr/0017), it lets a microVM grow with its
+// containers (docs/adr/0018), it bounds what a guest may have it report, and it keeps its heap small, since every Pod has
+// one. It is a Go module of its own because Kata links containerd 1.7 (docs/adr/0003).
 package main
 
 import (
@@ -22,6 +22,7 @@ import (
 	"github.com/kata-containers/kata-containers/src/runtime/pkg/katautils"
 	"github.com/kata-containers/kata-containers/src/runtime/pkg/types"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
@@ -87,11 +88,19 @@ func parse(args []string) call {
 	return c
 }
 
-// info is the answer to `-info`: who we are, and no deprecated annotation.
+// features tells containerd, in its own form, which mount options the kubelet may ask for; without "rro" it refuses Pods with
+// recursively read-only mounts.
+const (
+	featuresType = "types.containerd.io/opencontainers/runtime-spec/1/features/Features"
+	features     = `{"mountOptions":["bind","rbind","ro","rro","rprivate","rslave","rshared"]}`
+)
+
+// info is the answer to `-info`: who we are, no deprecated annotation, and what we can do.
 func info() *apitypes.RuntimeInfo {
 	return &apitypes.RuntimeInfo{
-		Name:    types.DefaultKataRuntimeName,
-		Version: &apitypes.RuntimeVersion{Version: katautils.VERSION, Revision: katautils.COMMIT},
+		Name:     types.DefaultKataRuntimeName,
+		Version:  &apitypes.RuntimeVersion{Version: katautils.VERSION, Revision: katautils.COMMIT},
+		Features: &anypb.Any{TypeUrl: featuresType, Value: []byte(features)},
 	}
 }
 
@@ -124,10 +133,11 @@ func (c call) socket() string {
 	return strings.TrimPrefix(address, "unix://")
 }
 
-// service is the stock shim with an eye on sizes and a last look around.
+// service is the stock shim with our way with volumes, an eye on sizes and a last look around.
 type service struct {
 	shimapi.Shim
 	sandbox sandbox
+	volumes *volumes
 	sizer   *sizer
 }
 
@@ -142,7 +152,10 @@ func (c call) newService(ctx context.Context, id string, stockPublisher shimapi.
 	}
 	c.id = id
 	sb := c.sandbox(exe)
-	return service{Shim: stock, sandbox: sb, sizer: &sizer{machine: vm{dir: sb.vmDir()}, containers: map[string]limits{}}}, nil
+	return service{
+		Shim: stock, sandbox: sb, volumes: newVolumes("/", id),
+		sizer: &sizer{machine: vm{dir: sb.vmDir()}, containers: map[string]limits{}},
+	}, nil
 }
 
 // Shutdown is called when the sandbox has been deleted, and once for each container before. The stock one ends the

@@ -178,6 +178,9 @@ func (s *sizer) forget(id string) {
 
 // Create makes room for a container that is larger than it was when its Pod began: one that restarts with new limits.
 func (s service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*taskapi.CreateTaskResponse, error) {
+	if err := s.volumes.prepare(r.Bundle); err != nil {
+		return nil, err
+	}
 	d, err := readDescription(r.Bundle)
 	if err != nil {
 		return nil, fmt.Errorf("create container %s: %w", r.ID, err)

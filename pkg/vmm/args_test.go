@@ -54,7 +54,7 @@ func TestArgs(t *testing.T) {
 
 func TestUnsafeKernelOptionsNeverReachKVM(t *testing.T) {
 	got := KernelCommandLine("quiet", HostConfig{Accel: AccelKVM, TSCKHz: 2_600_000})
-	for _, p := range []string{"mitigations=off", "nokaslr", "init_on_alloc=0", "tsc=reliable", "tsc_early_khz", "lpj="} {
+	for _, p := range []string{"mitigations=off", "nokaslr", "init_on_alloc=1", "tsc=reliable", "tsc_early_khz", "lpj="} {
 		if strings.Contains(got, p) {
 			t.Errorf("%q is among %q", p, got)
 		}
@@ -73,9 +73,9 @@ func TestKernelCommandLine(t *testing.T) {
 		{name: "the operator's settings come last and win", cfg: HostConfig{Accel: AccelKVM}, want: common + "quiet loglevel=1 agent.log=info loglevel=7"},
 		{name: "debug is not quiet", cfg: HostConfig{Accel: AccelKVM, Debug: true}, want: common + "agent.log=info loglevel=7"},
 		{name: "emulation knows its clock", cfg: HostConfig{Accel: AccelTCG, TSCKHz: 2596124}, want: common + "quiet loglevel=1 " +
-			"mitigations=off nokaslr init_on_alloc=0 nowatchdog rcupdate.rcu_expedited=1 numa=off tsc_early_khz=2596124 tsc=reliable lpj=10384496 agent.log=info loglevel=7"},
+			"mitigations=off nokaslr init_on_alloc=1 nowatchdog rcupdate.rcu_expedited=1 numa=off tsc_early_khz=2596124 tsc=reliable lpj=10384496 agent.log=info loglevel=7"},
 		{name: "emulation without a known clock measures it", cfg: HostConfig{Accel: AccelTCG}, want: common + "quiet loglevel=1 " +
-			"mitigations=off nokaslr init_on_alloc=0 nowatchdog rcupdate.rcu_expedited=1 numa=off agent.log=info loglevel=7"},
+			"mitigations=off nokaslr init_on_alloc=1 nowatchdog rcupdate.rcu_expedited=1 numa=off agent.log=info loglevel=7"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

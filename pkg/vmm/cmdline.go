@@ -35,8 +35,12 @@ func KernelCommandLine(kata string, cfg HostConfig) string {
 
 // tcgParams make an emulated boot bearable. They switch protections off, so they must never reach a
 // guest on KVM.
+//
+// init_on_alloc stays on: programs in volumes crash without it. The emulator keeps the code it has translated until it sees
+// the guest write to the page; it does not see virtiofsd fill a page that once held other code. A page cleared
+// by the guest when it is allocated holds no translated code any more.
 func tcgParams(tscKHz uint64) []string {
-	params := []string{"mitigations=off", "nokaslr", "init_on_alloc=0", "nowatchdog", "rcupdate.rcu_expedited=1", "numa=off"}
+	params := []string{"mitigations=off", "nokaslr", "init_on_alloc=1", "nowatchdog", "rcupdate.rcu_expedited=1", "numa=off"}
 	if tscKHz > 0 {
 		params = append(params, fmt.Sprintf("tsc_early_khz=%d", tscKHz), "tsc=reliable",
 			fmt.Sprintf("lpj=%d", tscKHz*1000/kernelHz))

@@ -5,11 +5,20 @@
 //	hello get [-k] URL        print status and body of an HTTP GET; fails unless the status is 2xx
 //	hello resolve NAME        print the addresses of NAME, one a line
 //	hello alloc MB            use MB megabytes of memory and hold them
+//	hello listen SOCKET       answer on a unix socket, in capitals
+//	hello ask SOCKET TEXT     print what a unix socket answers
+//	hello poke FILE TEXT      write to the beginning of a file through a shared mapping
+//	hello lock KIND FILE TIME lock a file (KIND is record or whole) and hold it
+//	hello notice FOLDER       print the names that appear in a folder, as they do
+//	hello same FOLDER TEXT    read a ConfigMap's files until they hold TEXT; fails if they ever differ
 package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
+	"slices"
+	"strings"
 )
 
 func main() {
@@ -23,13 +32,12 @@ func run(args []string) error {
 	if len(args) == 0 {
 		return serve()
 	}
-	switch args[0] {
-	case "get":
-		return get(args[1:])
-	case "resolve":
-		return resolve(args[1:])
-	case "alloc":
-		return alloc(args[1:])
+	commands := map[string]func([]string) error{
+		"get": get, "resolve": resolve, "alloc": alloc,
+		"listen": listen, "ask": ask, "poke": poke, "lock": lock, "notice": notice, "same": same,
 	}
-	return fmt.Errorf("unknown command %q: want get, resolve or alloc", args[0])
+	if run := commands[args[0]]; run != nil {
+		return run(args[1:])
+	}
+	return fmt.Errorf("unknown command %q: want one of %s", args[0], strings.Join(slices.Sorted(maps.Keys(commands)), ", "))
 }

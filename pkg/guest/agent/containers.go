@@ -16,6 +16,7 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/api"
 	"github.com/nodeless/nodeless/pkg/guest/container"
+	"github.com/nodeless/nodeless/pkg/guest/mount"
 	guestnet "github.com/nodeless/nodeless/pkg/guest/net"
 )
 
@@ -52,6 +53,9 @@ func (a *Agent) CreateContainer(ctx context.Context, req *pb.CreateContainerRequ
 		return nil, err
 	}
 	redirectMounts(spec.Mounts, sources)
+	if err := a.placeVolumes(ctx, id, spec.Mounts); err != nil {
+		return nil, err
+	}
 	if err := a.addDevices(ctx, spec, req.GetDevices()); err != nil {
 		return nil, err
 	}
@@ -75,18 +79,26 @@ func (a *Agent) mountAll(ctx context.Context, id string, storages []*pb.Storage)
 	sources := map[string]string{}
 	for _, s := range storages {
 		st := storage(s)
-		source, err := a.cfg.Mounts.Mount(ctx, st)
+		source, err := a.mount(ctx, id, st)
 		if err != nil {
 			return nil, err
 		}
-		a.mu.Lock()
-		a.mounted[id] = append(a.mounted[id], st.MountPoint)
-		a.mu.Unlock()
 		if source != st.MountPoint {
 			sources[st.MountPoint] = source
 		}
 	}
 	return sources, nil
+}
+
+// mount mounts a storage and notes that the container uses it.
+func (a *Agent) mount(ctx context.Context, id string, s mount.Storage) (source string, err error) {
+	if source, err = a.cfg.Mounts.Mount(ctx, s); err != nil {
+		return "", err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.mounted[id] = append(a.mounted[id], s.MountPoint)
+	return source, nil
 }
 
 // redirectMounts points mounts at where the content of their sources is. A "local" mount, which is

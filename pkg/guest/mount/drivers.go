@@ -30,7 +30,13 @@ func Drivers() []string {
 func (t *Table) driver(name string) (driver, error) {
 	switch name {
 	case "virtio-fs", "9p":
-		return t.plain, nil
+		return t.shared, nil
+	case "memory":
+		return t.memory, nil
+	case "watch":
+		return t.watch, nil
+	case "part":
+		return t.part, nil
 	case "bind":
 		return t.bind, nil
 	case "watchable-bind":
@@ -47,10 +53,13 @@ func (t *Table) driver(name string) (driver, error) {
 	return nil, fmt.Errorf("%w %q", ErrUnsupported, name)
 }
 
-// plain mounts what the storage says, word for word.
-func (t *Table) plain(_ context.Context, s Storage) (string, error) {
+// shared mounts a directory of the host.
+func (t *Table) shared(_ context.Context, s Storage) (string, error) {
 	flags, data := Flags(s.Options)
-	return s.MountPoint, t.do.Mount(s.Source, s.MountPoint, s.FSType, flags, data)
+	if err := t.do.Mount(s.Source, s.MountPoint, s.FSType, flags, data); err != nil {
+		return "", err
+	}
+	return s.MountPoint, t.do.Share(s.MountPoint)
 }
 
 func (t *Table) bind(_ context.Context, s Storage) (string, error) {

@@ -174,14 +174,19 @@ func WaitPCI(ctx context.Context, sys fs.FS, pciPath string) (string, error) {
 	return await(ctx, func() (string, error) { return p.Resolve(sys) })
 }
 
-// await repeats find until it finds something; the pauses grow, as hot-plug is usually done by the
+// await repeats find until it finds a device; the pauses grow, as hot-plug is usually done by the
 // time the host's message arrives.
 func await[T any](ctx context.Context, find func() (T, error)) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, deviceWait)
 	defer cancel()
+	return repeat(ctx, find, func(err error) bool { return errors.Is(err, ErrNoDevice) })
+}
+
+// repeat calls f until its error is not of the kind that passes, or the time is up.
+func repeat[T any](ctx context.Context, f func() (T, error), passes func(error) bool) (T, error) {
 	for pause := devicePause; ; pause = min(2*pause, devicePoll) {
-		found, err := find()
-		if !errors.Is(err, ErrNoDevice) {
+		found, err := f()
+		if err == nil || !passes(err) {
 			return found, err
 		}
 		select {

@@ -37,12 +37,18 @@ type Table struct {
 
 	mu      sync.Mutex
 	entries map[string]*entry // by mount point, guarded by mu
+
+	watchMu sync.Mutex
+	watches []*watched // guarded by watchMu
 }
 
 // system is what a Table does to the guest.
 type system interface {
 	Mount(source, target, fstype string, flags uintptr, data string) error
 	Unmount(target string) error
+	BindPart(volume, sub, target string) error
+	Share(target string) error
+	Memory() uint64
 }
 
 type entry struct {

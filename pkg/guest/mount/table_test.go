@@ -32,6 +32,17 @@ func (r *recorder) Unmount(target string) error {
 	return nil
 }
 
+func (r *recorder) BindPart(volume, sub, target string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.did = append(r.did, "bind "+volume+" "+sub+" "+target)
+	return r.err
+}
+
+func (r *recorder) Share(string) error { return nil }
+
+func (r *recorder) Memory() uint64 { return 256 << 20 }
+
 var layer = Storage{Driver: "blk", Source: "08", FSType: "erofs", Options: []string{"ro"}, MountPoint: "/layers/a"}
 
 func TestSharedLayerIsMountedOnceAndUnmountedAfterItsLastUser(t *testing.T) {

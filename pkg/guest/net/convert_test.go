@@ -132,3 +132,24 @@ func TestAddress(t *testing.T) {
 		}
 	}
 }
+
+func TestStableListsAgainWhatChangedOnTheWay(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		failures int
+		want     error
+	}{{"at rest", 0, nil}, {"changing", 3, nil}, {"never at rest", 1000, netlink.ErrDumpInterrupted}} {
+		t.Run(tt.name, func(t *testing.T) {
+			calls := 0
+			got, err := stable(func() ([]int, error) {
+				if calls++; calls <= tt.failures {
+					return nil, netlink.ErrDumpInterrupted
+				}
+				return []int{calls}, nil
+			})
+			if !errors.Is(err, tt.want) || tt.want == nil && (len(got) != 1 || got[0] != tt.failures+1) {
+				t.Errorf("stable = %v, %v after %d calls, want the list after %d failures, %v", got, err, calls, tt.failures, tt.want)
+			}
+		})
+	}
+}

@@ -57,7 +57,7 @@ func awaitLink(ctx context.Context, hw, name string) (netlink.Link, error) {
 
 // findLink finds a link by hardware address, or by name when the host gives no address.
 func findLink(hw, name string) (netlink.Link, error) {
-	links, err := netlink.LinkList()
+	links, err := stable(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
@@ -125,7 +125,7 @@ func setAddresses(link netlink.Link, want *pb.Interface) error {
 		}
 		wanted = append(wanted, n)
 	}
-	have, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	have, err := addresses(link)
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
 	}
@@ -168,7 +168,7 @@ func LoopbackUp() error {
 
 // ListInterfaces describes all interfaces but the loopback.
 func ListInterfaces() ([]*pb.Interface, error) {
-	links, err := netlink.LinkList()
+	links, err := stable(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
@@ -179,7 +179,7 @@ func ListInterfaces() ([]*pb.Interface, error) {
 			continue
 		}
 		i := &pb.Interface{Device: a.Name, Name: a.Name, Mtu: uint64(a.MTU), HwAddr: a.HardwareAddr.String(), Type: l.Type()}
-		addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+		addrs, err := addresses(l)
 		if err != nil {
 			return nil, fmt.Errorf("list addresses of %s: %w", a.Name, err)
 		}
@@ -204,7 +204,7 @@ type Counter struct {
 
 // Counters returns the traffic of all interfaces but the loopback.
 func Counters() ([]Counter, error) {
-	links, err := netlink.LinkList()
+	links, err := stable(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
@@ -216,4 +216,19 @@ func Counters() ([]Counter, error) {
 		}
 	}
 	return out, nil
+}
+
+func addresses(link netlink.Link) ([]netlink.Addr, error) {
+	return stable(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_ALL) })
+}
+
+// stable lists again what has changed while it was listed, as it does when the kernel is slow to give a new card its addresses.
+func stable[T any](list func() ([]T, error)) (found []T, err error) {
+	const tries = 20
+	for range tries {
+		if found, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return found, err
 }

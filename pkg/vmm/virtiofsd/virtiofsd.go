@@ -38,6 +38,12 @@ func Exec(bundle string, args, env []string) error {
 	if err := makeBlocking(argv); err != nil {
 		return err
 	}
+	if err := passOnMounts(argv); err != nil {
+		return err
+	}
+	if err := keepRights(); err != nil {
+		return err
+	}
 	if err := unix.Exec(argv[0], argv, env); err != nil {
 		return fmt.Errorf("run %s: %w", argv[0], err)
 	}
@@ -62,6 +68,37 @@ func makeBlocking(argv []string) error {
 	}
 	return nil
 }
+
+// passOnMounts makes the shared directory pass on what is mounted on it later: the daemon moves to a mount namespace of its
+// own, and the Kata shim mounts the Pod's volumes on the directory as they are needed.
+func passOnMounts(argv []string) error {
+	for _, arg := range argv {
+		if dir, ok := strings.CutPrefix(arg, "source="); ok {
+			if err := unix.Mount("", dir, "", unix.MS_SHARED, ""); err != nil {
+				return fmt.Errorf("make %s a shared mount: %w", dir, err)
+			}
+		}
+	}
+	return nil
+}
+
+// keepRights lets the daemon keep root's capabilities while it acts for another user, which it does to create files that
+// belong to that user. The user's supplementary groups do not come along, so without root's rights a process in the guest
+// that may write to a folder as a member of its group, which is what an fsGroup is, could not create a file in it.
+// Who may do what has been decided by the guest's kernel before the daemon is asked.
+func keepRights() error {
+	bits, err := unix.PrctlRetInt(unix.PR_GET_SECUREBITS, 0, 0, 0, 0)
+	if err != nil {
+		return fmt.Errorf("read securebits: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_SECUREBITS, uintptr(bits|noSetuidFixup), 0, 0, 0); err != nil {
+		return fmt.Errorf("keep capabilities across a change of user: %w", err)
+	}
+	return nil
+}
+
+// noSetuidFixup is SECBIT_NO_SETUID_FIXUP, capabilities(7).
+const noSetuidFixup = 1 << 2
 
 // raiseFileLimit takes as much as it is given; the daemon itself would refuse to start with less than it
 // asks for, and not every host lets root raise the limit.
