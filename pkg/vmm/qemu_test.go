@@ -182,7 +182,6 @@ func TestStoppedQEMU(t *testing.T) {
 		{"GET", "vm.info", nil, time.Second},
 		{"PUT", "vm.add-disk", object{"path": h.initrd}, hotplugBudget + time.Second},
 		{"PUT", "vm.remove-device", object{"id": disk.ID}, hotplugBudget + time.Second},
-		{"PUT", "vm.resize", object{"desired_vcpus": 2}, resizeBudget + time.Second},
 		{"PUT", "vmm.shutdown", nil, time.Second},
 	} {
 		begun := time.Now()

@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -22,12 +24,14 @@ func TestMain(m *testing.M) {
 	if path == "" {
 		os.Exit(m.Run())
 	}
-	if _, err := lock.Acquire(path); err != nil {
+	l, err := lock.Acquire(path)
+	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
 	fmt.Println("held")
-	select {}
+	_, _ = io.Copy(io.Discard, os.Stdin) // select{} would be a deadlock, and end the process
+	runtime.KeepAlive(l)                 // or a collection would give the lock back
 }
 
 func TestSecondServerIsRefusedAndNamed(t *testing.T) {
@@ -39,6 +43,9 @@ func TestSecondServerIsRefusedAndNamed(t *testing.T) {
 	other.Env = append(os.Environ(), holdEnv+"="+path)
 	out, err := other.StdoutPipe()
 	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
 	if err := other.Start(); err != nil {
