@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -55,5 +57,20 @@ func TestUnusableLogs(t *testing.T) {
 				t.Errorf("parseWAL = %+v, want %+v", got, tt.want)
 			}
 		})
+	}
+}
+
+// TestOnlyTheFileIsToBlame: what hinders SQLite from reading must not send the server back to a snapshot.
+func TestOnlyTheFileIsToBlame(t *testing.T) {
+	dir := t.TempDir()
+	if err := verify(t.Context(), filepath.Join(dir, "no", "such", "folder"), "integrity_check"); err == nil || errors.Is(err, ErrDamaged) {
+		t.Errorf("a file that cannot be opened: %v, want an error that is not ErrDamaged", err)
+	}
+	garbage := filepath.Join(dir, "garbage")
+	if err := os.WriteFile(garbage, bytes.Repeat([]byte("?"), 8192), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := verify(t.Context(), garbage, "integrity_check"); !errors.Is(err, ErrDamaged) {
+		t.Errorf("garbage: %v, want ErrDamaged", err)
 	}
 }
