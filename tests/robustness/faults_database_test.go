@@ -231,7 +231,7 @@ func tear(t *testing.T, path string) int {
 	for end+frame <= len(data) && bytes.Equal(data[end+8:end+16], salts) {
 		end += frame
 	}
-	spoil := min(5*frame, end-header) - 1000 // from inside a page on
+	spoil := min(60*frame, end-header) - 1000 // from inside a page on
 	if spoil <= 0 {
 		return 0
 	}
