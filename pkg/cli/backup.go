@@ -71,10 +71,11 @@ func backUp(c *cli.Context, s Streams) (err error) {
 	if err != nil {
 		return fmt.Errorf("find host name: %w", err)
 	}
-	if cfg, err = cfg.Complete(os.Hostname, config.HostAddress); err != nil {
-		return err
+	node := cfg.Node.Name
+	if node == "" {
+		node = config.NodeName(host)
 	}
-	src := backup.Source{Data: cfg.Paths.Data, ConfigFile: cfg.Paths.File, Version: version.Version, Host: host, Node: cfg.Node.Name, Now: time.Now}
+	src := backup.Source{Data: cfg.Paths.Data, ConfigFile: cfg.Paths.File, Version: version.Version, Host: host, Node: node, Now: time.Now}
 	pid, err := lock.Holder(cfg.Paths.Data.Lock())
 	if err != nil {
 		return err

@@ -2,7 +2,6 @@ package robustness_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -26,9 +25,9 @@ func (c *cluster) database() string {
 	return filepath.Join(c.host.Root, "data", "server", "db", "state.db")
 }
 
-// TestFaultDatabaseTruncated: the server dies and half of its database is gone.
+// TestFaultDatabaseTruncated: the server is stopped and half of its database is gone.
 func TestFaultDatabaseTruncated(t *testing.T) {
-	damageDatabase(t, (*cluster).kill, func(path string) error {
+	damageDatabase(t, func(path string) error {
 		info, err := os.Stat(path)
 		if err != nil {
 			return err
@@ -40,7 +39,7 @@ func TestFaultDatabaseTruncated(t *testing.T) {
 // TestFaultDatabaseBitFlip: one bit inside a stored object changes while the server is stopped, where SQLite has no
 // checksum.
 func TestFaultDatabaseBitFlip(t *testing.T) {
-	damageDatabase(t, stopInOrder, func(path string) error {
+	damageDatabase(t, func(path string) error {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			return err
@@ -58,10 +57,8 @@ func TestFaultDatabaseReplaced(t *testing.T) {
 	if testing.Short() {
 		t.Skip("skipped: `make robustness` runs it; the package datastore tests the same on files")
 	}
-	damageDatabase(t, (*cluster).kill, func(path string) error { return os.WriteFile(path, bytes.Repeat([]byte("?"), 1<<16), 0o600) })
+	damageDatabase(t, func(path string) error { return os.WriteFile(path, bytes.Repeat([]byte("?"), 1<<16), 0o600) })
 }
-
-func stopInOrder(c *cluster, _ context.Context) error { return c.server.Stop() }
 
 func overwrite(path string, at int64, data []byte) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -75,9 +72,10 @@ func overwrite(path string, at int64, data []byte) error {
 // afterSnapshot is in an object that the snapshot does not have.
 const afterSnapshot = "written-after-the-snapshot"
 
-// damageDatabase ends the server by end, damages its database, and starts it again: it must come back by itself with the
-// last good snapshot, say so, leave Pods alone, and never serve clients new writes under revisions that they know.
-func damageDatabase(t *testing.T, end func(*cluster, context.Context) error, damage func(path string) error) {
+// damageDatabase stops the server, damages its database, and starts it again: it must come back by itself with the last
+// good snapshot, say so, leave Pods alone, and never serve clients new writes under revisions that they know. After a
+// kill the write-ahead log would still have much of what the file has lost, which makes for no certain outcome.
+func damageDatabase(t *testing.T, damage func(path string) error) {
 	s := newSpace(t, sharedCluster(t), 10*time.Minute)
 	s.apply(sleeper("witness", ""))
 	before := *s.ready("witness")
@@ -85,7 +83,7 @@ func damageDatabase(t *testing.T, end func(*cluster, context.Context) error, dam
 	s.untilSnapshot(s.configMap("kept", "x"))
 	seen := s.configMap("after", strings.Repeat(afterSnapshot, 20))
 
-	if err := end(s.cluster, s.ctx); err != nil {
+	if err := s.server.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	if err := damage(s.database()); err != nil {
@@ -192,6 +190,9 @@ func TestFaultLogTorn(t *testing.T) {
 	stop()
 	log := s.database() + "-wal"
 	torn := tear(t, log)
+	if torn == 0 {
+		t.Skip("skipped: the log was copied into the database just before the kill")
+	}
 	if err := s.start(s.ctx); err != nil {
 		t.Fatalf("start with a torn log: %v", err)
 	}
@@ -217,7 +218,8 @@ func TestFaultLogTorn(t *testing.T) {
 }
 
 // tear overwrites the last pages that were written to a write-ahead log. The file may be longer than the log: SQLite
-// writes it from the start again once all is copied. It gives the number of bytes it spoiled.
+// writes it from the start again once all is copied. It gives the number of bytes it spoiled, 0 if the log had
+// just been copied into the database.
 func tear(t *testing.T, path string) int {
 	t.Helper()
 	data, err := os.ReadFile(path)
@@ -229,9 +231,9 @@ func tear(t *testing.T, path string) int {
 	for end+frame <= len(data) && bytes.Equal(data[end+8:end+16], salts) {
 		end += frame
 	}
-	spoil := min(5*frame, end-header) - 1000 // from inside a page on
+	spoil := min(60*frame, end-header) - 1000 // from inside a page on
 	if spoil <= 0 {
-		t.Skip("skipped: the log was copied into the database just before the kill")
+		return 0
 	}
 	if err := overwrite(path, int64(end-spoil), bytes.Repeat([]byte{0xdb}, spoil)); err != nil {
 		t.Fatal(err)

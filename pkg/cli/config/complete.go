@@ -16,7 +16,7 @@ func (c Config) Complete(hostname func() (string, error), address func() (netip.
 		if err != nil {
 			return c, &hint.Error{Op: "find host name", Err: err, Do: "give the node a name with --node-name"}
 		}
-		c.Node.Name = strings.ToLower(strings.TrimSuffix(name, "."))
+		c.Node.Name = NodeName(name)
 	}
 	if !c.Node.IP.IsValid() {
 		ip, err := address()
@@ -29,6 +29,11 @@ func (c Config) Complete(hostname func() (string, error), address func() (netip.
 		c.API.Advertise = c.Node.IP
 	}
 	return c, c.Validate()
+}
+
+// NodeName is the name of the node on a host that is given none.
+func NodeName(hostname string) string {
+	return strings.ToLower(strings.TrimSuffix(hostname, "."))
 }
 
 // HostAddress finds the address by which others reach this host: the source address of the default route,

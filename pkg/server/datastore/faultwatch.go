@@ -37,7 +37,7 @@ func (w *faultWatch) look(err error, wrote bool) {
 		return
 	}
 	switch {
-	case err != nil && (fault.Code == sqlite3.ErrCorrupt || fault.Code == sqlite3.ErrNotADB):
+	case damages(err):
 		w.fail(&hint.Error{Op: "use database", On: w.file, Err: fmt.Errorf("%w: %w", ErrDamaged, err), Do: "start the server again: it returns to the last good snapshot"})
 	case err != nil && (fault.Code == sqlite3.ErrFull || fault.Code == sqlite3.ErrIoErr):
 		w.setFull(true, err)

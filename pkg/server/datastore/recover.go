@@ -145,11 +145,10 @@ func (c Config) examine(ctx context.Context, log walReport) (v verdict, err erro
 		v.damage = damage
 		return v, err
 	}
-	if err := verify(ctx, c.File, "integrity_check"); err != nil {
-		if ctx.Err() != nil {
-			return v, err
-		}
+	if err := verify(ctx, c.File, "integrity_check"); errors.Is(err, ErrDamaged) {
 		v.damage = err
+	} else if err != nil {
+		return v, &hint.Error{Op: "check database", On: c.File, Err: err, Do: "make room on its file system if that is full, and start the server again"}
 	}
 	switch {
 	case !log.whole():
@@ -199,7 +198,9 @@ func (d *Datastore) restartHistory(ctx context.Context, found verdict, report wa
 
 // recover puts the last good snapshot in the place of a damaged database.
 func (d *Datastore) recover(ctx context.Context, damage error) error {
-	damage = fmt.Errorf("%w: %w", ErrDamaged, damage)
+	if !errors.Is(damage, ErrDamaged) {
+		damage = fmt.Errorf("%w: %w", ErrDamaged, damage)
+	}
 	good, err := d.lastGood()
 	if err != nil {
 		return err

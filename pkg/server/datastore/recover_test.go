@@ -2,6 +2,7 @@ package datastore_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -343,5 +344,44 @@ func TestPowerCutBeginsANewHistory(t *testing.T) {
 		if err := stop(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestDamageWhileServing: a file that breaks under a running server ends it, is not sealed as good, and the next start
+// returns to the snapshot.
+func TestDamageWhileServing(t *testing.T) {
+	cfg := newConfig(t)
+	fill(t, cfg)
+	cfg.SnapshotInterval = -1
+	d := datastore.New(cfg, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- d.Run(ctx) }()
+	if err := d.Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(cfg.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := overwrite(cfg.File, 4096, bytes.Repeat([]byte{0xee}, int(info.Size())-4096)); err != nil {
+		t.Fatal(err)
+	}
+	kv := client(t, cfg)
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline) && len(done) == 0; {
+		list(t, kv, 0) //nolint:errcheck // it fails, which is the point
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, datastore.ErrDamaged) {
+		t.Fatalf("Run: %v, want ErrDamaged", err)
+	}
+	again := datastore.New(cfg, slog.New(slog.DiscardHandler))
+	stop := run(t, again)
+	if found, _, err := list(t, client(t, cfg), 0); err != nil || len(found) != 10 || again.Recovered() == nil {
+		t.Errorf("after the next start: %d keys, %v, recovered %v", len(found), err, again.Recovered())
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
 	}
 }

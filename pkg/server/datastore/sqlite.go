@@ -9,7 +9,7 @@ import (
 	"os"
 	"strings"
 
-	_ "github.com/mattn/go-sqlite3" // the driver called sqlite3
+	"github.com/mattn/go-sqlite3" // and the driver called sqlite3
 )
 
 // ErrDamaged marks a database that cannot be used as it is.
@@ -38,14 +38,23 @@ func withDB(file string, use func(*sql.DB) error) error {
 	return errors.Join(use(db), db.Close())
 }
 
+// damages tells whether SQLite says by err that the file is not sound.
+func damages(err error) bool {
+	var fault sqlite3.Error
+	return errors.As(err, &fault) && (fault.Code == sqlite3.ErrCorrupt || fault.Code == sqlite3.ErrNotADB)
+}
+
 // verify reads every page of file. how is quick_check, which looks at the structure, or integrity_check, which also
-// compares the indexes with the rows.
+// compares the indexes with the rows. The error is ErrDamaged if the file is to blame, and not a full disk, say.
 func verify(ctx context.Context, file, how string) error {
 	return withDB(file, func(db *sql.DB) error {
 		var verdict string
 		err := db.QueryRowContext(ctx, "PRAGMA "+how+"(1)").Scan(&verdict)
-		if err == nil && verdict != "ok" {
-			err = errors.New(strings.ReplaceAll(verdict, "\n", "; "))
+		switch {
+		case err == nil && verdict != "ok":
+			return fmt.Errorf("%w: %s", ErrDamaged, strings.ReplaceAll(verdict, "\n", "; "))
+		case damages(err):
+			return fmt.Errorf("%w: %w", ErrDamaged, err)
 		}
 		return err
 	})
