@@ -220,7 +220,7 @@ func containers(all ...[3]string) string {
 
 // TestRegistry pulls by the operator's file: a mirror with another name for things, the operator's password, the Pod's.
 func TestRegistry(t *testing.T) {
-	s := newSpace(t, 4*time.Minute)
+	s := newSpace(t, 6*time.Minute)
 	s.push("hub/tiny", shell("echo from the mirror"))
 	sum := s.push("app/tiny", shell("echo by digest"))
 	s.push("open/tiny", shell("echo for everybody"))
