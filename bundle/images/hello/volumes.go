@@ -176,6 +176,9 @@ func readSame(dir string) (string, error) {
 		text = string(raw)
 		seen[text] = true
 	}
+	if len(seen) == 0 {
+		return "", os.ErrNotExist // being removed
+	}
 	if len(seen) != 1 {
 		return "", fmt.Errorf("torn: the files of %s hold %v", dir, seen)
 	}
