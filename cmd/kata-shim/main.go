@@ -1,7 +1,8 @@
-// Command containerd-shim-kata-v2 is the stock Kata shim with five additions of ours: it answers containerd 2's
+// Command containerd-shim-kata-v2 is the stock Kata shim with six additions of ours: it answers containerd 2's
 // `-info`, it has a `delete` that leaves nothing of a sandbox behind (docs/adr/0013), it looks behind itself when it
-// shuts down, it bounds what a guest may have it report, and it keeps its heap small, since every Pod has one. It is a
-// Go module of its own because Kata links containerd 1.7 (docs/adr/0003).
+// shuts down, it ends the microVM of a guest that does not obey SIGKILL, it bounds what a guest may have it report, and
+// it keeps its heap small, since every Pod has one. It is a Go module of its own because Kata links containerd 1.7
+// (docs/adr/0003).
 package main
 
 import (
@@ -123,10 +124,11 @@ func (c call) socket() string {
 	return strings.TrimPrefix(address, "unix://")
 }
 
-// service is the stock shim with a last look around.
+// service is the stock shim with a last word and a last look around.
 type service struct {
 	shimapi.Shim
 	sandbox sandbox
+	end     func() error // ends the microVM
 }
 
 func (c call) newService(ctx context.Context, id string, stockPublisher shimapi.Publisher, shutdown func()) (shimapi.Shim, error) {
@@ -139,7 +141,8 @@ func (c call) newService(ctx context.Context, id string, stockPublisher shimapi.
 		return nil, err
 	}
 	c.id = id
-	return service{Shim: stock, sandbox: c.sandbox(exe)}, nil
+	sandbox := c.sandbox(exe)
+	return service{Shim: stock, sandbox: sandbox, end: sandbox.kill}, nil
 }
 
 // Shutdown is called when the sandbox has been deleted, and once for each container before. The stock one ends the
