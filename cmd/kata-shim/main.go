@@ -1,8 +1,9 @@
-// Command containerd-shim-kata-v2 is the stock Kata shim with seven additions of ours: it answers containerd 2's
-// `-info`, it has a `delete` that leaves nothing of a sandbox behind (docs/adr/0013), it looks behind itself when it
-// shuts down, it shares a Pod's volumes once for all its containers (docs/adr/0017), it lets a microVM grow with its
-// containers (docs/adr/0018), it bounds what a guest may have it report, and it keeps its heap small, since every Pod has
-// one. It is a Go module of its own because Kata links containerd 1.7 (docs/adr/0003).
+// Command containerd-shim-kata-v2 is the stock Kata shim with additions of ours: it answers containerd 2's `-info`, it
+// has a `delete` that leaves nothing of a sandbox behind (docs/adr/0013), it looks behind itself when it shuts down, it
+// shares a Pod's volumes once for all its containers (docs/adr/0017), it lets a microVM grow with its containers
+// (docs/adr/0018), it ends the microVM of a guest that does not obey SIGKILL, it bounds what a guest may have it report,
+// and it keeps its heap small, since every Pod has one. It is a Go module of its own because Kata links containerd 1.7
+// (docs/adr/0003).
 package main
 
 import (
@@ -133,12 +134,13 @@ func (c call) socket() string {
 	return strings.TrimPrefix(address, "unix://")
 }
 
-// service is the stock shim with our way with volumes, an eye on sizes and a last look around.
+// service is the stock shim with our way with volumes, an eye on sizes, a last word and a last look around.
 type service struct {
 	shimapi.Shim
 	sandbox sandbox
 	volumes *volumes
 	sizer   *sizer
+	end     func() error // ends the microVM
 }
 
 func (c call) newService(ctx context.Context, id string, stockPublisher shimapi.Publisher, shutdown func()) (shimapi.Shim, error) {
@@ -153,7 +155,7 @@ func (c call) newService(ctx context.Context, id string, stockPublisher shimapi.
 	c.id = id
 	sb := c.sandbox(exe)
 	return service{
-		Shim: stock, sandbox: sb, volumes: newVolumes("/", id),
+		Shim: stock, sandbox: sb, volumes: newVolumes("/", id), end: sb.kill,
 		sizer: &sizer{machine: vm{dir: sb.vmDir()}, containers: map[string]limits{}},
 	}, nil
 }

@@ -29,8 +29,9 @@ const (
 	replaced = 3 * time.Minute
 	// deleted is how long it may take to delete a Pod whatever has happened to it.
 	deleted = 2 * time.Minute
-	// swept is when nothing of a Pod may be left: the kubelet looks for dead sandboxes once a minute.
-	swept = 2 * time.Minute
+	// swept is when nothing of a Pod may be left: the kubelet looks for dead sandboxes once a minute, and what nobody
+	// cleans up because that was killed too is removed by the server at its second look, a minute later.
+	swept = 3 * time.Minute
 )
 
 // dice gives the random choices of a test. The seed is printed, and NODELESS_SEED sets it.

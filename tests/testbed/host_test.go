@@ -95,6 +95,8 @@ func TestLeftoversSeesPlantedOnes(t *testing.T) {
 		"ip link add nl1234abcd type bridge",
 		"mkdir -p /var/lib/nodeless/agent/scratch && touch /var/lib/nodeless/agent/scratch/abc.ext4",
 		"mkdir -p /run/kata-containers/x && mount -t tmpfs x /run/kata-containers/x",
+		"mkdir -p /run/containerd/s && touch /run/containerd/s/abcd",
+		"mkdir -p /var/lib/nodeless/agent/cni/nodeless && cd /var/lib/nodeless/agent/cni/nodeless && touch 10.42.0.9 last_reserved_ip.0 lock",
 	} {
 		if _, err := h.Exec(ctx, "sh", "-c", plant); err != nil {
 			t.Fatal(err)
@@ -104,7 +106,10 @@ func TestLeftoversSeesPlantedOnes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"/run/vc/vm/abc", "netns/cni-1", "nl1234abcd", "abc.ext4", "mount /run/kata-containers/x"} {
+	if strings.Contains(strings.Join(left, "\n"), "last_reserved_ip") {
+		t.Errorf("the address store's own file counts as left: %q", left)
+	}
+	for _, want := range []string{"/run/vc/vm/abc", "netns/cni-1", "nl1234abcd", "abc.ext4", "mount /run/kata-containers/x", "/run/containerd/s/abcd", "cni/nodeless/10.42.0.9"} {
 		if !strings.Contains(strings.Join(left, "\n"), want) {
 			t.Errorf("Leftovers misses %s: %q", want, left)
 		}

@@ -161,10 +161,15 @@ func answer(ctx context.Context, behaviour, method string) (any, error) {
 			return &pb.ReadStreamResponse{Data: bytes.Repeat([]byte("x"), 3<<20)}, nil
 		case "empty": // nothing, at once, for ever
 			return &pb.ReadStreamResponse{}, nil
+		case "exits":
+			return nil, io.EOF
 		}
 		<-ctx.Done()
 		return nil, ctx.Err()
 	case "ReadStderr":
+		if behaviour == "exits" {
+			return nil, io.EOF
+		}
 		<-ctx.Done()
 		return nil, ctx.Err()
 	case "GetOOMEvent":
