@@ -18,8 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// resizable is a Pod of two containers, one of which uses memory, and one whose memory is resized by a restart.
-const resizable = `
+// growing is a Pod of two containers, one of which uses memory.
+const growing = `
 apiVersion: v1
 kind: Pod
 metadata: {name: grows}
@@ -35,7 +35,10 @@ spec:
     image: IMAGE
     command: [sh, -c, "while :; do sleep 1; done"]
     resources: {limits: {memory: 32Mi}, requests: {memory: 32Mi, cpu: 10m}}
----
+`
+
+// restarting is one whose memory is resized by a restart.
+const restarting = `
 apiVersion: v1
 kind: Pod
 metadata: {name: restarts}
@@ -58,8 +61,9 @@ func TestResizeInPlace(t *testing.T) {
 		t.Skipf("skipped: the machine has %d CPU to give; growing takes two", cpus)
 	}
 	most := strconv.FormatInt(cpus*600, 10) + "m" // two of these never fit
-	s.apply(strings.Replace(resizable, "CPU", most, 1))
+	s.apply(growing)
 	before := s.look(s.ready("grows"))
+	s.apply(strings.Replace(restarting, "CPU", most, 1)) // not before: it would starve the other's boot
 	s.ready("restarts")
 
 	t.Run("grow", func(t *testing.T) {
