@@ -192,6 +192,9 @@ func (v *vm) start(ctx context.Context) error {
 	if err != nil {
 		p.kill()
 		<-v.ended
+		if ctx.Err() != nil { // killed by us: how it ended says nothing
+			return fmt.Errorf("QEMU has not answered within %s, the host may be overloaded: %w", bootBudget, err)
+		}
 		return v.reason
 	}
 	v.mu.Lock()
