@@ -1,7 +1,7 @@
-// Command containerd-shim-kata-v2 is the stock Kata shim with four additions of ours: it answers containerd 2's
+// Command containerd-shim-kata-v2 is the stock Kata shim with five additions of ours: it answers containerd 2's
 // `-info`, it has a `delete` that leaves nothing of a sandbox behind (docs/adr/0013), it looks behind itself when it
-// shuts down, and it keeps its heap small, since every Pod has one. It is a Go module of its own because Kata
-// links containerd 1.7 (docs/adr/0003).
+// shuts down, it puts the metrics of containers right (docs/adr/0019), and it keeps its heap small, since every Pod has
+// one. It is a Go module of its own because Kata links containerd 1.7 (docs/adr/0003).
 package main
 
 import (
@@ -106,7 +106,7 @@ func ours(id, exe string) sandbox {
 	return sandbox{id: id, bundle: filepath.Dir(filepath.Dir(exe)), root: "/", scratch: scratchDir(os.Getenv(configEnv)), self: os.Getpid()}
 }
 
-// service is the stock shim with a last look around.
+// service is the stock shim with true metrics and a last look around.
 type service struct {
 	shimapi.Shim
 	sandbox sandbox
