@@ -4,7 +4,7 @@
 //	hello                     serve on :8080 (or $PORT)
 //	hello get [-k] URL        print status and body of an HTTP GET; fails unless the status is 2xx
 //	hello resolve NAME        print the addresses of NAME, one a line
-//	hello alloc MB            use MB megabytes of memory and hold them
+//	hello alloc MB            use MB megabytes of memory, and hold them if $HOLD is set
 package main
 
 import (
