@@ -65,7 +65,7 @@ type ExtraArgs struct {
 }
 
 // Parts are the names that disable accepts.
-var Parts = []string{"dns", "proxy"}
+var Parts = []string{"dns", "metrics", "proxy"}
 
 // Disabled tells whether the built-in part was left out.
 func (c Config) Disabled(part string) bool {
