@@ -6,11 +6,15 @@ import (
 	"io/fs"
 )
 
-// SystemDir is the folder of System that holds the objects.
-const SystemDir = "system"
+const (
+	// SystemDir is the folder of what every cluster has.
+	SystemDir = "system"
+	// MetricsDir is the folder of what belongs to the API metrics.k8s.io.
+	MetricsDir = "metrics"
+)
 
-//go:embed system/*.yaml
-var system embed.FS
+//go:embed system/*.yaml metrics/*.yaml
+var files embed.FS
 
-// System gives the objects as files below SystemDir, with ${NAME} where the cluster's own values belong.
-func System() fs.FS { return system }
+// System gives the objects as files below the folders above, with ${NAME} where the cluster's own values belong.
+func System() fs.FS { return files }

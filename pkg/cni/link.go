@@ -89,6 +89,22 @@ func routeToPod(host net.Interface, addr, gateway netip.Addr) error {
 	return nil
 }
 
+// placeholder is the link that a namespace keeps when its Pod is disconnected.
+const placeholder = "gone0"
+
+// placehold puts a link that leads nowhere into a Pod's namespace, which the runtime is about to remove. While it is
+// there, the kubelet may be counting what the Pod's links have carried, and Kubernetes 1.37 panics when there is none
+// (criInterfaceToSummary): in our one process, the control plane with it. A namespace that is gone needs none; if the
+// kernel makes no such link, all is as it was.
+func placehold(netns string) {
+	if netns == "" {
+		return
+	}
+	_ = ns.WithNetNSPath(netns, func(ns.NetNS) error {
+		return netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: placeholder}})
+	})
+}
+
 // disconnect removes the host's end, and with it the Pod's. A link that is not there is success.
 func disconnect(hostLink string) error {
 	dev, err := netlink.LinkByName(hostLink)

@@ -73,6 +73,7 @@ func del(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
+	placehold(args.Netns)
 	// The link goes first: an address must not be given out again while the host still has a route to the old Pod.
 	if err := disconnect(HostLink(args.ContainerID, args.IfName)); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -80,14 +81,39 @@ func decode(data []byte) ([]*unstructured.Unstructured, error) {
 // the regular plural, so no discovery is needed.
 func Apply(ctx context.Context, client dynamic.Interface, objects []*unstructured.Unstructured) error {
 	for _, obj := range objects {
-		resource, _ := meta.UnsafeGuessKindToResource(obj.GroupVersionKind())
-		var target dynamic.ResourceInterface = client.Resource(resource)
-		if ns := obj.GetNamespace(); ns != "" {
-			target = client.Resource(resource).Namespace(ns)
-		}
-		if _, err := target.Apply(ctx, obj.GetName(), obj, metav1.ApplyOptions{FieldManager: FieldManager, Force: true}); err != nil {
+		if _, err := target(client, obj).Apply(ctx, obj.GetName(), obj, metav1.ApplyOptions{FieldManager: FieldManager, Force: true}); err != nil {
 			return fmt.Errorf("apply %s %s: %w", obj.GetKind(), obj.GetName(), err)
 		}
 	}
 	return nil
+}
+
+// Remove makes the cluster hold none of objects that Apply has made; one that somebody else made under the same name stays.
+func Remove(ctx context.Context, client dynamic.Interface, objects []*unstructured.Unstructured) error {
+	for _, obj := range objects {
+		have, err := target(client, obj).Get(ctx, obj.GetName(), metav1.GetOptions{})
+		if err == nil && applied(have) {
+			err = target(client, obj).Delete(ctx, obj.GetName(), metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(have.GetUID()))})
+		}
+		if IgnoreNotFound(err) != nil {
+			return fmt.Errorf("remove %s %s: %w", obj.GetKind(), obj.GetName(), err)
+		}
+	}
+	return nil
+}
+
+// applied tells whether Apply had a hand in an object.
+func applied(obj *unstructured.Unstructured) bool {
+	return slices.ContainsFunc(obj.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool {
+		return f.Manager == FieldManager && f.Operation == metav1.ManagedFieldsOperationApply
+	})
+}
+
+// target is the place of an object in the API.
+func target(client dynamic.Interface, obj *unstructured.Unstructured) dynamic.ResourceInterface {
+	resource, _ := meta.UnsafeGuessKindToResource(obj.GroupVersionKind())
+	if ns := obj.GetNamespace(); ns != "" {
+		return client.Resource(resource).Namespace(ns)
+	}
+	return client.Resource(resource)
 }

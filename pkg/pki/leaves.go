@@ -14,12 +14,14 @@ const (
 	ControllerManager   = "controller-manager"
 	Scheduler           = "scheduler"
 	DNS                 = "dns"
+	Metrics             = "metrics"
 	FrontProxy          = "front-proxy-client"
 	KubeletClient       = "kubelet-client"
 	KubeletServing      = "kubelet-serving"
 	KubeProxy           = "kube-proxy"
 	UserAPIServer       = "nodeless:apiserver-kubelet-client" // bound to system:kubelet-api-admin in manifests
 	UserDNS             = "nodeless:dns"                      // bound to nodeless:dns in manifests
+	UserMetrics         = "nodeless:metrics"                  // bound to nodeless:metrics in manifests
 	UserFrontProxy      = "nodeless:front-proxy-client"
 	groupAdministrators = "system:masters"
 )
@@ -50,6 +52,7 @@ func (h Host) Leaves() []Leaf {
 		client(h.TLSDir, ControllerManager, ClientCA, "system:kube-controller-manager", ""),
 		client(h.TLSDir, Scheduler, ClientCA, "system:kube-scheduler", ""),
 		client(h.TLSDir, DNS, ClientCA, UserDNS, ""),
+		client(h.TLSDir, Metrics, ClientCA, UserMetrics, ""),
 		client(h.TLSDir, FrontProxy, FrontProxyCA, UserFrontProxy, ""),
 		client(h.AgentTLSDir, KubeletClient, ClientCA, node, "system:nodes"),
 		{Name: KubeletServing, Dir: h.AgentTLSDir, Signer: ServerCA, CommonName: node, Organization: "system:nodes",

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -21,6 +22,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
@@ -125,6 +127,7 @@ func TestControlPlane(t *testing.T) {
 	expectResolves(t)
 	expectAnonymousSeesHealthOnly(t)
 	expectSealed(t, filepath.Join(dir, "data", "server", "db"))
+	expectMetricsWithoutFigures(t, client)
 	expectReloads(t, dir)
 	measureIdle(t, first)
 	admin, err := os.ReadFile(filepath.Join(dir, "kubeconfig"))
@@ -149,8 +152,10 @@ func TestControlPlane(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = second.cmd.Wait()
-	third := startServer(t, dir)
-	expectPendingPods(t, third.ready(t, dir))
+	third := startServer(t, dir, noMetricsEnv+"=1")
+	client = third.ready(t, dir)
+	expectPendingPods(t, client)
+	expectNoMetrics(t, client)
 	third.stop(t)
 }
 
@@ -217,6 +222,59 @@ func expectResolves(t *testing.T) {
 	_, err := resolver.LookupHost(t.Context(), "example.com.")
 	if dnsErr, ok := err.(*net.DNSError); !ok || !dnsErr.IsNotFound || time.Since(began) > time.Second {
 		t.Errorf("a name outside, without a way out: %v after %s, want a denial at once", err, time.Since(began))
+	}
+}
+
+// expectMetricsWithoutFigures: without a node nothing is ever measured. The API is there all the same, says why it has no
+// figures, and is in nobody's way: discovery is whole, and a namespace goes.
+func expectMetricsWithoutFigures(t *testing.T, client kubernetes.Interface) {
+	t.Helper()
+	eventually(t, "discovery of metrics.k8s.io", func(context.Context) (bool, error) {
+		groups, err := client.Discovery().ServerGroups()
+		if err != nil {
+			return false, err
+		}
+		for _, g := range groups.Groups {
+			if g.Name == "metrics.k8s.io" {
+				return len(g.Versions) == 2, fmt.Errorf("its versions are %v", g.Versions)
+			}
+		}
+		return false, errors.New("it is not among the groups")
+	})
+	if _, _, err := client.Discovery().ServerGroupsAndResources(); err != nil {
+		t.Errorf("discovery: %v", err)
+	}
+	err := client.Discovery().RESTClient().Get().AbsPath("/apis/metrics.k8s.io/v1beta1/nodes").Do(t.Context()).Error()
+	if !apierrors.IsServiceUnavailable(err) || !strings.Contains(err.Error(), "measured") {
+		t.Errorf("figures of nodes: %v, want the service unavailable and why", err)
+	}
+	namespaces := client.CoreV1().Namespaces()
+	if _, err := namespaces.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "goes"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := namespaces.Delete(t.Context(), "goes", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the end of a namespace", func(ctx context.Context) (bool, error) {
+		ns, err := namespaces.Get(ctx, "goes", metav1.GetOptions{})
+		if err == nil {
+			return false, fmt.Errorf("its conditions are %v", ns.Status.Conditions)
+		}
+		return apierrors.IsNotFound(err), err
+	})
+}
+
+// expectNoMetrics: a server that is told to leave the API out takes back what an earlier one has registered.
+func expectNoMetrics(t *testing.T, client kubernetes.Interface) {
+	t.Helper()
+	for _, path := range []string{"/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.metrics.k8s.io", "/apis/metrics.k8s.io/v1beta1", "/apis/metrics.k8s.io/v1"} {
+		eventually(t, "the end of "+path, func(ctx context.Context) (bool, error) {
+			_, err := client.Discovery().RESTClient().Get().AbsPath(path).DoRaw(ctx)
+			return apierrors.IsNotFound(err), err
+		})
+	}
+	if _, _, err := client.Discovery().ServerGroupsAndResources(); err != nil {
+		t.Errorf("discovery: %v", err)
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/server/datastore"
 	"github.com/nodeless/nodeless/pkg/server/dns"
 	"github.com/nodeless/nodeless/pkg/server/liblog"
+	"github.com/nodeless/nodeless/pkg/server/metrics"
 	"github.com/nodeless/nodeless/pkg/server/scheduler"
 )
 
@@ -51,6 +52,7 @@ type Config struct {
 	DNSBind     netip.Addr // address of this host that the name server binds
 	Domain      string
 	NoDNS       bool
+	NoMetrics   bool
 
 	APIServerArgs, ControllerManagerArgs, SchedulerArgs []string // "name=value"
 	Verbosity                                           int      // of the linked Kubernetes
@@ -116,9 +118,13 @@ func steps(cfg Config, cred *credentials.Credentials, worker []run.Step, log *sl
 		}
 		list = append(list, run.Step{Component: component})
 	}
+	api, measure := cfg.apiserver(cred, endpoint), metrics.New(cfg.metrics(cred), log)
+	if !cfg.NoMetrics {
+		api.Groups = append(api.Groups, measure.Group())
+	}
 	list = append(list,
 		run.Step{Component: liblog.NewFatal()},
-		run.Step{Component: apiserver.New(cfg.apiserver(cred, endpoint), log), After: names(list)},
+		run.Step{Component: apiserver.New(api, log), After: names(list)},
 		run.Step{Component: cred.Renewer()},
 		run.Step{Component: controllermanager.New(cfg.controllerManager(cred), log), After: []string{"apiserver"}},
 		run.Step{Component: bootstrap.New(cfg.bootstrap(cred), log), After: []string{"apiserver"}},
@@ -142,6 +148,9 @@ func steps(cfg Config, cred *credentials.Credentials, worker []run.Step, log *sl
 	if len(worker) > 0 {
 		list = append(list, run.Step{Component: bootstrap.NewGate(cred.Access(pki.Supervisor), log), After: needs})
 		needs = []string{"schedulable-node"}
+	}
+	if !cfg.NoMetrics {
+		list = append(list, run.Step{Component: measure, After: append([]string{"bootstrap"}, needs...)})
 	}
 	return append(list, run.Step{Component: scheduler.New(cfg.scheduler(cred), log), After: needs})
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/server/credentials"
 	"github.com/nodeless/nodeless/pkg/server/datastore"
 	"github.com/nodeless/nodeless/pkg/server/dns"
+	"github.com/nodeless/nodeless/pkg/server/metrics"
 	"github.com/nodeless/nodeless/pkg/server/scheduler"
 )
 
@@ -101,10 +102,20 @@ func (c Config) scheduler(cred *credentials.Credentials) scheduler.Config {
 }
 
 func (c Config) bootstrap(cred *credentials.Credentials) bootstrap.Config {
-	return bootstrap.Config{
-		Access: cred.Access(pki.Supervisor), Manifests: manifests.System(), Dir: manifests.SystemDir,
+	conf := bootstrap.Config{
+		Access: cred.Access(pki.Supervisor), Manifests: manifests.System(), Dirs: []string{manifests.SystemDir},
 		DNSService: c.DNS, DNSEndpoint: c.DNSBind,
 	}
+	if c.NoMetrics {
+		conf.Absent = []string{manifests.MetricsDir}
+	} else {
+		conf.Dirs = append(conf.Dirs, manifests.MetricsDir)
+	}
+	return conf
+}
+
+func (c Config) metrics(cred *credentials.Credentials) metrics.Config {
+	return metrics.Config{Access: cred.Access(pki.Metrics)}
 }
 
 func (c Config) datastore() datastore.Config {

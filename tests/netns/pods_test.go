@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -116,6 +117,29 @@ func setAddress(t *testing.T, dev string, addr netip.Addr) {
 	}
 	if err := netlink.LinkSetUp(l); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestDelLeavesALinkToCount: the kubelet counts the bytes of a Pod's links, and panics when a namespace has none but lo.
+func TestDelLeavesALinkToCount(t *testing.T) {
+	h := newHost(t, podCIDR)
+	p := h.mustAdd("pod-a")
+	for range 2 { // it may be repeated
+		h.del(p.id, p.ns.Path())
+		var names []string
+		within(t, p.ns, func() error {
+			links, err := netlink.LinkList()
+			for _, l := range links {
+				names = append(names, l.Attrs().Name)
+			}
+			return err
+		})
+		if len(names) != 2 || !slices.Contains(names, "lo") || slices.Contains(names, "eth0") {
+			t.Errorf("after DEL the namespace has the links %v, want lo and one that leads nowhere", names)
+		}
+	}
+	if left := h.leftovers(); len(left) > 0 {
+		t.Errorf("after DEL the host still has %v", left)
 	}
 }
 

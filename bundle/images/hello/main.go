@@ -4,7 +4,7 @@
 //	hello                     serve on :8080 (or $PORT), HTTP and gRPC's health check; unhealthy while /tmp/unhealthy exists
 //	hello get [-k] URL        print status and body of an HTTP GET; fails unless the status is 2xx
 //	hello resolve NAME        print the addresses of NAME, one a line
-//	hello alloc MB            use MB megabytes of memory and hold them
+//	hello alloc MB            use MB megabytes of memory, and hold them if $HOLD is set
 //	hello listen SOCKET       answer on a unix socket, in capitals
 //	hello ask SOCKET TEXT     print what a unix socket answers
 //	hello poke FILE TEXT      write to the beginning of a file through a shared mapping

@@ -11,8 +11,11 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
+	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -78,7 +81,7 @@ func resolve(args []string) error {
 	return nil
 }
 
-// alloc touches every page, so that the memory is really used.
+// alloc touches every page, so that the memory is really used. With $HOLD it then keeps it until it is told to end.
 func alloc(args []string) error {
 	if len(args) != 1 {
 		return errors.New("usage: hello alloc MB")
@@ -93,7 +96,10 @@ func alloc(args []string) error {
 	}
 	fmt.Printf("holding %d MB\n", mb)
 	if os.Getenv("HOLD") != "" {
-		time.Sleep(1<<63 - 1) // a bare select would end as a deadlock
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		defer stop()
+		<-ctx.Done()
 	}
+	runtime.KeepAlive(block)
 	return nil
 }

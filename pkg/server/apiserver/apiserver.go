@@ -12,7 +12,6 @@ import (
 
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/client-go/rest"
-	apiapp "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 
 	"github.com/nodeless/nodeless/pkg/atomicfile"
@@ -57,7 +56,15 @@ func (a *APIServer) Run(ctx context.Context) error {
 		return errors.Join(err, listener.Close())
 	}
 	rest.SetDefaultWarningHandler(rest.NoWarnings{}) // it would warn of its own requests
-	if err := apiapp.Run(ctx, completed); err != nil {
+	servers, err := chain(completed, a.cfg.Groups)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	prepared, err := servers.PrepareRun()
+	if err != nil {
+		return errors.Join(fmt.Errorf("prepare kube-apiserver: %w", err), listener.Close())
+	}
+	if err := prepared.Run(ctx); err != nil {
 		return fmt.Errorf("run kube-apiserver: %w", err)
 	}
 	return nil

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 
+	genericapiserver "k8s.io/apiserver/pkg/server"
+
 	"github.com/nodeless/nodeless/pkg/kube"
 )
 
@@ -19,8 +21,9 @@ type Config struct {
 	EncryptionFile     string
 	AuthenticationFile string // written by Run
 	Files              Files
-	Access             kube.Access // for Ready
-	ExtraArgs          []string    // "name=value", after ours
+	Access             kube.Access                      // for Ready
+	ExtraArgs          []string                         // "name=value", after ours
+	Groups             []*genericapiserver.APIGroupInfo // APIs of this process, served beside Kubernetes' own
 }
 
 // Files are certificates and keys. They are read again when they are renewed.

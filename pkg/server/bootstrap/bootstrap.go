@@ -11,6 +11,8 @@ import (
 	"net/netip"
 	"time"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
 	"github.com/nodeless/nodeless/pkg/kube"
 	"github.com/nodeless/nodeless/pkg/run"
 )
@@ -21,8 +23,9 @@ const retryPause = 200 * time.Millisecond
 // Config says what to apply.
 type Config struct {
 	Access      kube.Access
-	Manifests   fs.FS  // holds Dir
-	Dir         string // *.yaml in it are applied
+	Manifests   fs.FS    // holds the folders
+	Dirs        []string // *.yaml in them are applied
+	Absent      []string // what *.yaml in them name, and we applied once, is removed
 	DNSService  netip.Addr
 	DNSEndpoint netip.Addr
 }
@@ -49,10 +52,11 @@ func (b *Bootstrap) Name() string { return "bootstrap" }
 
 // Run applies the manifests, trying again until the apiserver takes them all, and then waits for the end.
 func (b *Bootstrap) Run(ctx context.Context) error {
-	objects, err := kube.Manifests(b.cfg.Manifests, b.cfg.Dir, map[string]string{
-		"DNS_SERVICE":  b.cfg.DNSService.String(),
-		"DNS_ENDPOINT": b.cfg.DNSEndpoint.String(),
-	})
+	present, err := b.objects(b.cfg.Dirs)
+	if err != nil {
+		return err
+	}
+	absent, err := b.objects(b.cfg.Absent)
 	if err != nil {
 		return err
 	}
@@ -61,7 +65,11 @@ func (b *Bootstrap) Run(ctx context.Context) error {
 		return fmt.Errorf("make client of the apiserver: %w", err)
 	}
 	for attempt := 1; ; attempt++ {
-		if err = kube.Apply(ctx, client, objects); err == nil {
+		err = kube.Apply(ctx, client, present)
+		if err == nil {
+			err = kube.Remove(ctx, client, absent)
+		}
+		if err == nil {
 			break
 		}
 		if attempt%25 == 0 {
@@ -76,6 +84,22 @@ func (b *Bootstrap) Run(ctx context.Context) error {
 	close(b.applied)
 	<-ctx.Done()
 	return nil
+}
+
+// objects reads what the folders hold.
+func (b *Bootstrap) objects(dirs []string) ([]*unstructured.Unstructured, error) {
+	var all []*unstructured.Unstructured
+	for _, dir := range dirs {
+		found, err := kube.Manifests(b.cfg.Manifests, dir, map[string]string{
+			"DNS_SERVICE":  b.cfg.DNSService.String(),
+			"DNS_ENDPOINT": b.cfg.DNSEndpoint.String(),
+		})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+	}
+	return all, nil
 }
 
 // Ready waits until the manifests are applied.

@@ -39,19 +39,21 @@ func TestSchedulable(t *testing.T) {
 
 // TestManifestsNameOurUsers holds the two places together in which the names of our identities are written.
 func TestManifestsNameOurUsers(t *testing.T) {
-	objects, err := kube.Manifests(manifests.System(), manifests.SystemDir, map[string]string{"DNS_SERVICE": "10.43.0.10", "DNS_ENDPOINT": "10.42.0.1"})
-	if err != nil {
-		t.Fatal(err)
-	}
 	bound := make(map[string]bool)
-	for _, obj := range objects {
-		subjects, _ := obj.Object["subjects"].([]any)
-		for _, s := range subjects {
-			name, _ := s.(map[string]any)["name"].(string)
-			bound[name] = true
+	for _, dir := range []string{manifests.SystemDir, manifests.MetricsDir} {
+		objects, err := kube.Manifests(manifests.System(), dir, map[string]string{"DNS_SERVICE": "10.43.0.10", "DNS_ENDPOINT": "10.42.0.1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, obj := range objects {
+			subjects, _ := obj.Object["subjects"].([]any)
+			for _, s := range subjects {
+				name, _ := s.(map[string]any)["name"].(string)
+				bound[name] = true
+			}
 		}
 	}
-	for _, user := range []string{pki.UserDNS, pki.UserAPIServer} {
+	for _, user := range []string{pki.UserDNS, pki.UserMetrics, pki.UserAPIServer} {
 		if !bound[user] {
 			t.Errorf("no binding for %s among %v", user, bound)
 		}

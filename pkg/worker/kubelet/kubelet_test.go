@@ -137,13 +137,20 @@ func TestExtraArgsWin(t *testing.T) {
 	if _, err := settings(c, hostFacts{}); err == nil {
 		t.Error("an option that the kubelet's own flags do not have was taken")
 	}
-	c.ExtraArgs = []string{"max-pods=7", "--node-labels=rack=7"}
+	c.ExtraArgs = []string{"max-pods=7", "--node-labels=rack=7", "feature-gates=EventedPLEG=false"}
 	s, err := settings(c, hostFacts{resolvConf: "/etc/resolv.conf", maxFiles: 4096})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if s.MaxPods != 7 || s.NodeLabels["rack"] != "7" {
 		t.Errorf("max Pods = %d, labels = %v; want 7 and rack=7", s.MaxPods, s.NodeLabels)
+	}
+	if on, said := s.FeatureGates["EventedPLEG"]; on || !said || !s.FeatureGates["PodAndContainerStatsFromCRI"] {
+		t.Errorf("feature gates = %v, want the operator's beside ours", s.FeatureGates)
+	}
+	c.ExtraArgs = []string{"feature-gates=PodAndContainerStatsFromCRI=false"}
+	if s, err = settings(c, hostFacts{resolvConf: "/etc/resolv.conf", maxFiles: 4096}); err != nil || s.FeatureGates["PodAndContainerStatsFromCRI"] {
+		t.Errorf("feature gates = %v, %v; the operator has switched ours off", s.FeatureGates, err)
 	}
 }
 

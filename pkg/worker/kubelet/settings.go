@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/kubernetes/cmd/kubelet/app/options"
+	"k8s.io/kubernetes/pkg/features"
 	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
 
 	"github.com/nodeless/nodeless/pkg/kube/kubeflags"
@@ -45,6 +46,7 @@ func settings(c Config, host hostFacts) (*options.KubeletServer, error) {
 	}
 	serving(conf, c)
 	resources(conf, c, host)
+	measuring(conf)
 	pods(conf, c, host)
 	if err := extra(flags, conf, c.ExtraArgs); err != nil {
 		return nil, err
@@ -61,8 +63,14 @@ func extra(flags *options.KubeletFlags, conf *kubeletconfig.KubeletConfiguration
 	set := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
 	flags.AddFlags(set)
 	options.AddKubeletConfigFlags(set, conf)
+	ours := conf.FeatureGates // the flag replaces the map
 	if err := set.Parse(kubeflags.Extra(pairs)); err != nil {
 		return fmt.Errorf("set options of the kubelet: %w", err)
+	}
+	for gate, on := range ours {
+		if _, said := conf.FeatureGates[gate]; !said {
+			conf.FeatureGates[gate] = on
+		}
 	}
 	return nil
 }
@@ -107,6 +115,12 @@ func resources(conf *kubeletconfig.KubeletConfiguration, c Config, host hostFact
 	// Packet rules are kube-proxy's and pkg/netdev's.
 	conf.MakeIPTablesUtilChains = false
 	conf.VolumePluginDir = filepath.Join(c.RootDir, "volume-plugins")
+}
+
+// measuring: what the kubelet knows of its Pods' use. By default it reads their cgroups on the host, where a microVM is one
+// QEMU; asked by this gate, it takes the runtime's word instead, which comes from the cgroups in the guest.
+func measuring(conf *kubeletconfig.KubeletConfiguration) {
+	conf.FeatureGates = map[string]bool{string(features.PodAndContainerStatsFromCRI): true}
 }
 
 // pods: how Pods are run.
