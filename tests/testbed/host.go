@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -36,6 +37,7 @@ type Host struct {
 
 	opts     Options
 	init     *exec.Cmd
+	pid      atomic.Int64 // of init, 0 when there is none; others dial while the host loses its power
 	alive    io.Closer
 	baseline map[string]bool // mount points of the empty host
 }
@@ -123,11 +125,12 @@ func (h *Host) startInit() error {
 	if got, err := io.ReadAll(readyR); err != nil || string(got) != "ready" {
 		return fmt.Errorf("start test host: %s %w", strings.TrimSpace(stderr.String()), err)
 	}
+	h.pid.Store(int64(h.init.Process.Pid))
 	return nil
 }
 
-// Pid is the host's init as the machine sees it.
-func (h *Host) Pid() int { return h.init.Process.Pid }
+// Pid is the host's init as the machine sees it, 0 while the host is down.
+func (h *Host) Pid() int { return int(h.pid.Load()) }
 
 // EnterArgs is the command line prefix that runs something inside the host from a shell on the machine.
 func (h *Host) EnterArgs() []string {
@@ -209,6 +212,7 @@ func (h *Host) stopInit() error {
 	if h.init == nil {
 		return nil
 	}
+	h.pid.Store(0)
 	var errs []error
 	if h.alive != nil {
 		errs = append(errs, h.alive.Close())
