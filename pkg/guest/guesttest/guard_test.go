@@ -15,7 +15,7 @@ import (
 func testGreed(t *testing.T, v *vm, slot string) {
 	v.start(t, createRequest("neighbour", slot, process("sleep", "1000")))
 	for _, tt := range []struct{ id, script string }{
-		{"hog", "x=a; while true; do x=$x$x; done"},
+		{"hog", "exec dd if=/dev/zero of=/dev/null bs=2000M count=1"},
 		{"bomb", "while true; do sleep 1000 & done"},
 	} {
 		begin := time.Now()
