@@ -10,6 +10,7 @@ import (
 	pb "github.com/kata-containers/kata-containers/src/runtime/virtcontainers/pkg/agent/protocols/grpc"
 )
 
+<<<<<<< HEAD
 // testGreed lets containers without limits take all that the guest has. Each pays itself: the agent answers and
 // their neighbour's process lives on.
 func testGreed(t *testing.T, v *vm, slot string) {
@@ -43,6 +44,8 @@ func testGreed(t *testing.T, v *vm, slot string) {
 	v.remove(t, "neighbour")
 }
 
+=======
+>>>>>>> process
 // testClock sets the guest's clock wrong and has the host put it right.
 func testClock(t *testing.T, v *vm, slot string) {
 	req := createRequest("setter", slot, shell("date -s @1000000000 >/dev/null; read line; date +%s"))

@@ -41,7 +41,6 @@ func TestGuest(t *testing.T) {
 		{"orphans are reaped", testOrphans},
 		{"limits and stats", testLimits},
 		{"out of memory", testOOM},
-		{"greed", testGreed},
 		{"clock", testClock},
 		{"privileged", testPrivileged},
 		{"signals", testSignals},

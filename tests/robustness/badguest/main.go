@@ -92,7 +92,7 @@ func frames(kind byte, stream int) []byte {
 // after answers the host's preamble, so that there is a session, and floods it.
 func after(port io.ReadWriteCloser, p []byte) error {
 	up := make(chan struct{})
-	if _, err := agentmux.Listen(context.Background(), port, func(agentmux.Hello) { close(up) }); err != nil {
+	if _, err := agentmux.Listen(context.Background(), port, agentmux.Guest{Attached: func(agentmux.Hello) { close(up) }}); err != nil {
 		return err
 	}
 	<-up
@@ -126,7 +126,7 @@ var methods = []string{
 
 // serve answers every request.
 func serve(port io.ReadWriteCloser, behaviour string) error {
-	l, err := agentmux.Listen(context.Background(), port, func(h agentmux.Hello) { _ = boot.SetClock(h.Time) })
+	l, err := agentmux.Listen(context.Background(), port, agentmux.Guest{Attached: func(h agentmux.Hello) { _ = boot.SetClock(h.Time) }})
 	if err != nil {
 		return err
 	}
