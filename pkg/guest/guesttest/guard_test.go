@@ -10,42 +10,6 @@ import (
 	pb "github.com/kata-containers/kata-containers/src/runtime/virtcontainers/pkg/agent/protocols/grpc"
 )
 
-<<<<<<< HEAD
-// testGreed lets containers without limits take all that the guest has. Each pays itself: the agent answers and
-// their neighbour's process lives on.
-func testGreed(t *testing.T, v *vm, slot string) {
-	v.start(t, createRequest("neighbour", slot, process("sleep", "1000")))
-	for _, tt := range []struct{ id, script string }{
-		{"hog", "exec dd if=/dev/zero of=/dev/null bs=2000M count=1"},
-		{"bomb", "while true; do sleep 1000 & done"},
-	} {
-		begin := time.Now()
-		v.start(t, createRequest(tt.id, slot, shell(tt.script)))
-		code := v.wait(t, tt.id, "")
-		if code == 0 {
-			t.Errorf("%s came to a good end", tt.id)
-		}
-		t.Logf("%s ended with %d after %v", tt.id, code, time.Since(begin).Round(time.Millisecond))
-		if out, code := v.exec(t, "neighbour", tt.id, shell("echo here")); out != "here\n" || code != 0 {
-			t.Errorf("the neighbour of the %s says %q with code %d", tt.id, out, code)
-		}
-		v.remove(t, tt.id)
-	}
-	out, _ := v.exec(t, "neighbour", "limits", shell("cat /sys/fs/cgroup/pids.max; ulimit -n; awk '/Max processes/ {print $3}' /proc/self/limits"))
-	lines := strings.Fields(out)
-	if len(lines) != 3 || lines[1] != "1048576" || lines[2] != "unlimited" {
-		t.Fatalf("limits are %q", lines)
-	}
-	if n, err := strconv.Atoi(lines[0]); err != nil || n < 200 {
-		t.Errorf("pids.max is %q, want a number that leaves room for work", lines[0])
-	}
-	v.signal(t, "neighbour", "", 9)
-	v.wait(t, "neighbour", "")
-	v.remove(t, "neighbour")
-}
-
-=======
->>>>>>> process
 // testClock sets the guest's clock wrong and has the host put it right.
 func testClock(t *testing.T, v *vm, slot string) {
 	req := createRequest("setter", slot, shell("date -s @1000000000 >/dev/null; read line; date +%s"))
