@@ -111,7 +111,7 @@ func (s *space) resolves(pod, name, address string) {
 }
 
 func (s *space) evict(pod string) error {
-	return s.client.PolicyV1().Evictions(s.name).Evict(s.ctx, &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: pod}})
+	return s.client.PolicyV1().Evictions(s.name).Evict(s.ctx, &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: pod, Namespace: s.name}})
 }
 
 // details are the causes in an error of the API, which name what was in the way.
