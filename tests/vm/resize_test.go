@@ -67,7 +67,7 @@ func TestResizeInPlace(t *testing.T) {
 	s.ready("restarts")
 
 	t.Run("grow", func(t *testing.T) {
-		s := s.in(t)
+		s := s.sub(t)
 		s.resize("grows", "main", `"limits":{"memory":"300Mi","cpu":"2"}`)
 		pod := s.resized("grows", 0, "300Mi", "2")
 		s.limits("grows", "main", 300<<20, "200000 100000")
@@ -88,7 +88,7 @@ func TestResizeInPlace(t *testing.T) {
 		}
 	})
 	t.Run("shrink", func(t *testing.T) {
-		s := s.in(t)
+		s := s.sub(t)
 		s.resize("grows", "main", `"limits":{"memory":"80Mi","cpu":"500m"}`)
 		pod := s.resized("grows", 0, "80Mi", "500m")
 		s.limits("grows", "main", 80<<20, "50000 100000")
@@ -103,20 +103,20 @@ func TestResizeInPlace(t *testing.T) {
 		s.kubectl("exec", "grows", "-c", "other", "--", "/hello", "alloc", "20") // there is still room
 	})
 	t.Run("too large for the microVM", func(t *testing.T) {
-		s := s.in(t)
+		s := s.sub(t)
 		s.resize("grows", "main", `"limits":{"memory":"80Mi","cpu":"200"}`)
 		c := s.resizeCondition("grows", corev1.PodResizeInProgress, corev1.PodReasonError)
 		if !strings.Contains(c.Message, "200 vCPUs: this microVM was started for at most") {
 			t.Errorf("the condition says %q, want what is too much", c.Message)
 		}
-		if got := s.container("grows", 0).Resources.Limits.Cpu(); got.Cmp(resource.MustParse("500m")) != 0 {
+		if got := s.statusOf("grows", 0).Resources.Limits.Cpu(); got.Cmp(resource.MustParse("500m")) != 0 {
 			t.Errorf("the status claims a limit of %s", got)
 		}
 		s.resize("grows", "main", `"limits":{"memory":"80Mi","cpu":"1"}`)
 		s.look(s.resized("grows", 0, "80Mi", "1")).same(t, before)
 	})
 	t.Run("too large for the Node, ever and now", func(t *testing.T) {
-		s := s.in(t)
+		s := s.sub(t)
 		err := s.tryResize("grows", "main", fmt.Sprintf(`"requests":{"cpu":"%d"},"limits":{"cpu":"%[1]d"}`, cpus+1))
 		if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "node didn't have enough allocatable resources: cpu") {
 			t.Errorf("a resize beyond the Node: %v, want it forbidden", err)
@@ -125,7 +125,7 @@ func TestResizeInPlace(t *testing.T) {
 		s.resizeCondition("grows", corev1.PodResizePending, corev1.PodReasonDeferred)
 	})
 	t.Run("restart with more", func(t *testing.T) {
-		s := s.in(t)
+		s := s.sub(t)
 		before := s.look(s.ready("restarts"))
 		s.resize("restarts", "main", `"limits":{"memory":"400Mi"}`)
 		pod := s.pod("restarts", "was restarted with its new limit", func(pod *corev1.Pod) bool {
@@ -138,7 +138,7 @@ func TestResizeInPlace(t *testing.T) {
 		}
 	})
 	t.Run("a deferred resize is done when there is room", func(t *testing.T) {
-		s := s.in(t)
+		s := s.sub(t)
 		s.kubectl("delete", "pod", "restarts")
 		s.look(s.resized("grows", 0, "80Mi", "2")).same(t, before)
 		s.limits("grows", "main", 80<<20, "200000 100000")
@@ -162,13 +162,6 @@ spec:
 	if err == nil {
 		t.Error("the resize was accepted")
 	}
-}
-
-// in is the space for a subtest.
-func (s *space) in(t *testing.T) *space {
-	sub := *s
-	sub.t = t
-	return &sub
 }
 
 // resize changes resources of a container through the resize subresource.
@@ -204,7 +197,7 @@ func (s *space) resizeCondition(name string, kind corev1.PodConditionType, reaso
 	return c
 }
 
-func (s *space) container(pod string, i int) corev1.ContainerStatus {
+func (s *space) statusOf(pod string, i int) corev1.ContainerStatus {
 	s.t.Helper()
 	return s.ready(pod).Status.ContainerStatuses[i]
 }

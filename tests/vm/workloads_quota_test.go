@@ -58,8 +58,8 @@ func TestQuotaAndLimitRange(t *testing.T) {
 		}
 	}
 
-	s.refused("second", "", "exceeded quota: small, requested: pods=1, used: pods=1, limited: pods=1")
-	s.refused("greedy", "    resources: {limits: {memory: 256Mi}}\n", "maximum memory usage per Container is 128Mi")
+	s.notAdmitted("second", "", "exceeded quota: small, requested: pods=1, used: pods=1, limited: pods=1")
+	s.notAdmitted("greedy", "    resources: {limits: {memory: 256Mi}}\n", "maximum memory usage per Container is 128Mi")
 
 	s.kubectl("delete", "pod", "a")
 	s.until("the quota is free again", func() (bool, error) {
@@ -79,8 +79,8 @@ func (s *space) used(name corev1.ResourceName) resource.Quantity {
 	return q.Status.Used[name]
 }
 
-// refused tries to make a sleeper and wants to be told why it may not.
-func (s *space) refused(name, extra, why string) {
+// notAdmitted tries to make a sleeper and wants to be told why it may not.
+func (s *space) notAdmitted(name, extra, why string) {
 	s.t.Helper()
 	cmd := s.host.Command(s.ctx, s.host.Program, "kubectl", "-n", s.name, "apply", "-f", "-")
 	cmd.Stdin = strings.NewReader(strings.ReplaceAll(sleeper(name, extra), "IMAGE", image))

@@ -74,7 +74,8 @@ func makeBlocking(argv []string) error {
 func passOnMounts(argv []string) error {
 	for _, arg := range argv {
 		if dir, ok := strings.CutPrefix(arg, "source="); ok {
-			if err := unix.Mount("", dir, "", unix.MS_SHARED, ""); err != nil {
+			err := unix.Mount("", dir, "", unix.MS_SHARED, "")
+			if err != nil && !errors.Is(err, unix.EINVAL) { // a plain folder is part of a mount whose way it goes
 				return fmt.Errorf("make %s a shared mount: %w", dir, err)
 			}
 		}
