@@ -46,7 +46,7 @@ func settings(c Config, host hostFacts) (*options.KubeletServer, error) {
 	}
 	serving(conf, c)
 	resources(conf, c, host)
-	measuring(conf)
+	gates(conf)
 	pods(conf, c, host)
 	if err := extra(flags, conf, c.ExtraArgs); err != nil {
 		return nil, err
@@ -117,16 +117,20 @@ func resources(conf *kubeletconfig.KubeletConfiguration, c Config, host hostFact
 	conf.VolumePluginDir = filepath.Join(c.RootDir, "volume-plugins")
 }
 
-// measuring: what the kubelet knows of its Pods' use. By default it reads their cgroups on the host, where a microVM is one
-// QEMU; asked by this gate, it takes the runtime's word instead, which comes from the cgroups in the guest.
-func measuring(conf *kubeletconfig.KubeletConfiguration) {
-	conf.FeatureGates = map[string]bool{string(features.PodAndContainerStatsFromCRI): true}
+// gates: where the kubelet's own choice does not fit a microVM.
+func gates(conf *kubeletconfig.KubeletConfiguration) {
+	conf.FeatureGates = map[string]bool{
+		// By default the use of Pods is read from their cgroups on the host, where a microVM is one QEMU. With this it is the
+		// runtime's word, which comes from the cgroups in the guest.
+		string(features.PodAndContainerStatsFromCRI): true,
+		// containerd drops the call, so that the microVM could not follow; pkg/server/apiserver refuses it for the same reason.
+		string(features.InPlacePodLevelResourcesVerticalScaling): false,
+	}
 }
 
 // pods: how Pods are run.
 func pods(conf *kubeletconfig.KubeletConfiguration, c Config, host hostFacts) {
 	conf.ContainerRuntimeEndpoint = "unix://" + c.Socket
-	conf.FeatureGates = map[string]bool{"InPlacePodLevelResourcesVerticalScaling": false} // as in pkg/server/apiserver
 	conf.PodLogsDir = c.PodLogsDir
 	conf.MaxPods = c.MaxPods
 	conf.ClusterDNS = []string{c.ClusterDNS.String()}
