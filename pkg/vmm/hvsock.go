@@ -100,22 +100,23 @@ func (a *agentChannel) attach(port io.ReadWriteCloser) {
 	_ = session.Close() // the port has gone with QEMU
 }
 
-// keepClock keeps the guest's clock right until ctx ends.
+// keepClock keeps the guest's clock right until ctx ends. The preamble's time is as old as the guest's boot was long, so the
+// first comparison comes at once.
 func (a *agentChannel) keepClock(ctx context.Context) {
 	tick := time.NewTicker(clockInterval)
 	defer tick.Stop()
 	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
 		by, err := a.session.SyncClock(ctx)
 		switch {
 		case err != nil:
 			a.log.Debug("guest clock was not compared", "err", err)
 		case by.Abs() >= time.Second:
 			a.log.Info("guest clock was off and is set", "by", by.Round(time.Millisecond).String())
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
 		}
 	}
 }

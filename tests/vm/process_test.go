@@ -123,10 +123,10 @@ spec:
   - {name: one, image: IMAGE, command: [sh, -c, "exit 1"]}
   - {name: answer, image: IMAGE, command: [sh, -c, "exit 42"]}
   - {name: last, image: IMAGE, command: [sh, -c, "exit 255"]}
-  - {name: usr1, image: IMAGE, command: [sh, -c, "kill -USR1 $$"]}
-  - {name: segv, image: IMAGE, command: [sh, -c, "kill -SEGV $$"]}
-  - {name: kill, image: IMAGE, command: [sh, -c, "kill -KILL $$"]}
-  - {name: term, image: IMAGE, command: [sh, -c, "kill -TERM $$"]}
+  - {name: usr1, image: IMAGE, command: [sh, -c, "kill -USR1 $$$$"]}
+  - {name: segv, image: IMAGE, command: [sh, -c, "kill -SEGV $$$$"]}
+  - {name: kill, image: IMAGE, command: [sh, -c, "kill -KILL $$$$"]}
+  - {name: term, image: IMAGE, command: [sh, -c, "kill -TERM $$$$"]}
   - {name: missing, image: IMAGE, command: [/no/such/program, argument]}
   - {name: folder, image: IMAGE, command: [/tmp]}
   - {name: workdir, image: IMAGE, workingDir: /made/for/me, command: [sh, -c, "test $PWD = /made/for/me"]}
