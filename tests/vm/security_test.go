@@ -225,9 +225,10 @@ spec:
 	if pod.Status.PodIP == pod.Status.HostIP {
 		t.Errorf("its address is the host's, %s, where nothing of it listens", pod.Status.PodIP)
 	}
-	if _, err := s.get("http://" + pod.Status.PodIP + ":8085/"); err != nil {
-		t.Errorf("host to Pod: %v", err)
-	}
+	s.until("the host reaches the Pod", func() (bool, error) { // without a probe it is ready before it listens
+		_, err := s.get("http://" + pod.Status.PodIP + ":8085/")
+		return err == nil, err
+	})
 	if got := s.inContainer("other", "host", "ps -o args"); !strings.Contains(got, "/hello") {
 		t.Errorf("it sees %q, want the processes of its other container", got)
 	}
