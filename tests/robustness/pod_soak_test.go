@@ -28,6 +28,7 @@ const (
 	growthPer100 = 48 << 20 // resident bytes of each, for each hundred Pods
 	growthOnce   = 64 << 20
 	strayTasks   = 40 // goroutines more or fewer: watches are renewed, connections idle
+	strayConns   = 8  // sockets likewise; a Pod that left one would leave more
 )
 
 // belongings are what the host and its two processes hold when no Pod is there.
@@ -37,6 +38,7 @@ type belongings struct {
 	ContainerdFiles      []string
 	server, containerd   int64 // resident memory
 	goroutines           int   // of the server
+	sockets              int   // of both
 	runtime              int   // goroutines of containerd
 }
 
@@ -106,9 +108,9 @@ func (s *space) belongings() belongings {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	b.ServerFiles, b.server = s.files(pid)
+	b.ServerFiles, b.server = s.files(pid, &b.sockets)
 	for _, pid := range s.processes(s.t, " containerd --config ") {
-		b.ContainerdFiles, b.containerd = s.files(pid)
+		b.ContainerdFiles, b.containerd = s.files(pid, &b.sockets)
 		b.runtime = s.stacks(pid)
 	}
 	b.goroutines = s.metric("go_goroutines")
@@ -118,8 +120,8 @@ func (s *space) belongings() belongings {
 // number is what differs between two descriptors of a kind.
 var number = regexp.MustCompile(`\[\d+\]|/\d+(/|$)`)
 
-// files counts a process's descriptors by kind.
-func (s *space) files(pid int) ([]string, int64) {
+// files counts a process's descriptors by kind; sockets are added to a count of their own.
+func (s *space) files(pid int, sockets *int) ([]string, int64) {
 	s.t.Helper()
 	u, err := testbed.UsageOf(pid)
 	if err != nil {
@@ -131,6 +133,10 @@ func (s *space) files(pid int) ([]string, int64) {
 	}
 	var out []string
 	for kind, n := range kinds {
+		if kind == "socket:" {
+			*sockets += n
+			continue
+		}
 		out = append(out, fmt.Sprintf("%d × %s", n, kind))
 	}
 	slices.Sort(out)
@@ -191,6 +197,9 @@ func (s *space) same(before belongings, n int) {
 		}
 		if d := now.runtime - before.runtime; d > strayTasks {
 			diff += fmt.Sprintf("%d goroutines of containerd more\n", d)
+		}
+		if d := now.sockets - before.sockets; d > strayConns {
+			diff += fmt.Sprintf("%d sockets more\n", d)
 		}
 		if diff != "" {
 			return false, errors.New(diff)

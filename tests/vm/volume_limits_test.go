@@ -19,7 +19,7 @@ spec:
   containers:
   - name: main
     image: IMAGE
-    command: [sh, -c, "dd if=/dev/zero of=/disk/file bs=1M count=24; trap 'exit 0' TERM; while :; do sleep 1 & wait; done"]
+    command: [sh, -c, "dd if=/dev/zero of=/disk/file bs=1M count=24; exec sleep 100000"]
     volumeMounts: [{name: disk, mountPath: /disk}]
   volumes: [{name: disk, emptyDir: {sizeLimit: 16Mi}}]
 ---
@@ -31,7 +31,7 @@ spec:
   containers:
   - name: main
     image: IMAGE
-    command: [sh, -c, "dd if=/dev/zero of=/disk/file bs=1M count=24; trap 'exit 0' TERM; while :; do sleep 1 & wait; done"]
+    command: [sh, -c, "dd if=/dev/zero of=/disk/file bs=1M count=24; exec sleep 100000"]
     volumeMounts: [{name: disk, mountPath: /disk}]
   volumes: [{name: disk, emptyDir: {sizeLimit: 64Mi}}]
 `
