@@ -16,9 +16,9 @@ func (s *space) checks(pod, container string, all ...check) {
 	s.t.Helper()
 	var script strings.Builder
 	for i, c := range all {
-		fmt.Fprintf(&script, "echo @@%d\n( %s\n) 2>&1\n", i, c.command)
+		fmt.Fprintf(&script, "echo; echo @@%d\n( %s\n) 2>&1\n", i, c.command) // what a command prints may lack its last newline
 	}
-	out := "\n" + s.in(pod, container, script.String())
+	out := s.in(pod, container, script.String()+"true\n")
 	for i, c := range all {
 		_, after, found := strings.Cut(out, fmt.Sprintf("\n@@%d\n", i))
 		got, _, _ := strings.Cut(after, fmt.Sprintf("@@%d\n", i+1))

@@ -179,7 +179,7 @@ func (s *space) rights() {
 		check{"a volume belongs to the fsGroup", "stat -c %g:%a /disk", "2000:2777"},
 		check{"a member of the group can write to what the group may write to",
 			"umask 002; mkdir /disk/ours && chmod 2770 /disk/ours && echo x > /disk/ours/x && stat -c %u:%g:%a /disk/ours /disk/ours/x", "1000:2000:2770\n1000:2000:664"},
-		check{"a file of a mode", "cat '/names/a b/größe ☃'; stat -c %u:%g:%a '/names/a b/größe ☃' /names/..data/plain", "blue\n0:2000:440\n0:2000:444"},
+		check{"a file of a mode", "cat '/names/a b/größe ☃'; echo; stat -c %u:%g:%a '/names/a b/größe ☃' /names/..data/plain", "blue\n0:2000:440\n0:2000:444"},
 	)
 	s.in("team", "writer", "mkdir -p /disk/team && chown 0:4000 /disk/team && chmod 0770 /disk/team")
 	s.checks("team", "user", check{"a supplementary group is enough to make files", "echo x > /disk/team/x && mkdir /disk/team/y && stat -c %u:%g /disk/team/x", "1000:3000"})
