@@ -3,15 +3,31 @@
 package atomicfile
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 )
 
 // Write replaces path by data with mode perm (not narrowed by the umask). It writes a temporary file
 // beside path, syncs it, and renames it into place. The parent folder must exist.
-func Write(path string, data []byte, perm os.FileMode) (err error) {
+func Write(path string, data []byte, perm os.FileMode) error {
+	return replace(path, bytes.NewReader(data), perm)
+}
+
+// Copy is Write with the content of another file, which may be large.
+func Copy(from, to string, perm os.FileMode) (err error) {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, in.Close()) }()
+	return replace(to, in, perm)
+}
+
+func replace(path string, content io.Reader, perm os.FileMode) (err error) {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".tmp-*")
 	if err != nil {
@@ -22,7 +38,7 @@ func Write(path string, data []byte, perm os.FileMode) (err error) {
 			err = errors.Join(fmt.Errorf("write %s: %w", path, err), f.Close(), os.Remove(f.Name()))
 		}
 	}()
-	if _, err = f.Write(data); err != nil {
+	if _, err = io.Copy(f, content); err != nil {
 		return err
 	}
 	if err = f.Chmod(perm); err != nil {

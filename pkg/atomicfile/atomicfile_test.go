@@ -58,3 +58,26 @@ func TestFailedWriteLeavesNothing(t *testing.T) {
 		t.Errorf("missing parent: %v, want ErrNotExist", err)
 	}
 }
+
+func TestCopyReplacesContentAndMode(t *testing.T) {
+	dir := t.TempDir()
+	from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")
+	for path, text := range map[string]string{from: "new", to: "a longer old content"} {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := atomicfile.Copy(from, to, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(to)
+	if info, serr := os.Stat(to); err != nil || serr != nil || string(got) != "new" || info.Mode().Perm() != 0o600 {
+		t.Errorf("copy = %q, %v, %v; want new with mode 0600", got, info, errors.Join(err, serr))
+	}
+	if err := atomicfile.Copy(filepath.Join(dir, "none"), to, 0o600); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("missing source: %v, want ErrNotExist", err)
+	}
+	if got, _ := os.ReadFile(to); string(got) != "new" {
+		t.Errorf("a failed copy left %q", got)
+	}
+}

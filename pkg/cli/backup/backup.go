@@ -121,7 +121,7 @@ func copyDatabase(ctx context.Context, src Source, temp, to string) (int64, erro
 	if !src.Running {
 		still := filepath.Join(temp, "still.db")
 		for _, suffix := range []string{"", "-wal"} {
-			err := copyFile(from+suffix, still+suffix)
+			err := atomicfile.Copy(from+suffix, still+suffix, 0o600)
 			if err != nil && !(suffix != "" && errors.Is(err, fs.ErrNotExist)) {
 				return 0, fmt.Errorf("back up: %w", err)
 			}
@@ -217,20 +217,6 @@ func add(w *tar.Writer, m Member, at time.Time, content io.Reader) error {
 		return fmt.Errorf("%s: %w", m.Name, err)
 	}
 	return nil
-}
-
-func copyFile(from, to string) (err error) {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, in.Close()) }()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
 }
 
 // placeOf gives where a member belongs below the folder it is unpacked to, or an error for a name that no archive of

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -88,7 +87,7 @@ func (d *Datastore) wasteful(ctx context.Context) (yes bool, err error) {
 // keepLog copies a damaged log for whoever wants to look into it: SQLite is about to shorten it to what is sound.
 func (d *Datastore) keepLog() {
 	kept := d.cfg.File + ".damaged-" + time.Now().UTC().Format(snapshotTime) + ".log"
-	if err := copyFile(d.cfg.walFile(), kept); err != nil {
+	if err := atomicfile.Copy(d.cfg.walFile(), kept, 0o600); err != nil {
 		d.log.Warn("damaged write-ahead log not kept", "error", err)
 		return
 	}
@@ -211,7 +210,7 @@ func (d *Datastore) recover(ctx context.Context, damage error) error {
 	r := &Recovery{Cause: damage, Snapshot: good.File, Taken: good.Taken, Revision: good.Revision}
 	r.Last, _ = Revision(ctx, d.cfg.File) // a damaged file owes us nothing
 	next := d.cfg.File + ".next"
-	if err := copyFile(good.File, next); err != nil {
+	if err := atomicfile.Copy(good.File, next, 0o600); err != nil {
 		return &hint.Error{Op: "return to snapshot", On: good.File, Err: err, Do: "make room on the file system of " + d.cfg.File}
 	}
 	rev, err := Rebase(ctx, next)
@@ -259,23 +258,6 @@ func setAside(file string, now time.Time) (string, error) {
 		}
 	}
 	return aside, nil
-}
-
-// copyFile writes a synced copy, mode 0600, in place of what is at to.
-func copyFile(from, to string) (err error) {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, in.Close()) }()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	if _, err := io.Copy(out, in); err != nil {
-		return errors.Join(err, out.Close(), os.Remove(to))
-	}
-	return errors.Join(out.Sync(), out.Close())
 }
 
 // close folds the write-ahead log into the file, so that a copy of the file alone is a whole backup, and seals it. A
