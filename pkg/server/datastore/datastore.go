@@ -13,10 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,8 +27,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
-	"github.com/nodeless/nodeless/pkg/hint"
 	"github.com/nodeless/nodeless/pkg/run"
+	"github.com/nodeless/nodeless/pkg/unixsocket"
 )
 
 const (
@@ -160,7 +157,7 @@ func (d *Datastore) driverConfig(vacuum bool) *drivers.Config {
 }
 
 func (d *Datastore) serve(ctx context.Context, backend server.Backend) error {
-	listener, err := listen(ctx, d.cfg.Socket)
+	listener, err := unixsocket.Listen(ctx, d.cfg.Socket)
 	if err != nil {
 		return err
 	}
@@ -191,22 +188,6 @@ func (d *Datastore) serve(ctx context.Context, backend server.Backend) error {
 		return cause
 	}
 	return nil
-}
-
-// listen replaces a socket that an earlier process left and lets nobody but the owner connect.
-func listen(ctx context.Context, path string) (net.Listener, error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("remove old socket: %w", err)
-	}
-	var lc net.ListenConfig
-	listener, err := lc.Listen(ctx, "unix", path)
-	if err != nil {
-		return nil, &hint.Error{Op: "listen on", On: path, Err: err, Do: "choose another folder for sockets with --run-dir"}
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("close socket to other users: %w", err), listener.Close())
-	}
-	return listener, nil
 }
 
 // Ready waits until a real range request is answered.

@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"net"
-	"os"
 	"slices"
 	"time"
 
@@ -16,8 +13,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/nodeless/nodeless/pkg/hint"
 	"github.com/nodeless/nodeless/pkg/run"
+	"github.com/nodeless/nodeless/pkg/unixsocket"
 )
 
 const (
@@ -72,7 +69,7 @@ func (c *CRI) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, streams.close()) }()
-	listener, err := listen(ctx, c.cfg.Socket)
+	listener, err := unixsocket.Listen(ctx, c.cfg.Socket)
 	if err != nil {
 		return err
 	}
@@ -113,20 +110,4 @@ func dialUpstream(socket string) (*grpc.ClientConn, error) {
 		return nil, fmt.Errorf("make client of %s: %w", socket, err)
 	}
 	return conn, nil
-}
-
-// listen replaces a socket that an earlier process left and lets nobody but the owner connect.
-func listen(ctx context.Context, path string) (net.Listener, error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("remove old socket: %w", err)
-	}
-	var lc net.ListenConfig
-	listener, err := lc.Listen(ctx, "unix", path)
-	if err != nil {
-		return nil, &hint.Error{Op: "listen on", On: path, Err: err, Do: "choose another folder for sockets with --run-dir"}
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("close socket to other users: %w", err), listener.Close())
-	}
-	return listener, nil
 }
