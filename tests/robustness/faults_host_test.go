@@ -3,6 +3,7 @@ package robustness_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -87,7 +88,7 @@ func TestFaultDataDirFull(t *testing.T) {
 	if testing.Short() {
 		t.Skip("skipped: `make robustness` runs it")
 	}
-	c := newCluster(t, testbed.Options{DataSize: 700 << 20}, "--snapshot-interval=0")
+	c := newCluster(t, testbed.Options{DataSize: 3 << 30}, "--snapshot-interval=0")
 	s := newSpace(t, c, 10*time.Minute)
 	w := newWriters(t, s)
 	if err := w.one(s.ctx); err != nil {
@@ -121,7 +122,7 @@ func TestFaultDataDirFull(t *testing.T) {
 	ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
 	defer cancel()
 	err := s.server.Wait(ctx)
-	if tail := s.server.Tail(5); err == nil || !strings.Contains(tail, "no space left") && !strings.Contains(tail, "full") || !strings.Contains(tail, "hint:") {
+	if tail := s.server.Tail(5); err == nil || !strings.Contains(tail, "0.0 GiB free") && !strings.Contains(tail, "no space left") && !strings.Contains(tail, "full") || !strings.Contains(tail, "hint:") {
 		t.Errorf("start on a full disk: %v, want what is wrong and what to do:\n%s", err, tail)
 	}
 	if _, err := s.host.Exec(s.ctx, "rm", filler); err != nil {
@@ -187,7 +188,10 @@ func TestFaultHostLost(t *testing.T) {
 	s := &space{cluster: c, t: t, ctx: a.ctx, name: a.name}
 	s.pods("app=web", 1)
 	s.ready("alone")
-	s.mustExec("alone", "true")
+	s.until("exec reaches the Pod", func() (bool, error) { // what the backup says of it is older than its new microVM
+		out, code := s.exec("alone", "true")
+		return code == 0, fmt.Errorf("code %d: %s", code, out)
+	})
 	t.Logf("Pods run on the other host %s after its server was started", time.Since(began).Round(100*time.Millisecond))
 	secret, err := s.client.CoreV1().Secrets(s.name).Get(s.ctx, "s", metav1.GetOptions{})
 	if err != nil || string(secret.Data["k"]) != "sesame" {
