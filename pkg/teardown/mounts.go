@@ -45,6 +45,10 @@ func unmountBelow(root string, unmount func(path string, flags int) error, dirs 
 	if err != nil {
 		return err
 	}
+	return unmountAll(unmount, points)
+}
+
+func unmountAll(unmount func(path string, flags int) error, points []string) error {
 	var errs []error
 	for _, point := range points {
 		err := unmount(point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)

@@ -51,9 +51,12 @@ func Steps(in Installation) []Step {
 			return prefixed("sandbox ", append(alive, dead...)), err
 		}, Remove: in.removeSandboxes},
 		{Name: "mounts", Find: func(context.Context) ([]string, error) {
-			points, err := mountsBelow(h.path(), in.dirs()...)
+			points, err := in.mounts()
 			return prefixed("mount ", points), err
-		}, Remove: func(context.Context) error { return unmountBelow(h.path(), h.unmount, in.dirs()...) }},
+		}, Remove: func(context.Context) error {
+			points, err := in.mounts()
+			return errors.Join(err, unmountAll(h.unmount, points))
+		}},
 		{Name: "network", Find: in.Network.Find, Remove: in.Network.Remove},
 		{Name: "cgroups", Find: func(context.Context) ([]string, error) {
 			return prefixed("cgroup ", cgroupDirs(h.path(), h.CgroupRoot, "")), nil
@@ -101,6 +104,12 @@ func prefixed(prefix string, list []string) []string {
 // dirs are the folders with our mounts, as the mount table spells them.
 func (in Installation) dirs() []string {
 	return []string{in.Host.path(in.RunDir), in.Host.path(in.DataDir)}
+}
+
+// mounts are those in our folders. A folder that is a mount point itself is the operator's file system, and stays.
+func (in Installation) mounts() ([]string, error) {
+	points, err := mountsBelow(in.Host.path(), in.dirs()...)
+	return slices.DeleteFunc(points, func(point string) bool { return slices.Contains(in.dirs(), point) }), err
 }
 
 func (in Installation) ours() ([]process, error) {
@@ -208,19 +217,57 @@ func (n HostNetwork) Find(ctx context.Context) ([]string, error) {
 	return found, err
 }
 
+// iptablesTables are what iptables makes when it is first asked to add a chain of ours.
+func iptablesTables() [][]string { return [][]string{{"ip", "filter"}, {"ip", "nat"}} }
+
+// isBare tells whether a table, as nft lists it, holds nothing but built-in chains that accept everything: it has no
+// effect, and iptables makes it again when somebody wants it.
+func isBare(listing string) bool {
+	chains, builtIns := 0, 0
+	for line := range strings.Lines(listing) {
+		line = strings.TrimSpace(line)
+		switch {
+		case line == "" || line == "}" || strings.HasPrefix(line, "#") || strings.HasPrefix(line, "table "):
+		case strings.HasPrefix(line, "chain "):
+			chains++
+		case strings.HasPrefix(line, "type ") && strings.Contains(line, " hook ") && strings.HasSuffix(line, "policy accept;"):
+			builtIns++
+		default:
+			return false
+		}
+	}
+	return chains == builtIns
+}
+
+// removeBare removes the tables of iptables if nobody uses them.
+func (n HostNetwork) removeBare(ctx context.Context) error {
+	var errs []error
+	for _, table := range iptablesTables() {
+		listing, err := exec.CommandContext(ctx, n.NFT, "list", "table", table[0], table[1]).Output()
+		if err == nil && isBare(string(listing)) { // an error: there is none
+			errs = append(errs, n.deleteTable(ctx, table))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (n HostNetwork) deleteTable(ctx context.Context, table []string) error {
+	if out, err := exec.CommandContext(ctx, n.NFT, "delete", "table", table[0], table[1]).CombinedOutput(); err != nil {
+		return fmt.Errorf("remove nftables table %s %s: %w: %s", table[0], table[1], err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
 func (n HostNetwork) hasTable(ctx context.Context, table []string) bool {
 	return exec.CommandContext(ctx, n.NFT, append([]string{"list", "table"}, table...)...).Run() == nil
 }
 
 // Remove takes links, chains and tables away.
 func (n HostNetwork) Remove(ctx context.Context) error {
-	errs := []error{netdev.Remove(netdev.Config{IPTables: n.IPTables})}
+	errs := []error{netdev.Remove(netdev.Config{IPTables: n.IPTables}), n.removeBare(ctx)}
 	for _, table := range proxyTables() {
-		if !n.hasTable(ctx, table) {
-			continue
-		}
-		if out, err := exec.CommandContext(ctx, n.NFT, "delete", "table", table[0], table[1]).CombinedOutput(); err != nil {
-			errs = append(errs, fmt.Errorf("remove nftables table %s %s: %w: %s", table[0], table[1], err, strings.TrimSpace(string(out))))
+		if n.hasTable(ctx, table) {
+			errs = append(errs, n.deleteTable(ctx, table))
 		}
 	}
 	return errors.Join(errs...)

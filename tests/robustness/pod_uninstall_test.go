@@ -20,6 +20,17 @@ type traces struct {
 	Processes, Mounts, Links, Addresses, Routes, Rules, Cgroups, Files, Leftovers []string
 }
 
+// settle waits until the host's own links have their IPv6 addresses, and makes what mount(8) makes on every machine.
+func (c *cluster) settle(t *testing.T) {
+	t.Helper()
+	const settled = `mkdir -p /run/mount; until ip -6 -o addr show dev eth0 scope link | grep -q . && ! ip -6 addr | grep -q tentative; do sleep 0.1; done`
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := c.host.Exec(ctx, "sh", "-c", settled); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestFaultPodUninstall: after a life with killed and hanging Pods and a killed server, `nodeless uninstall` leaves a
 // host that differs in nothing from the one before.
 func TestFaultPodUninstall(t *testing.T) {
@@ -30,6 +41,7 @@ func TestFaultPodUninstall(t *testing.T) {
 			t.Errorf("stop cluster: %v", err)
 		}
 	})
+	c.settle(t)
 	before := c.traces(t)
 	if err := c.start(t.Context()); err != nil {
 		t.Fatal(err)

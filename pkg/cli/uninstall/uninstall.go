@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nodeless/nodeless/pkg/cli/lock"
+	"github.com/nodeless/nodeless/pkg/cni"
 	"github.com/nodeless/nodeless/pkg/datadir"
 	"github.com/nodeless/nodeless/pkg/hint"
 )
@@ -31,8 +33,8 @@ type Config struct {
 	Data       datadir.Dir
 	Run        datadir.RunDir
 	Kubeconfig string
-	PodLogs    string // what links in LogLinks of ours point into; empty for none
-	LogLinks   string // the folder where the kubelet links logs, for tests; empty: /var/log/containers
+	PodLogs    string // what the kubelet's links to our logs point into; empty for none
+	Root       string // stands in front of places that are wired into libraries, for tests; empty: /
 	Record     string // the list that install.sh wrote; it may be missing
 	KeepData   bool   // leaves datastore, certificates, images and volumes
 }
@@ -61,6 +63,11 @@ func Plan(cfg Config) ([]Item, error) {
 	for _, link := range links {
 		add(link)
 	}
+	wired, err := cfg.wired()
+	if err != nil {
+		return nil, err
+	}
+	items = append(items, wired...)
 	add(cfg.Data.Bundles())
 	if !cfg.KeepData {
 		add(filepath.Join(string(cfg.Data), "server"))
@@ -92,11 +99,7 @@ func Plan(cfg Config) ([]Item, error) {
 
 // logLinks are the kubelet's links into our Pod logs. Their folder is wired into it, and other kubelets use it too.
 func (cfg Config) logLinks() ([]string, error) {
-	dir := cfg.LogLinks
-	if dir == "" {
-		dir = "/var/log/containers"
-	}
-	links, err := filepath.Glob(filepath.Join(dir, "*.log"))
+	links, err := filepath.Glob(cfg.place("var/log/containers/*.log"))
 	if err != nil || cfg.PodLogs == "" {
 		return nil, err
 	}
@@ -104,6 +107,49 @@ func (cfg Config) logLinks() ([]string, error) {
 		to, err := os.Readlink(link)
 		return err != nil || !strings.HasPrefix(to, cfg.PodLogs+"/")
 	}), nil
+}
+
+func (cfg Config) place(path string) string { return filepath.Join("/", cfg.Root, path) }
+
+// wired lists what libraries put where we cannot choose: libcni's memory of our network, the sockets of the kubelet and
+// of the syslog that Kata asks for, which stay when a server is killed. Folders go if nobody else uses them.
+func (cfg Config) wired() ([]Item, error) {
+	var items []Item
+	results, err := filepath.Glob(cfg.place("var/lib/cni/results/" + cni.Type + "-*"))
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range results {
+		items = append(items, Item{Path: path})
+	}
+	for _, socket := range []string{"run/syslog", "var/lib/kubelet/device-plugins/kubelet.sock"} {
+		if path := cfg.place(socket); dead(path) {
+			items = append(items, Item{Path: path})
+		}
+	}
+	for _, dir := range []string{"var/lib/cni/results", "var/lib/cni", "var/lib/kubelet/device-plugins", "var/lib/kubelet", "var/log/containers"} {
+		items = append(items, Item{Path: cfg.place(dir), Empty: true})
+	}
+	return items, nil
+}
+
+// dead tells whether path is a socket that nobody listens on.
+func dead(path string) bool {
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode()&fs.ModeSocket == 0 {
+		return false
+	}
+	for _, network := range []string{"unix", "unixgram"} {
+		conn, err := net.Dial(network, path)
+		if err == nil {
+			_ = conn.Close() // only a question
+			return false
+		}
+		if !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, unix.EPROTOTYPE) {
+			return false
+		}
+	}
+	return true
 }
 
 // signed tells whether dir holds the names, so that a wrong setting cannot make us remove somebody's folder.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -46,6 +47,7 @@ func install(t *testing.T) (string, uninstall.Config) {
 	for _, name := range []string{
 		"data/bundle/abc/bin/nodeless", "data/server/db/state.db", "data/agent/images/x.tar", "data/server.lock", "data/mine.txt",
 		"run/containerd/containerd.sock", "run/cni/net.d/x", "etc/kubeconfig", "etc/config.yaml", "bin/nodeless", "bin/kubectl", "systemd/nodeless.service",
+		"host/var/lib/cni/results/nodeless-1-eth0", "host/var/lib/cni/results/other-1",
 	} {
 		path := filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -58,14 +60,17 @@ func install(t *testing.T) (string, uninstall.Config) {
 	if err := os.Symlink("nodeless", filepath.Join(root, "bin/ctr")); err != nil {
 		t.Fatal(err)
 	}
-	for link, to := range map[string]string{"logs/ours.log": filepath.Join(root, "data/agent/pod-logs/a/0.log"), "logs/theirs.log": "/var/log/pods/x"} {
-		if err := os.MkdirAll(filepath.Join(root, "logs"), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink(to, filepath.Join(root, link)); err != nil {
+	logs := filepath.Join(root, "host/var/log/containers")
+	if err := os.MkdirAll(logs, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for link, to := range map[string]string{"ours.log": filepath.Join(root, "data/agent/pod-logs/a/0.log"), "theirs.log": "/var/log/pods/x"} {
+		if err := os.Symlink(to, filepath.Join(logs, link)); err != nil {
 			t.Fatal(err)
 		}
 	}
+	deadSocket(t, filepath.Join(root, "host/run/syslog"))
+	deadSocket(t, filepath.Join(root, "host/var/lib/kubelet/device-plugins/kubelet.sock"))
 	record := ""
 	for _, name := range []string{"bin/nodeless", "bin/kubectl", "bin/ctr", "systemd/nodeless.service", "systemd/gone"} {
 		record += filepath.Join(root, name) + "\n"
@@ -75,7 +80,22 @@ func install(t *testing.T) (string, uninstall.Config) {
 	}
 	return root, uninstall.Config{
 		Data: datadir.Dir(filepath.Join(root, "data")), Run: datadir.RunDir(filepath.Join(root, "run")),
-		PodLogs: filepath.Join(root, "data/agent/pod-logs"), LogLinks: filepath.Join(root, "logs"), Kubeconfig: filepath.Join(root, "etc/kubeconfig"), Record: filepath.Join(root, "etc/installed"),
+		PodLogs: filepath.Join(root, "data/agent/pod-logs"), Root: filepath.Join(root, "host"), Kubeconfig: filepath.Join(root, "etc/kubeconfig"), Record: filepath.Join(root, "etc/installed"),
+	}
+}
+
+// deadSocket makes a socket as a killed process leaves it.
+func deadSocket(t *testing.T, path string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil { // a datagram socket's file stays
+		t.Fatal(err)
 	}
 }
 
@@ -103,8 +123,8 @@ func TestOnlyOursIsRemoved(t *testing.T) {
 		keep bool
 		want []string
 	}{
-		{name: "all", want: []string{"bin/kubectl", "data/mine.txt", "etc/config.yaml", "logs/theirs.log"}},
-		{name: "keep data", keep: true, want: []string{"bin/kubectl", "data/agent/images/x.tar", "data/mine.txt", "data/server.lock", "data/server/db/state.db", "etc/config.yaml", "logs/theirs.log"}},
+		{name: "all", want: []string{"bin/kubectl", "data/mine.txt", "etc/config.yaml", "host/var/lib/cni/results/other-1", "host/var/log/containers/theirs.log"}},
+		{name: "keep data", keep: true, want: []string{"bin/kubectl", "data/agent/images/x.tar", "data/mine.txt", "data/server.lock", "data/server/db/state.db", "etc/config.yaml", "host/var/lib/cni/results/other-1", "host/var/log/containers/theirs.log"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -129,7 +149,7 @@ func TestOnlyOursIsRemoved(t *testing.T) {
 
 func TestFoldersGoWhenTheyAreEmpty(t *testing.T) {
 	root, cfg := install(t)
-	for _, name := range []string{"data/mine.txt", "etc/config.yaml"} {
+	for _, name := range []string{"data/mine.txt", "etc/config.yaml", "host/var/lib/cni/results/other-1", "host/var/log/containers/theirs.log"} {
 		if err := os.Remove(filepath.Join(root, name)); err != nil {
 			t.Fatal(err)
 		}
@@ -141,7 +161,7 @@ func TestFoldersGoWhenTheyAreEmpty(t *testing.T) {
 	if err := uninstall.Remove(items, noMounts); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"data", "etc", "run"} {
+	for _, name := range []string{"data", "etc", "run", "host/var/lib/cni", "host/var/lib/kubelet", "host/var/log/containers"} {
 		if _, err := os.Stat(filepath.Join(root, name)); err == nil {
 			t.Errorf("%s is left", name)
 		}
