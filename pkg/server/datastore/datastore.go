@@ -21,6 +21,7 @@ import (
 	"github.com/k3s-io/kine/pkg/drivers"
 	"github.com/k3s-io/kine/pkg/drivers/generic"
 	"github.com/k3s-io/kine/pkg/drivers/sqlite"
+	"github.com/k3s-io/kine/pkg/logstructured/sqllog"
 	"github.com/k3s-io/kine/pkg/server"
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
@@ -119,11 +120,13 @@ func (d *Datastore) Run(ctx context.Context) (err error) {
 			err = d.close(context.WithoutCancel(ctx))
 		}
 	}()
-	backend, dialect, err := sqlite.NewVariant(backendCtx, &wg, "sqlite3", d.driverConfig(wasteful))
+	settings := d.driverConfig(wasteful)
+	_, dialect, err := sqlite.NewVariant(backendCtx, &wg, "sqlite3", settings)
 	if err != nil {
 		return fmt.Errorf("open database %s: %w", d.cfg.File, err)
 	}
 	dialect.LockWrites = true
+	backend := newTruthful(sqllog.New(dialect, &wg, settings))
 	if err := backend.Start(backendCtx); err != nil {
 		return fmt.Errorf("start database %s: %w", d.cfg.File, err)
 	}
