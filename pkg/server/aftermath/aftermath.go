@@ -13,6 +13,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
@@ -42,14 +43,17 @@ type Config struct {
 
 // Aftermath is the component.
 type Aftermath struct {
-	cfg Config
-	log *slog.Logger
+	cfg     Config
+	log     *slog.Logger
+	pending map[types.UID]*corev1.Pod // deleted or about to be, to be made again; only Run uses it
 }
 
 var _ run.Component = (*Aftermath)(nil)
 
 // New gives the component.
-func New(cfg Config, log *slog.Logger) *Aftermath { return &Aftermath{cfg: cfg, log: log} }
+func New(cfg Config, log *slog.Logger) *Aftermath {
+	return &Aftermath{cfg: cfg, log: log, pending: map[types.UID]*corev1.Pod{}}
+}
 
 // Name is "aftermath".
 func (a *Aftermath) Name() string { return "aftermath" }
@@ -139,30 +143,62 @@ func (a *Aftermath) settle(ctx context.Context, client kubernetes.Interface, fro
 	return nil
 }
 
-// takeOver removes the old Node and frees its Pods. Controllers make new ones at once; a Pod that nobody owns is
-// created again, for otherwise it would be lost with its host.
+// takeOver brings the Pods of a Node that is no more to this one: those of controllers by their controllers, the others
+// by making them again. The old Node takes no Pod from the first moment and goes last: the scheduler would give it the
+// Pods back, and what is bound to a Node that is gone is collected. It is called again after an error.
 func (a *Aftermath) takeOver(ctx context.Context, client kubernetes.Interface, old string) error {
+	if err := cordon(ctx, client, old); err != nil {
+		return err
+	}
+	if _, err := client.CoreV1().Nodes().Get(ctx, a.cfg.NodeName, metav1.GetOptions{}); err != nil {
+		return fmt.Errorf("wait for node %s: %w", a.cfg.NodeName, err)
+	}
 	pods, err := client.CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("spec.nodeName", old).String()})
 	if err != nil {
 		return fmt.Errorf("list Pods of node %s: %w", old, err)
 	}
-	now := int64(0)
 	for i := range pods.Items {
 		pod := &pods.Items[i]
-		target := client.CoreV1().Pods(pod.Namespace)
-		if err := target.Delete(ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &now, Preconditions: &metav1.Preconditions{UID: &pod.UID}}); kube.IgnoreNotFound(err) != nil {
+		if again := Unbound(pod); again != nil {
+			a.pending[pod.UID] = again
+		}
+		now := int64(0)
+		err := client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &now, Preconditions: &metav1.Preconditions{UID: &pod.UID}})
+		if kube.IgnoreNotFound(err) != nil {
 			return fmt.Errorf("delete Pod %s/%s of node %s: %w", pod.Namespace, pod.Name, old, err)
 		}
-		if again := Unbound(pod); again != nil {
-			if _, err := target.Create(ctx, again, metav1.CreateOptions{}); err != nil {
-				return fmt.Errorf("create Pod %s/%s again: %w", pod.Namespace, pod.Name, err)
-			}
-		}
+	}
+	if err := a.makeAgain(ctx, client); err != nil {
+		return err
 	}
 	if err := client.CoreV1().Nodes().Delete(ctx, old, metav1.DeleteOptions{}); kube.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("delete node %s: %w", old, err)
 	}
-	a.log.Info("Pods taken over", "from", old, "count", len(pods.Items))
+	a.log.Info("Pods taken over", "from", old, "node", a.cfg.NodeName)
+	return nil
+}
+
+// makeAgain creates the Pods that are pending. One that is refused does not keep the others back.
+func (a *Aftermath) makeAgain(ctx context.Context, client kubernetes.Interface) error {
+	var errs []error
+	for uid, pod := range a.pending {
+		_, err := client.CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{})
+		if err != nil && !apierrors.IsAlreadyExists(err) {
+			errs = append(errs, fmt.Errorf("create Pod %s/%s again: %w", pod.Namespace, pod.Name, err))
+			continue
+		}
+		delete(a.pending, uid)
+	}
+	return errors.Join(errs...)
+}
+
+// cordon keeps Pods away from a Node; one that is not there takes none.
+func cordon(ctx context.Context, client kubernetes.Interface, node string) error {
+	patch := []byte(`{"spec":{"unschedulable":true}}`)
+	_, err := client.CoreV1().Nodes().Patch(ctx, node, types.StrategicMergePatchType, patch, metav1.PatchOptions{FieldManager: kube.FieldManager})
+	if kube.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("cordon node %s: %w", node, err)
+	}
 	return nil
 }
 

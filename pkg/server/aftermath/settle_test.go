@@ -10,7 +10,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/nodeless/nodeless/pkg/datadir"
 )
@@ -32,9 +34,27 @@ func TestSettle(t *testing.T) {
 			if err := os.WriteFile(note, nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
+			alphaTakesPods := false
+			client.PrependReactor("create", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+				node, err := client.Tracker().Get(corev1.SchemeGroupVersion.WithResource("nodes"), "", "alpha") // the client holds a lock here
+				alphaTakesPods = err == nil && !node.(*corev1.Node).Spec.Unschedulable
+				return false, nil, nil
+			})
 			a := New(Config{NodeName: tt.now, RestoredFile: note}, slog.New(slog.DiscardHandler))
-			if err := a.settle(t.Context(), client, datadir.Restored{Node: "alpha", Created: time.Now()}); err != nil {
+			from := datadir.Restored{Node: "alpha", Created: time.Now()}
+			if tt.moved { // the kubelet has not registered the Node yet
+				if err := a.settle(t.Context(), client, from); err == nil {
+					t.Fatal("Pods were taken over to a Node that is not there")
+				}
+				if _, err := client.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: tt.now}}, metav1.CreateOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := a.settle(t.Context(), client, from); err != nil {
 				t.Fatal(err)
+			}
+			if alphaTakesPods {
+				t.Error("the Pod of nobody was made again while the scheduler could give it to the old Node")
 			}
 			_, nodeErr := client.CoreV1().Nodes().Get(t.Context(), "alpha", metav1.GetOptions{})
 			_, ownedErr := client.CoreV1().Pods("n").Get(t.Context(), "owned", metav1.GetOptions{})
