@@ -39,8 +39,14 @@ type behaviour struct {
 }
 
 func unsandboxed(p *patient, _ *corev1.Pod) bool { return p.told("FailedCreatePodSandBox") }
-func over(_ *patient, pod *corev1.Pod) bool      { return failed(pod) }
-func unharmed(_ *patient, pod *corev1.Pod) bool  { return alive(pod) }
+func over(p *patient, pod *corev1.Pod) bool {
+	return failed(pod) && !p.told("FailedCreatePodSandBox")
+}
+
+// unharmed says that the Pod runs in that very guest, not in a good one after it.
+func unharmed(p *patient, pod *corev1.Pod) bool {
+	return alive(pod) && !p.told("FailedCreatePodSandBox")
+}
 
 // behaviours are those of tests/robustness/badguest. Kata waits 120 s for an agent to come up and for a container.
 var behaviours = []behaviour{
@@ -81,9 +87,9 @@ func TestFaultPodBadGuest(t *testing.T) {
 
 func (b behaviour) run(s *space, program []byte) {
 	before := s.cost(nil)
-	restore := s.infect(program, b.name)
+	bad, restore := s.infect(program, b.name)
 	p := s.admit("bad-"+b.name, nurse("bad-"+b.name, "Never", false))
-	p.await(qemu)
+	p.boots(bad)
 	restore() // the next microVM, and a second one of this Pod, boots as it should
 
 	took := p.within(b.in, b.fate, func(pod *corev1.Pod) bool { return b.is(p, pod) })
@@ -104,15 +110,33 @@ func (b behaviour) run(s *space, program []byte) {
 	s.t.Logf("deleted after %v", p.discharge(deleted).Round(time.Second))
 }
 
-// infect makes the next microVMs boot the program, and returns how to end that.
-func (s *space) infect(program []byte, behaviour string) (restore func()) {
+// boots waits until a QEMU of the Pod has mapped that initrd: before, it would take the one that is in its place then.
+func (p *patient) boots(initrd string) {
+	p.t.Helper()
+	info, err := os.Stat(initrd)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	inode := fmt.Sprintf(" %d ", info.Sys().(*syscall.Stat_t).Ino)
+	for end := time.Now().Add(time.Minute); p.ctx.Err() == nil && time.Now().Before(end); pause(p.ctx, 3*time.Millisecond) {
+		for _, pid := range p.own(qemu) {
+			if maps, _ := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid)); bytes.Contains(maps, []byte(inode)) {
+				return
+			}
+		}
+	}
+	p.t.Fatalf("Pod %s: no QEMU has mapped %s after a minute", p.pod, initrd)
+}
+
+// infect makes the next microVMs boot the program from a bad initrd, and returns it and how to end that.
+func (s *space) infect(program []byte, behaviour string) (bad string, restore func()) {
 	s.t.Helper()
 	initrd := filepath.Join(filepath.Dir(s.host.Program), "..", "guest", "initrd")
 	base, err := os.ReadFile(initrd)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	bad := filepath.Join(s.t.TempDir(), "initrd")
+	bad = filepath.Join(s.t.TempDir(), "initrd")
 	more := cpio(map[string][]byte{"init": program, "behaviour": []byte(behaviour)})
 	if err := os.WriteFile(bad, append(base, more...), 0o600); err != nil {
 		s.t.Fatal(err)
@@ -126,12 +150,12 @@ func (s *space) infect(program []byte, behaviour string) (restore func()) {
 			return
 		}
 		done = true
-		if _, err := s.host.Exec(context.Background(), "umount", initrd); err != nil {
+		if _, err := s.host.Exec(context.Background(), "umount", "--lazy", initrd); err != nil {
 			s.t.Error(err)
 		}
 	}
 	s.t.Cleanup(restore)
-	return restore
+	return bad, restore
 }
 
 // compile builds a static program of this repository.
