@@ -14,6 +14,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
 // leap is the least by which revisions jump when writes that clients have seen may be gone.
@@ -21,8 +23,8 @@ const leap = 500_000_000
 
 // database is the machine's path of the host's database. It is below the host's data folder, which the machine sees
 // whether the host runs or not.
-func (c *cluster) database() string {
-	return filepath.Join(c.host.Root, "data", "server", "db", "state.db")
+func database(c *testcluster.Cluster) string {
+	return filepath.Join(c.Host.Root, "data", "server", "db", "state.db")
 }
 
 // TestFaultDatabaseTruncated: the server is stopped and half of its database is gone.
@@ -77,25 +79,25 @@ const afterSnapshot = "written-after-the-snapshot"
 // kill the write-ahead log would still have much of what the file has lost, which makes for no certain outcome.
 func damageDatabase(t *testing.T, damage func(path string) error) {
 	s := newSpace(t, sharedCluster(t), 10*time.Minute)
-	s.apply(sleeper("witness", ""))
-	before := *s.ready("witness")
-	boot := s.mustExec("witness", "cat", "/proc/sys/kernel/random/boot_id")
+	s.Apply(testcluster.Sleeper("witness", ""))
+	before := *s.Ready("witness")
+	boot := s.MustExec("witness", "cat", "/proc/sys/kernel/random/boot_id")
 	s.untilSnapshot(s.configMap("kept", "x"))
 	seen := s.configMap("after", strings.Repeat(afterSnapshot, 20))
 
-	if err := s.server.Stop(); err != nil {
+	if err := s.Server.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if err := damage(s.database()); err != nil {
+	if err := damage(database(s.Cluster)); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.start(s.ctx); err != nil {
+	if err := s.Start(s.Ctx); err != nil {
 		t.Fatalf("start with a damaged database: %v", err)
 	}
-	if _, err := s.client.CoreV1().ConfigMaps(s.name).Get(s.ctx, "kept", metav1.GetOptions{}); err != nil {
+	if _, err := s.Client.CoreV1().ConfigMaps(s.Name).Get(s.Ctx, "kept", metav1.GetOptions{}); err != nil {
 		t.Errorf("an object of the snapshot: %v", err)
 	}
-	if _, err := s.client.CoreV1().ConfigMaps(s.name).Get(s.ctx, "after", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+	if _, err := s.Client.CoreV1().ConfigMaps(s.Name).Get(s.Ctx, "after", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("an object that was written after the snapshot: %v, want that there is none", err)
 	}
 	if now := s.configMap("new", "y"); now < seen+leap {
@@ -108,25 +110,25 @@ func damageDatabase(t *testing.T, damage func(path string) error) {
 
 // configMap creates one and gives its revision.
 func (s *space) configMap(name, value string) int64 {
-	s.t.Helper()
-	made, err := s.client.CoreV1().ConfigMaps(s.name).Create(s.ctx, &corev1.ConfigMap{
+	s.T.Helper()
+	made, err := s.Client.CoreV1().ConfigMaps(s.Name).Create(s.Ctx, &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{"k": value},
 	}, metav1.CreateOptions{})
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	rev, err := strconv.ParseInt(made.ResourceVersion, 10, 64)
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	return rev
 }
 
 // untilSnapshot waits until a snapshot has the revision.
 func (s *space) untilSnapshot(rev int64) {
-	s.t.Helper()
-	s.until(fmt.Sprintf("a snapshot has revision %d", rev), func() (bool, error) {
-		files, err := filepath.Glob(filepath.Join(filepath.Dir(s.database()), "snapshots", "state-*.db"))
+	s.T.Helper()
+	s.Until(fmt.Sprintf("a snapshot has revision %d", rev), func() (bool, error) {
+		files, err := filepath.Glob(filepath.Join(filepath.Dir(database(s.Cluster)), "snapshots", "state-*.db"))
 		for _, f := range files {
 			part := strings.Split(filepath.Base(f), "-")
 			if got, err := strconv.ParseInt(strings.TrimPrefix(part[2], "r"), 10, 64); err == nil && got >= rev {
@@ -139,11 +141,11 @@ func (s *space) untilSnapshot(rev int64) {
 
 // mustExpire: a client that goes on watching from a revision of the lost history is told to list again.
 func (s *space) mustExpire(rev int64) {
-	s.t.Helper()
-	w, err := s.client.CoreV1().ConfigMaps(s.name).Watch(s.ctx, metav1.ListOptions{ResourceVersion: strconv.FormatInt(rev, 10)})
+	s.T.Helper()
+	w, err := s.Client.CoreV1().ConfigMaps(s.Name).Watch(s.Ctx, metav1.ListOptions{ResourceVersion: strconv.FormatInt(rev, 10)})
 	if err != nil {
 		if !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) {
-			s.t.Errorf("watch from lost revision %d: %v, want that it has expired", rev, err)
+			s.T.Errorf("watch from lost revision %d: %v, want that it has expired", rev, err)
 		}
 		return
 	}
@@ -151,29 +153,29 @@ func (s *space) mustExpire(rev int64) {
 	select {
 	case e := <-w.ResultChan():
 		if status, ok := e.Object.(*metav1.Status); !ok || status.Code != 410 {
-			s.t.Errorf("watch from lost revision %d gave %s %v, want 410 Gone", rev, e.Type, e.Object)
+			s.T.Errorf("watch from lost revision %d gave %s %v, want 410 Gone", rev, e.Type, e.Object)
 		}
 	case <-time.After(10 * time.Second):
-		s.t.Errorf("watch from lost revision %d waits for news as if nothing had happened", rev)
+		s.T.Errorf("watch from lost revision %d waits for news as if nothing had happened", rev)
 	}
 }
 
 // mustTell: the log is loud, an event says it, and the damaged file is kept.
 func (s *space) mustTell() {
-	s.t.Helper()
-	log, err := os.ReadFile(s.server.Log)
+	s.T.Helper()
+	log, err := os.ReadFile(s.Server.Log)
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	if !bytes.Contains(log, []byte("DATABASE DAMAGED")) {
-		s.t.Errorf("the log does not say that the database was damaged:\n%s", s.server.Tail(30))
+		s.T.Errorf("the log does not say that the database was damaged:\n%s", s.Server.Tail(30))
 	}
-	s.until("an event tells of the damage", func() (bool, error) {
-		list, err := s.client.CoreV1().Events("default").List(s.ctx, metav1.ListOptions{FieldSelector: "reason=DatabaseDamaged,type=Warning,involvedObject.kind=Node"})
+	s.Until("an event tells of the damage", func() (bool, error) {
+		list, err := s.Client.CoreV1().Events("default").List(s.Ctx, metav1.ListOptions{FieldSelector: "reason=DatabaseDamaged,type=Warning,involvedObject.kind=Node"})
 		return err == nil && len(list.Items) > 0, err
 	})
-	if kept, err := filepath.Glob(s.database() + ".damaged-*"); err != nil || len(kept) == 0 {
-		s.t.Errorf("damaged file: %q, %v", kept, err)
+	if kept, err := filepath.Glob(database(s.Cluster) + ".damaged-*"); err != nil || len(kept) == 0 {
+		s.T.Errorf("damaged file: %q, %v", kept, err)
 	}
 }
 
@@ -183,20 +185,20 @@ func TestFaultLogTorn(t *testing.T) {
 	s := newSpace(t, sharedCluster(t), 10*time.Minute)
 	w := newWriters(t, s)
 	stop := w.write(16)
-	s.until("writes are acknowledged", func() (bool, error) { return w.count() >= 300, nil })
-	if err := s.kill(s.ctx); err != nil {
+	s.Until("writes are acknowledged", func() (bool, error) { return w.count() >= 300, nil })
+	if err := s.Kill(s.Ctx); err != nil {
 		t.Fatal(err)
 	}
 	stop()
-	log := s.database() + "-wal"
+	log := database(s.Cluster) + "-wal"
 	torn := tear(t, log)
 	if torn == 0 {
 		t.Skip("skipped: the log was copied into the database just before the kill")
 	}
-	if err := s.start(s.ctx); err != nil {
+	if err := s.Start(s.Ctx); err != nil {
 		t.Fatalf("start with a torn log: %v", err)
 	}
-	lost, last, err := w.lost(s.ctx)
+	lost, last, err := w.lost(s.Ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,8 +214,8 @@ func TestFaultLogTorn(t *testing.T) {
 	if len(lost) > 0 && s.configMap("new", "x") < last+leap {
 		t.Error("revisions of the lost writes are used again")
 	}
-	if text, err := os.ReadFile(s.server.Log); err != nil || bytes.Contains(text, []byte("DATABASE DAMAGED")) || !bytes.Contains(text, []byte("may lack its last writes")) {
-		t.Errorf("log, %v:\n%s", err, s.server.Tail(30))
+	if text, err := os.ReadFile(s.Server.Log); err != nil || bytes.Contains(text, []byte("DATABASE DAMAGED")) || !bytes.Contains(text, []byte("may lack its last writes")) {
+		t.Errorf("log, %v:\n%s", err, s.Server.Tail(30))
 	}
 }
 

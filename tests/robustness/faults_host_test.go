@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/nodeless/nodeless/tests/testbed"
+	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
 // web is a Deployment of one Pod.
@@ -39,27 +40,27 @@ func TestFaultPowerCut(t *testing.T) {
 	}
 	c := newCluster(t, testbed.Options{})
 	s := newSpace(t, c, 15*time.Minute)
-	s.apply(web)
-	s.apply(sleeper("alone", ""))
-	s.pods("app=web", 1)
-	boot := s.mustExec(s.ready("alone").Name, "cat", "/proc/sys/kernel/random/boot_id")
+	s.Apply(web)
+	s.Apply(testcluster.Sleeper("alone", ""))
+	s.Pods("app=web", 1)
+	boot := s.MustExec(s.Ready("alone").Name, "cat", "/proc/sys/kernel/random/boot_id")
 	w := newWriters(t, s)
 	for i := range count(3, 1) {
 		stop := w.write(16)
 		goal := w.count() + 200
-		s.until("writes are acknowledged", func() (bool, error) { return w.count() >= goal, nil })
-		if err := s.host.PowerCut(); err != nil {
+		s.Until("writes are acknowledged", func() (bool, error) { return w.count() >= goal, nil })
+		if err := s.Host.PowerCut(); err != nil {
 			t.Fatal(err)
 		}
 		stop()
 		_, seen, _ := w.newest()
-		torn := tear(t, s.database()+"-wal")
+		torn := tear(t, database(s.Cluster)+"-wal")
 		began := time.Now()
-		if err := s.start(s.ctx); err != nil {
+		if err := s.Start(s.Ctx); err != nil {
 			t.Fatalf("start after the power cut: %v", err)
 		}
-		s.until("the Pod runs in a new microVM", func() (bool, error) {
-			out, code := s.exec("alone", "cat", "/proc/sys/kernel/random/boot_id")
+		s.Until("the Pod runs in a new microVM", func() (bool, error) {
+			out, code := s.Exec("alone", "cat", "/proc/sys/kernel/random/boot_id")
 			now := strings.TrimSpace(out)
 			if code != 0 || now == boot {
 				return false, nil
@@ -67,9 +68,9 @@ func TestFaultPowerCut(t *testing.T) {
 			boot = now
 			return true, nil
 		})
-		s.ready("alone")
-		s.pods("app=web", 1)
-		lost, last, err := w.lost(s.ctx)
+		s.Ready("alone")
+		s.Pods("app=web", 1)
+		lost, last, err := w.lost(s.Ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -91,54 +92,54 @@ func TestFaultDataDirFull(t *testing.T) {
 	c := newCluster(t, testbed.Options{DataSize: 3 << 30}, "--snapshot-interval=0")
 	s := newSpace(t, c, 10*time.Minute)
 	w := newWriters(t, s)
-	if err := w.one(s.ctx); err != nil {
+	if err := w.one(s.Ctx); err != nil {
 		t.Fatal(err)
 	}
 	const filler = "/var/lib/nodeless/filler"
-	s.host.Exec(s.ctx, "dd", "if=/dev/zero", "of="+filler, "bs=64k") //nolint:errcheck // it ends when the disk is full
+	s.Host.Exec(s.Ctx, "dd", "if=/dev/zero", "of="+filler, "bs=64k") //nolint:errcheck // it ends when the disk is full
 
 	var refusal error
-	s.until("a write is refused", func() (bool, error) { refusal = w.one(s.ctx); return refusal != nil, nil })
+	s.Until("a write is refused", func() (bool, error) { refusal = w.one(s.Ctx); return refusal != nil, nil })
 	if !strings.Contains(refusal.Error(), "full") {
 		t.Errorf("the refusal is %q, want that the disk is full", refusal)
 	}
 	s.untilLog("database cannot be written")
-	w.mustKeepAll(t, s.ctx) // reads go on
-	if _, err := s.host.Exec(s.ctx, "rm", filler); err != nil {
+	w.mustKeepAll(t, s.Ctx) // reads go on
+	if _, err := s.Host.Exec(s.Ctx, "rm", filler); err != nil {
 		t.Fatal(err)
 	}
 	s.untilAPI(w)
 	s.untilLog("database can be written again")
-	w.mustKeepAll(t, s.ctx)
+	w.mustKeepAll(t, s.Ctx)
 
 	// A server that is started on a full disk says what to do, and starts when that is done.
-	s.host.Exec(s.ctx, "dd", "if=/dev/zero", "of="+filler, "bs=64k") //nolint:errcheck // it ends when the disk is full
-	if err := s.kill(s.ctx); err != nil {
+	s.Host.Exec(s.Ctx, "dd", "if=/dev/zero", "of="+filler, "bs=64k") //nolint:errcheck // it ends when the disk is full
+	if err := s.Kill(s.Ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.launch(); err != nil {
+	if err := s.Launch(); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(s.Ctx, time.Minute)
 	defer cancel()
-	err := s.server.Wait(ctx)
-	if tail := s.server.Tail(5); err == nil || !strings.Contains(tail, "0.0 GiB free") && !strings.Contains(tail, "no space left") && !strings.Contains(tail, "full") || !strings.Contains(tail, "hint:") {
+	err := s.Server.Wait(ctx)
+	if tail := s.Server.Tail(5); err == nil || !strings.Contains(tail, "0.0 GiB free") && !strings.Contains(tail, "no space left") && !strings.Contains(tail, "full") || !strings.Contains(tail, "hint:") {
 		t.Errorf("start on a full disk: %v, want what is wrong and what to do:\n%s", err, tail)
 	}
-	if _, err := s.host.Exec(s.ctx, "rm", filler); err != nil {
+	if _, err := s.Host.Exec(s.Ctx, "rm", filler); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.start(s.ctx); err != nil {
+	if err := s.Start(s.Ctx); err != nil {
 		t.Fatal(err)
 	}
-	w.mustKeepAll(t, s.ctx)
+	w.mustKeepAll(t, s.Ctx)
 }
 
 // untilLog waits until the server has logged the text.
 func (s *space) untilLog(text string) {
-	s.t.Helper()
-	s.until("the log says "+text, func() (bool, error) {
-		log, err := os.ReadFile(s.server.Log)
+	s.T.Helper()
+	s.Until("the log says "+text, func() (bool, error) {
+		log, err := os.ReadFile(s.Server.Log)
 		return bytes.Contains(log, []byte(text)), err
 	})
 }
@@ -152,26 +153,26 @@ func TestFaultHostLost(t *testing.T) {
 	const archive = "/var/lib/backup.tar.zst"
 	lost := newCluster(t, testbed.Options{Hostname: "alpha"})
 	a := newSpace(t, lost, 10*time.Minute)
-	a.kubectl("create", "secret", "generic", "s", "--from-literal=k=sesame")
-	a.apply(web)
-	a.apply(sleeper("alone", ""))
-	a.pods("app=web", 1)
-	a.ready("alone")
-	if out, err := a.host.Nodeless(a.ctx, "backup", archive); err != nil {
+	a.Kubectl("create", "secret", "generic", "s", "--from-literal=k=sesame")
+	a.Apply(web)
+	a.Apply(testcluster.Sleeper("alone", ""))
+	a.Pods("app=web", 1)
+	a.Ready("alone")
+	if out, err := a.Host.Nodeless(a.Ctx, "backup", archive); err != nil {
 		t.Fatalf("backup of a running server: %v %s", err, out)
 	}
-	data, err := os.ReadFile(a.host.Path(archive))
+	data, err := os.ReadFile(a.Host.Path(archive))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := lost.close(); err != nil { // after this the first space removes nothing: its server has ended
+	if err := lost.Close(); err != nil { // after this the first space removes nothing: its server has ended
 		t.Fatal(err)
 	}
 
 	host := newHost(t, testbed.Options{Hostname: "beta"})
-	c := &cluster{host: host}
+	c := &testcluster.Cluster{Host: host}
 	t.Cleanup(func() {
-		if err := c.close(); err != nil {
+		if err := c.Close(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -182,34 +183,34 @@ func TestFaultHostLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	if err := c.start(t.Context()); err != nil {
+	if err := c.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s := &space{cluster: c, t: t, ctx: a.ctx, name: a.name}
-	s.pods("app=web", 1)
-	s.ready("alone")
-	s.until("exec reaches the Pod", func() (bool, error) { // what the backup says of it is older than its new microVM
-		out, code := s.exec("alone", "true")
+	s := &space{testcluster.Space{Cluster: c, T: t, Ctx: a.Ctx, Name: a.Name}}
+	s.Pods("app=web", 1)
+	s.Ready("alone")
+	s.Until("exec reaches the Pod", func() (bool, error) { // what the backup says of it is older than its new microVM
+		out, code := s.Exec("alone", "true")
 		return code == 0, fmt.Errorf("code %d: %s", code, out)
 	})
 	t.Logf("Pods run on the other host %s after its server was started", time.Since(began).Round(100*time.Millisecond))
-	secret, err := s.client.CoreV1().Secrets(s.name).Get(s.ctx, "s", metav1.GetOptions{})
+	secret, err := s.Client.CoreV1().Secrets(s.Name).Get(s.Ctx, "s", metav1.GetOptions{})
 	if err != nil || string(secret.Data["k"]) != "sesame" {
 		t.Errorf("Secret: %v, %v", secret, err)
 	}
-	s.until("only the new Node is there", func() (bool, error) {
-		nodes, err := s.client.CoreV1().Nodes().List(s.ctx, metav1.ListOptions{})
+	s.Until("only the new Node is there", func() (bool, error) {
+		nodes, err := s.Client.CoreV1().Nodes().List(s.Ctx, metav1.ListOptions{})
 		return err == nil && len(nodes.Items) == 1 && nodes.Items[0].Name == "beta", err
 	})
-	s.until("an event tells of the restore", func() (bool, error) {
-		list, err := s.client.CoreV1().Events(corev1.NamespaceDefault).List(s.ctx, metav1.ListOptions{FieldSelector: "reason=ClusterRestored"})
+	s.Until("an event tells of the restore", func() (bool, error) {
+		list, err := s.Client.CoreV1().Events(corev1.NamespaceDefault).List(s.Ctx, metav1.ListOptions{FieldSelector: "reason=ClusterRestored"})
 		return err == nil && len(list.Items) == 1, err
 	})
 	if _, err := os.Stat(host.Path("/var/lib/nodeless/server/restored.json")); err == nil {
 		t.Error("the note of the restore is still there: the next start would do it all again")
 	}
 	for _, args := range [][]string{{"restore", archive}, {"restore", "--force", archive}} {
-		if out, err := host.Nodeless(s.ctx, args...); err == nil || !strings.Contains(err.Error(), "another server runs on it") {
+		if out, err := host.Nodeless(s.Ctx, args...); err == nil || !strings.Contains(err.Error(), "another server runs on it") {
 			t.Errorf("%q beside a running server: %v %s", args, err, out)
 		}
 	}

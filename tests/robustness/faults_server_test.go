@@ -7,6 +7,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
 const (
@@ -18,29 +20,29 @@ const (
 // no Pod is restarted, and the API is back within seconds.
 func TestFaultServerKill(t *testing.T) {
 	s := newSpace(t, sharedCluster(t), 40*time.Minute)
-	s.apply(sleeper("witness", ""))
-	before := *s.ready("witness")
-	boot := s.mustExec("witness", "cat", "/proc/sys/kernel/random/boot_id")
+	s.Apply(testcluster.Sleeper("witness", ""))
+	before := *s.Ready("witness")
+	boot := s.MustExec("witness", "cat", "/proc/sys/kernel/random/boot_id")
 	w := newWriters(t, s)
 	var took []time.Duration
 	for i := range count(50, 5) {
 		stop := w.write(16)
 		goal := w.count() + 100 + 37*(i%5) // not always at the same point of whatever the server does
-		s.until("writes are acknowledged", func() (bool, error) { return w.count() >= goal, nil })
-		if err := s.kill(s.ctx); err != nil {
+		s.Until("writes are acknowledged", func() (bool, error) { return w.count() >= goal, nil })
+		if err := s.Kill(s.Ctx); err != nil {
 			t.Fatal(err)
 		}
 		stop()
-		if err := s.launch(); err != nil {
+		if err := s.Launch(); err != nil {
 			t.Fatal(err)
 		}
 		took = append(took, s.untilAPI(w))
-		w.mustKeepAll(t, s.ctx)
+		w.mustKeepAll(t, s.Ctx)
 		if t.Failed() {
 			break
 		}
 	}
-	if err := s.untilUsable(s.ctx); err != nil {
+	if err := s.UntilUsable(s.Ctx); err != nil {
 		t.Fatal(err)
 	}
 	mustRunOn(t, s, before, boot)
@@ -54,26 +56,26 @@ func TestFaultServerKill(t *testing.T) {
 
 // untilAPI waits until a write is acknowledged again, and tells how long after the start of the process that was.
 func (s *space) untilAPI(w *writers) time.Duration {
-	s.t.Helper()
-	s.until("a write is acknowledged", func() (bool, error) {
-		ctx, cancel := context.WithTimeout(s.ctx, 5*time.Second)
+	s.T.Helper()
+	s.Until("a write is acknowledged", func() (bool, error) {
+		ctx, cancel := context.WithTimeout(s.Ctx, 5*time.Second)
 		defer cancel()
 		err := w.one(ctx)
 		return err == nil, err
 	})
-	return time.Since(s.server.Began)
+	return time.Since(s.Server.Began)
 }
 
 // mustRunOn: the Pod is still the same one, in the same microVM, never restarted, and answers.
 func mustRunOn(t *testing.T, s *space, before corev1.Pod, boot string) {
 	t.Helper()
-	after := s.ready(before.Name)
+	after := s.Ready(before.Name)
 	was, is := before.Status.ContainerStatuses[0], after.Status.ContainerStatuses[0]
 	if after.UID != before.UID || is.ContainerID != was.ContainerID || is.RestartCount != was.RestartCount {
 		t.Errorf("Pod %s: container %s with %d restarts, before %s with %d", before.Name, is.ContainerID, is.RestartCount, was.ContainerID, was.RestartCount)
 	}
-	s.until("exec works", func() (bool, error) { // the Node says Ready from before; the kubelet may need another moment
-		out, code := s.exec(before.Name, "cat", "/proc/sys/kernel/random/boot_id")
+	s.Until("exec works", func() (bool, error) { // the Node says Ready from before; the kubelet may need another moment
+		out, code := s.Exec(before.Name, "cat", "/proc/sys/kernel/random/boot_id")
 		if code == 0 && out != boot+"\n" {
 			t.Errorf("the microVM was booted again: %q, before %q", out, boot)
 		}

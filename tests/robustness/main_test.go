@@ -13,10 +13,11 @@ import (
 	"testing"
 
 	"github.com/nodeless/nodeless/tests/testbed"
+	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
 // shared is the cluster of the faults that need none of their own; started by the first that asks for it.
-var shared *cluster
+var shared *testcluster.Cluster
 
 func TestMain(m *testing.M) {
 	testbed.Reexec()
@@ -28,7 +29,7 @@ func run(m *testing.M) (code int) {
 		if shared == nil {
 			return
 		}
-		if err := shared.close(); err != nil {
+		if err := shared.Close(); err != nil {
 			fmt.Fprintln(os.Stderr, "stop shared cluster:", err)
 			code = 1
 		}
@@ -38,11 +39,11 @@ func run(m *testing.M) (code int) {
 
 // sharedCluster gives the cluster that faults use one after the other, each in a namespace of its own, and leave
 // running. One whose server has ended is replaced.
-func sharedCluster(t *testing.T) *cluster {
+func sharedCluster(t *testing.T) *testcluster.Cluster {
 	t.Helper()
-	if shared != nil && shared.ended() {
-		t.Logf("the shared cluster's server had ended; a new cluster takes its place\n%s", shared.server.Tail(10))
-		if err := shared.close(); err != nil {
+	if shared != nil && shared.Ended() {
+		t.Logf("the shared cluster's server had ended; a new cluster takes its place\n%s", shared.Server.Tail(10))
+		if err := shared.Close(); err != nil {
 			t.Log(err)
 		}
 		shared = nil
@@ -54,23 +55,23 @@ func sharedCluster(t *testing.T) *cluster {
 }
 
 // newCluster gives a cluster for this test alone. Its server has the flags.
-func newCluster(t *testing.T, opts testbed.Options, flags ...string) *cluster {
+func newCluster(t *testing.T, opts testbed.Options, flags ...string) *testcluster.Cluster {
 	t.Helper()
 	c := startCluster(t, opts, flags...)
 	t.Cleanup(func() {
-		if err := c.close(); err != nil {
+		if err := c.Close(); err != nil {
 			t.Errorf("stop cluster: %v", err)
 		}
 	})
 	return c
 }
 
-func startCluster(t *testing.T, opts testbed.Options, flags ...string) *cluster {
+func startCluster(t *testing.T, opts testbed.Options, flags ...string) *testcluster.Cluster {
 	t.Helper()
 	host := newHost(t, opts)
-	c := &cluster{host: host, flags: flags}
-	if err := c.start(t.Context()); err != nil {
-		t.Fatal(errors.Join(err, c.close()))
+	c := &testcluster.Cluster{Host: host, Flags: flags}
+	if err := c.Start(t.Context()); err != nil {
+		t.Fatal(errors.Join(err, c.Close()))
 	}
 	return c
 }

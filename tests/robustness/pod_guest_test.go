@@ -17,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/nodeless/nodeless/tests/testbed"
+	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
 // Bounds on what a guest may cost the host, whatever it does.
@@ -93,56 +94,56 @@ func (b behaviour) run(s *space, program []byte) {
 	restore() // the next microVM, and a second one of this Pod, boots as it should
 
 	took := p.within(b.in, b.fate, func(pod *corev1.Pod) bool { return b.is(p, pod) })
-	s.t.Logf("%s after %v", b.fate, took.Round(time.Second))
+	s.T.Logf("%s after %v", b.fate, took.Round(time.Second))
 	began := time.Now()
 	for round := 0; round < 3; round++ {
 		s.bearable(before, s.cost(p))
-		ask, cancel := context.WithTimeout(s.ctx, answered)
+		ask, cancel := context.WithTimeout(s.Ctx, answered)
 		q := *s
-		q.ctx = ask
-		if out, code := q.exec("neighbour", "echo", "fine"); code != 0 || strings.TrimSpace(out) != "fine" {
-			s.t.Errorf("the neighbour answers with code %d: %q", code, out)
+		q.Ctx = ask
+		if out, code := q.Exec("neighbour", "echo", "fine"); code != 0 || strings.TrimSpace(out) != "fine" {
+			s.T.Errorf("the neighbour answers with code %d: %q", code, out)
 		}
 		cancel()
-		pause(s.ctx, 3*time.Second)
+		pause(s.Ctx, 3*time.Second)
 	}
-	s.t.Logf("watched for %v; cost: %+v", time.Since(began).Round(time.Second), s.cost(p))
-	s.t.Logf("deleted after %v", p.discharge(deleted).Round(time.Second))
+	s.T.Logf("watched for %v; cost: %+v", time.Since(began).Round(time.Second), s.cost(p))
+	s.T.Logf("deleted after %v", p.discharge(deleted).Round(time.Second))
 }
 
 // boots waits until a QEMU of the Pod has mapped that initrd: before, it would take the one that is in its place then.
 func (p *patient) boots(initrd string) {
-	p.t.Helper()
+	p.T.Helper()
 	info, err := os.Stat(initrd)
 	if err != nil {
-		p.t.Fatal(err)
+		p.T.Fatal(err)
 	}
 	inode := fmt.Sprintf(" %d ", info.Sys().(*syscall.Stat_t).Ino)
-	for end := time.Now().Add(time.Minute); p.ctx.Err() == nil && time.Now().Before(end); pause(p.ctx, 3*time.Millisecond) {
+	for end := time.Now().Add(time.Minute); p.Ctx.Err() == nil && time.Now().Before(end); pause(p.Ctx, 3*time.Millisecond) {
 		for _, pid := range p.own(qemu) {
 			if maps, _ := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid)); bytes.Contains(maps, []byte(inode)) {
 				return
 			}
 		}
 	}
-	p.t.Fatalf("Pod %s: no QEMU has mapped %s after a minute", p.pod, initrd)
+	p.T.Fatalf("Pod %s: no QEMU has mapped %s after a minute", p.pod, initrd)
 }
 
 // infect makes the next microVMs boot the program from a bad initrd, and returns it and how to end that.
 func (s *space) infect(program []byte, behaviour string) (bad string, restore func()) {
-	s.t.Helper()
-	initrd := filepath.Join(filepath.Dir(s.host.Program), "..", "guest", "initrd")
+	s.T.Helper()
+	initrd := filepath.Join(filepath.Dir(s.Host.Program), "..", "guest", "initrd")
 	base, err := os.ReadFile(initrd)
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
-	bad = filepath.Join(s.t.TempDir(), "initrd")
+	bad = filepath.Join(s.T.TempDir(), "initrd")
 	more := cpio(map[string][]byte{"init": program, "behaviour": []byte(behaviour)})
 	if err := os.WriteFile(bad, append(base, more...), 0o600); err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
-	if _, err := s.host.Exec(s.ctx, "mount", "--bind", bad, initrd); err != nil {
-		s.t.Fatal(err)
+	if _, err := s.Host.Exec(s.Ctx, "mount", "--bind", bad, initrd); err != nil {
+		s.T.Fatal(err)
 	}
 	done := false
 	restore = func() {
@@ -150,11 +151,11 @@ func (s *space) infect(program []byte, behaviour string) (bad string, restore fu
 			return
 		}
 		done = true
-		if _, err := s.host.Exec(context.Background(), "umount", "--lazy", initrd); err != nil {
-			s.t.Error(err)
+		if _, err := s.Host.Exec(context.Background(), "umount", "--lazy", initrd); err != nil {
+			s.T.Error(err)
 		}
 	}
-	s.t.Cleanup(restore)
+	s.T.Cleanup(restore)
 	return bad, restore
 }
 
@@ -199,12 +200,12 @@ type cost struct {
 }
 
 func (s *space) cost(p *patient) cost {
-	s.t.Helper()
+	s.T.Helper()
 	var c cost
-	if pid, err := s.server.Pid(); err == nil {
+	if pid, err := s.Server.Pid(); err == nil {
 		c.Server = rss(pid)
 	}
-	for _, pid := range s.processes(s.t, " containerd --config ") {
+	for _, pid := range s.Processes(s.T, " containerd --config ") {
 		c.Containerd = rss(pid)
 	}
 	if p != nil {
@@ -215,7 +216,7 @@ func (s *space) cost(p *patient) cost {
 			c.Shim = max(c.Shim, rss(pid))
 		}
 	}
-	_ = filepath.WalkDir(s.host.Path("/run/nodeless/vmm"), func(_ string, d fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(s.Host.Path("/run/nodeless/vmm"), func(_ string, d fs.DirEntry, err error) error {
 		if err == nil {
 			if info, err := d.Info(); err == nil && info.Mode().IsRegular() {
 				c.Logs += info.Size()
@@ -223,7 +224,7 @@ func (s *space) cost(p *patient) cost {
 		}
 		return nil
 	})
-	if info, err := os.Stat(s.server.Log); err == nil {
+	if info, err := os.Stat(s.Server.Log); err == nil {
 		c.Said = info.Size()
 	}
 	return c
@@ -239,7 +240,7 @@ func rss(pid int) int64 {
 
 // bearable compares costs with their bounds.
 func (s *space) bearable(before, now cost) {
-	s.t.Helper()
+	s.T.Helper()
 	for _, c := range []struct {
 		what      string
 		got, most int64
@@ -252,7 +253,7 @@ func (s *space) bearable(before, now cost) {
 		{"log of the server", now.Said - before.Said, mostSaid},
 	} {
 		if c.got > c.most {
-			s.t.Errorf("%s: %d KiB, more than %d KiB", c.what, c.got>>10, c.most>>10)
+			s.T.Errorf("%s: %d KiB, more than %d KiB", c.what, c.got>>10, c.most>>10)
 		}
 	}
 }
@@ -280,15 +281,15 @@ func hang(s *space, victim string) {
 	goes.within(replaced, "runs", alive)
 	goes.signal(victim, syscall.SIGSTOP)
 
-	s.t.Logf("deleted after %v", goes.discharge(deleted).Round(time.Second))
-	if got := s.mustExec("neighbour", "echo", "fine"); got != "fine" {
-		s.t.Errorf("the neighbour says %q", got)
+	s.T.Logf("deleted after %v", goes.discharge(deleted).Round(time.Second))
+	if got := s.MustExec("neighbour", "echo", "fine"); got != "fine" {
+		s.T.Errorf("the neighbour says %q", got)
 	}
 	if victim != virtiofsd { // only who touches a volume notices that one
 		stays.within(hangNoticed-time.Since(began)+replaced, "was restarted", restarted)
-		s.t.Logf("restarted after %v", time.Since(began).Round(time.Second))
+		s.T.Logf("restarted after %v", time.Since(began).Round(time.Second))
 		if !stays.told("SandboxChanged", "BackOff", "Unhealthy") {
-			s.t.Error("no event tells what happened to the Pod")
+			s.T.Error("no event tells what happened to the Pod")
 		}
 	}
 	stays.discharge(deleted)
@@ -304,20 +305,20 @@ func TestFaultPodDiskFull(t *testing.T) {
 	neighbour.within(replaced, "runs", alive)
 
 	// Space is reserved in the guest alone; what little is left is written in full.
-	s.mustExec("greedy", "sh", "-c", `n=20000; i=0; while [ $n -gt 8 ]; do fallocate -l ${n}M /fill-$i 2>/dev/null && i=$((i+1)) || n=$((n/2)); done`)
-	if out, code := s.exec("greedy", "dd", "if=/dev/urandom", "of=/more", "bs=1M", "count=64"); code == 0 || !strings.Contains(out, "No space left on device") {
+	s.MustExec("greedy", "sh", "-c", `n=20000; i=0; while [ $n -gt 8 ]; do fallocate -l ${n}M /fill-$i 2>/dev/null && i=$((i+1)) || n=$((n/2)); done`)
+	if out, code := s.Exec("greedy", "dd", "if=/dev/urandom", "of=/more", "bs=1M", "count=64"); code == 0 || !strings.Contains(out, "No space left on device") {
 		t.Errorf("64 MB more: code %d, %s", code, out)
 	}
-	if got := s.mustExec("greedy", "echo", "still here"); got != "still here" {
+	if got := s.MustExec("greedy", "echo", "still here"); got != "still here" {
 		t.Errorf("the full Pod says %q", got)
 	}
-	if out, code := s.exec("neighbour", "dd", "if=/dev/urandom", "of=/more", "bs=1M", "count=16"); code != 0 {
+	if out, code := s.Exec("neighbour", "dd", "if=/dev/urandom", "of=/more", "bs=1M", "count=16"); code != 0 {
 		t.Errorf("the neighbour cannot write: code %d, %s", code, out)
 	}
-	s.mustExec("greedy", "sh", "-c", "rm -f /fill-* /more; sync; echo again >/more")
+	s.MustExec("greedy", "sh", "-c", "rm -f /fill-* /more; sync; echo again >/more")
 	pod, err := greedy.now()
 	if err != nil || !alive(pod) || pod.Status.ContainerStatuses[0].RestartCount > 0 {
-		t.Errorf("the Pod that filled its disk is %v, %v", states(pod), err)
+		t.Errorf("the Pod that filled its disk is %v, %v", testcluster.States(pod), err)
 	}
 	greedy.discharge(deleted)
 	neighbour.discharge(deleted)

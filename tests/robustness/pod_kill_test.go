@@ -64,17 +64,17 @@ func TestFaultPodKill(t *testing.T) {
 
 // kill ends the victim now and tells whether there was one.
 func (k killing) kill(p *patient) bool {
-	p.t.Helper()
+	p.T.Helper()
 	if k.victim != panicked {
 		return p.signal(k.victim, syscall.SIGKILL) > 0
 	}
-	ctx, cancel := context.WithTimeout(p.ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(p.Ctx, 10*time.Second)
 	defer cancel()
 	// The answer never comes: the kernel is gone.
-	cmd := p.host.Command(ctx, p.host.Program, "kubectl", "-n", p.name, "exec", p.pod, "--", "sh", "-c", "echo c >/proc/sysrq-trigger")
+	cmd := p.Host.Command(ctx, p.Host.Program, "kubectl", "-n", p.Name, "exec", p.pod, "--", "sh", "-c", "echo c >/proc/sysrq-trigger")
 	out, err := cmd.CombinedOutput()
 	if err == nil {
-		p.t.Errorf("the guest outlived its panic: %s", out)
+		p.T.Errorf("the guest outlived its panic: %s", out)
 	}
 	return true
 }
@@ -87,11 +87,11 @@ func (k killing) begin(s *space) *patient { return s.admit(k.pod(), nurse(k.pod(
 
 // comesBack: a Pod whose start was disturbed runs in the end, and was told about.
 func (k killing) comesBack(p *patient, hit bool) {
-	p.t.Helper()
+	p.T.Helper()
 	took := p.within(replaced, "runs in spite of it", alive)
-	p.t.Logf("ready %v after the fault", took.Round(time.Second))
+	p.T.Logf("ready %v after the fault", took.Round(time.Second))
 	if hit && !p.told("FailedCreatePodSandBox", "SandboxChanged", "Failed", "BackOff", "Unhealthy") {
-		p.t.Error("no event tells what happened to the Pod")
+		p.T.Error("no event tells what happened to the Pod")
 	}
 	p.discharge(deleted)
 }
@@ -99,14 +99,14 @@ func (k killing) comesBack(p *patient, hit bool) {
 func (k killing) whileStarting(s *space, r *rand.Rand) {
 	p := k.begin(s)
 	p.await(k.victim)
-	pause(s.ctx, time.Duration(r.IntN(200))*time.Millisecond)
+	pause(s.Ctx, time.Duration(r.IntN(200))*time.Millisecond)
 	k.comesBack(p, k.kill(p))
 }
 
 func (k killing) whileBooting(s *space, r *rand.Rand) {
 	p := k.begin(s)
 	p.await(qemu)
-	pause(s.ctx, time.Duration(r.IntN(2500))*time.Millisecond)
+	pause(s.Ctx, time.Duration(r.IntN(2500))*time.Millisecond)
 	k.comesBack(p, k.kill(p))
 }
 
@@ -120,13 +120,13 @@ func (k killing) whileContaining(s *space, r *rand.Rand) {
 		}
 		return false
 	})
-	pause(s.ctx, time.Duration(r.IntN(800))*time.Millisecond)
+	pause(s.Ctx, time.Duration(r.IntN(800))*time.Millisecond)
 	k.comesBack(p, k.kill(p))
 }
 
 // running makes a Pod and waits until it runs.
 func (k killing) running(s *space, restart string) *patient {
-	s.t.Helper()
+	s.T.Helper()
 	p := s.admit(k.pod(), nurse(k.pod(), restart, k.victim == panicked))
 	p.within(replaced, "runs", alive)
 	return p
@@ -136,10 +136,10 @@ func (k killing) whileRunning(s *space, _ *rand.Rand) {
 	p := k.running(s, "Always")
 	k.kill(p)
 	noticedIt := func(pod *corev1.Pod) bool { return !alive(pod) || restarted(pod) } // a quick restart hides that it was not ready
-	p.t.Logf("noticed after %v", p.within(noticed, "is not ready", noticedIt).Round(time.Second))
-	p.t.Logf("ready again after %v more", p.within(replaced, "was restarted", restarted).Round(time.Second))
+	p.T.Logf("noticed after %v", p.within(noticed, "is not ready", noticedIt).Round(time.Second))
+	p.T.Logf("ready again after %v more", p.within(replaced, "was restarted", restarted).Round(time.Second))
 	if !p.told("SandboxChanged", "BackOff") {
-		p.t.Error("no event tells that the Pod got a new microVM")
+		p.T.Error("no event tells that the Pod got a new microVM")
 	}
 	p.discharge(deleted)
 }
@@ -147,33 +147,33 @@ func (k killing) whileRunning(s *space, _ *rand.Rand) {
 func (k killing) whileRunningOnce(s *space, _ *rand.Rand) {
 	p := k.running(s, "Never")
 	k.kill(p)
-	p.t.Logf("failed after %v", p.within(noticed, "has failed", failed).Round(time.Second))
+	p.T.Logf("failed after %v", p.within(noticed, "has failed", failed).Round(time.Second))
 	p.discharge(deleted)
 }
 
 func (k killing) whileExecuting(s *space, r *rand.Rand) {
 	p := k.running(s, "Always")
-	ctx, cancel := context.WithTimeout(s.ctx, hangNoticed)
+	ctx, cancel := context.WithTimeout(s.Ctx, hangNoticed)
 	defer cancel()
-	cmd := s.host.Command(ctx, s.host.Program, "kubectl", "-n", s.name, "exec", p.pod, "--", "sh", "-c", "echo begun; sleep 1000")
+	cmd := s.Host.Command(ctx, s.Host.Program, "kubectl", "-n", s.Name, "exec", p.pod, "--", "sh", "-c", "echo begun; sleep 1000")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	if _, err := fmt.Fscanln(out, new(string)); err != nil {
-		s.t.Fatalf("exec did not begin: %v", err)
+		s.T.Fatalf("exec did not begin: %v", err)
 	}
-	pause(s.ctx, time.Duration(r.IntN(300))*time.Millisecond)
+	pause(s.Ctx, time.Duration(r.IntN(300))*time.Millisecond)
 	k.kill(p)
 	began := time.Now()
 	err = cmd.Wait()
 	if _, ended := err.(*exec.ExitError); !ended || ctx.Err() != nil { //nolint:errorlint // straight from os/exec
-		s.t.Errorf("exec ended with %v after %v, want a failure of its own", err, time.Since(began))
+		s.T.Errorf("exec ended with %v after %v, want a failure of its own", err, time.Since(began))
 	}
-	s.t.Logf("exec ended %v after the fault", time.Since(began).Round(time.Second))
+	s.T.Logf("exec ended %v after the fault", time.Since(began).Round(time.Second))
 	p.within(replaced, "was restarted", restarted)
 	p.discharge(deleted)
 }
@@ -182,13 +182,13 @@ func (k killing) whileGoing(s *space, r *rand.Rand) {
 	p := k.running(s, "Always")
 	if k.victim == panicked { // the guest must still take the order
 		k.kill(p)
-		s.kubectl("delete", "pod", p.pod, "--wait=false")
+		s.Kubectl("delete", "pod", p.pod, "--wait=false")
 	} else {
-		s.kubectl("delete", "pod", p.pod, "--wait=false")
-		pause(s.ctx, time.Duration(r.IntN(3000))*time.Millisecond)
+		s.Kubectl("delete", "pod", p.pod, "--wait=false")
+		pause(s.Ctx, time.Duration(r.IntN(3000))*time.Millisecond)
 		k.kill(p)
 	}
-	s.t.Logf("gone after %v", p.within(deleted, "is deleted", gone).Round(time.Second))
+	s.T.Logf("gone after %v", p.within(deleted, "is deleted", gone).Round(time.Second))
 }
 
 // TestFaultPodContainerdKill: containerd is killed while Pods are made, run, are looked into and go. The server says why
@@ -204,47 +204,47 @@ func TestFaultPodContainerdKill(t *testing.T) {
 }
 
 func killContainerd(s *space, r *rand.Rand) {
-	t := s.t
+	t := s.T
 	witness := s.admit("witness", nurse("witness", "Always", false))
 	going := s.admit("going", nurse("going", "Always", false))
 	witness.within(replaced, "runs", alive)
 	going.within(replaced, "runs", alive)
-	boot := s.mustExec("witness", "cat", "/proc/sys/kernel/random/boot_id")
-	look := s.host.Command(s.ctx, s.host.Program, "kubectl", "-n", s.name, "exec", "witness", "--", "sleep", "1000")
+	boot := s.MustExec("witness", "cat", "/proc/sys/kernel/random/boot_id")
+	look := s.Host.Command(s.Ctx, s.Host.Program, "kubectl", "-n", s.Name, "exec", "witness", "--", "sleep", "1000")
 	if err := look.Start(); err != nil {
 		t.Fatal(err)
 	}
 	coming := s.admit("coming", nurse("coming", "Always", false))
-	pause(s.ctx, time.Duration(r.IntN(2500))*time.Millisecond)
-	s.kubectl("delete", "pod", "going", "--wait=false")
-	pause(s.ctx, time.Duration(r.IntN(2500))*time.Millisecond)
+	pause(s.Ctx, time.Duration(r.IntN(2500))*time.Millisecond)
+	s.Kubectl("delete", "pod", "going", "--wait=false")
+	pause(s.Ctx, time.Duration(r.IntN(2500))*time.Millisecond)
 
-	for _, pid := range s.processes(t, " containerd --config ") {
+	for _, pid := range s.Processes(t, " containerd --config ") {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(s.Ctx, time.Minute)
 	defer cancel()
-	if err := s.server.Wait(ctx); err == nil || ctx.Err() != nil {
+	if err := s.Server.Wait(ctx); err == nil || ctx.Err() != nil {
 		t.Fatalf("the server ended with %v, want a fault", err)
 	}
-	if last := s.server.Tail(5); !strings.Contains(last, "containerd ended: signal: killed") {
+	if last := s.Server.Tail(5); !strings.Contains(last, "containerd ended: signal: killed") {
 		t.Errorf("the server does not say why it ended:\n%s", last)
 	}
 	if err := look.Wait(); err == nil {
 		t.Error("exec ended well without a server")
 	}
-	if err := s.cluster.start(s.ctx); err != nil { // as systemd would
+	if err := s.Start(s.Ctx); err != nil { // as systemd would
 		t.Fatal(err)
 	}
 	going.within(deleted, "is deleted", gone)
 	coming.within(replaced, "runs", alive)
-	s.until("exec works again", func() (bool, error) {
-		out, code := s.exec("witness", "true")
+	s.Until("exec works again", func() (bool, error) {
+		out, code := s.Exec("witness", "true")
 		return code == 0, fmt.Errorf("code %d: %s", code, out)
 	})
-	if got := s.mustExec("witness", "cat", "/proc/sys/kernel/random/boot_id"); got != boot {
+	if got := s.MustExec("witness", "cat", "/proc/sys/kernel/random/boot_id"); got != boot {
 		t.Error("the running Pod's microVM was booted again")
 	}
 	coming.discharge(deleted)

@@ -15,6 +15,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
 // Bounds that the tests of this file and its siblings hold the product to.
@@ -64,13 +66,6 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// with is the space in a subtest.
-func (s *space) with(t *testing.T) *space {
-	c := *s
-	c.t = t
-	return &c
-}
-
 // The processes of a Pod on the host, by a part of their command line.
 const (
 	shim      = "containerd-shim-kata"
@@ -89,21 +84,21 @@ type patient struct {
 
 // admit makes a Pod from a manifest and returns at once.
 func (s *space) admit(pod, manifest string) *patient {
-	s.t.Helper()
-	old, err := s.host.Processes()
+	s.T.Helper()
+	old, err := s.Host.Processes()
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	p := &patient{space: s, pod: pod, old: old, made: time.Now()}
-	s.apply(manifest)
+	s.Apply(manifest)
 	return p
 }
 
 // own lists the Pod's processes of a kind, provided that no other Pod was made since.
 func (p *patient) own(kind string) []int {
-	p.t.Helper()
+	p.T.Helper()
 	var pids []int
-	for _, pid := range p.processes(p.t, kind) {
+	for _, pid := range p.Processes(p.T, kind) {
 		if _, other := p.old[pid]; !other {
 			pids = append(pids, pid)
 		}
@@ -113,25 +108,25 @@ func (p *patient) own(kind string) []int {
 
 // await waits until the Pod has a process of that kind.
 func (p *patient) await(kind string) []int {
-	p.t.Helper()
+	p.T.Helper()
 	var pids []int
 	for end := time.Now().Add(time.Minute); len(pids) == 0; {
 		pids = p.own(kind)
-		if time.Now().After(end) || p.ctx.Err() != nil {
-			p.t.Fatalf("Pod %s: there is no %s after a minute", p.pod, kind)
+		if time.Now().After(end) || p.Ctx.Err() != nil {
+			p.T.Fatalf("Pod %s: there is no %s after a minute", p.pod, kind)
 		}
-		pause(p.ctx, 3*time.Millisecond)
+		pause(p.Ctx, 3*time.Millisecond)
 	}
 	return pids
 }
 
 // signal sends a signal to all processes of a kind and tells to how many.
 func (p *patient) signal(kind string, sig syscall.Signal) int {
-	p.t.Helper()
+	p.T.Helper()
 	pids := p.own(kind)
 	for _, pid := range pids {
 		if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
-			p.t.Fatal(err)
+			p.T.Fatal(err)
 		}
 	}
 	return len(pids)
@@ -139,7 +134,7 @@ func (p *patient) signal(kind string, sig syscall.Signal) int {
 
 // now reads the Pod; nil if it is gone.
 func (p *patient) now() (*corev1.Pod, error) {
-	pod, err := p.client.CoreV1().Pods(p.name).Get(p.ctx, p.pod, metav1.GetOptions{})
+	pod, err := p.Client.CoreV1().Pods(p.Name).Get(p.Ctx, p.pod, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}
@@ -148,13 +143,13 @@ func (p *patient) now() (*corev1.Pod, error) {
 
 // within waits for a state of the Pod and returns how long that took.
 func (p *patient) within(bound time.Duration, what string, want func(*corev1.Pod) bool) time.Duration {
-	p.t.Helper()
+	p.T.Helper()
 	began := time.Now()
 	q := *p.space
-	ctx, cancel := context.WithTimeout(p.ctx, bound)
+	ctx, cancel := context.WithTimeout(p.Ctx, bound)
 	defer cancel()
-	q.ctx = ctx
-	q.until("Pod "+p.pod+" "+what, func() (bool, error) {
+	q.Ctx = ctx
+	q.Until("Pod "+p.pod+" "+what, func() (bool, error) {
 		pod, err := p.now()
 		if err != nil {
 			return false, err
@@ -162,13 +157,13 @@ func (p *patient) within(bound time.Duration, what string, want func(*corev1.Pod
 		if pod == nil {
 			return want(nil), errors.New("it is gone")
 		}
-		return want(pod), fmt.Errorf("it is %s, containers %v", pod.Status.Phase, states(pod))
+		return want(pod), fmt.Errorf("it is %s, containers %v", pod.Status.Phase, testcluster.States(pod))
 	})
 	return time.Since(began)
 }
 
 func gone(pod *corev1.Pod) bool  { return pod == nil }
-func alive(pod *corev1.Pod) bool { return pod != nil && isReady(pod) }
+func alive(pod *corev1.Pod) bool { return pod != nil && testcluster.IsReady(pod) }
 
 // restarted says that the container ran again after an end that is told as one.
 func restarted(pod *corev1.Pod) bool {
@@ -190,17 +185,17 @@ func failed(pod *corev1.Pod) bool {
 
 // discharge deletes the Pod and waits until the API has forgotten it.
 func (p *patient) discharge(bound time.Duration) time.Duration {
-	p.t.Helper()
-	p.kubectl("delete", "pod", p.pod, "--wait=false", "--ignore-not-found")
+	p.T.Helper()
+	p.Kubectl("delete", "pod", p.pod, "--wait=false", "--ignore-not-found")
 	return p.within(bound, "is deleted", gone)
 }
 
 // told says that an event about the Pod has one of the reasons.
 func (p *patient) told(reasons ...string) bool {
-	p.t.Helper()
-	list, err := p.client.CoreV1().Events(p.name).List(p.ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + p.pod})
+	p.T.Helper()
+	list, err := p.Client.CoreV1().Events(p.Name).List(p.Ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + p.pod})
 	if err != nil {
-		p.t.Fatal(err)
+		p.T.Fatal(err)
 	}
 	for _, e := range list.Items {
 		for _, r := range reasons {
@@ -215,23 +210,23 @@ func (p *patient) told(reasons ...string) bool {
 // clean waits until no Pod has left anything behind. With -short, where each wait for the kubelet counts, the soak looks
 // for all tests before it.
 func (s *space) clean() {
-	s.t.Helper()
+	s.T.Helper()
 	if !testing.Short() {
 		s.mustBeClean()
 	}
 }
 
 func (s *space) mustBeClean() {
-	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.ctx, swept)
+	s.T.Helper()
+	ctx, cancel := context.WithTimeout(s.Ctx, swept)
 	defer cancel()
-	if err := s.host.UntilClean(ctx); err != nil {
-		s.t.Error(err)
+	if err := s.Host.UntilClean(ctx); err != nil {
+		s.T.Error(err)
 	}
 }
 
 // nurse is a sleeper with a restart policy, or with the rights that a guest grants to a privileged container.
 func nurse(name, restart string, privileged bool) string {
-	y := sleeper(name, fmt.Sprintf("    securityContext: {privileged: %v}\n", privileged))
+	y := testcluster.Sleeper(name, fmt.Sprintf("    securityContext: {privileged: %v}\n", privileged))
 	return strings.Replace(y, "spec:\n", "spec:\n  restartPolicy: "+restart+"\n", 1)
 }

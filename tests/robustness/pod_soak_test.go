@@ -20,6 +20,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/nodeless/nodeless/tests/testbed"
+	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
 // What the server and containerd may keep of the Pods they have seen. Memory that Go has freed and not yet given back,
@@ -51,7 +52,7 @@ func TestFaultPodSoak(t *testing.T) {
 	for i := range 3 { // what is opened once is open from here on
 		p := s.admit(fmt.Sprint("first-", i), nurse(fmt.Sprint("first-", i), "Always", false))
 		p.within(replaced, "runs", alive)
-		s.mustExec(p.pod, "true")
+		s.MustExec(p.pod, "true")
 		p.discharge(deleted)
 	}
 	s.mustBeClean()
@@ -78,7 +79,7 @@ func soakPods(t *testing.T) int {
 
 // churn makes n Pods and deletes them all, with at most four at a time and a fault for every third.
 func (s *space) churn(r *rand.Rand, n int) {
-	s.t.Helper()
+	s.T.Helper()
 	var there []*patient
 	for made := 0; made < n || len(there) > 0; {
 		switch dice := r.IntN(6); {
@@ -88,7 +89,7 @@ func (s *space) churn(r *rand.Rand, n int) {
 			made++
 		case dice == 3 && r.IntN(2) == 0:
 			kind := []string{shim, vmm, qemu, virtiofsd}[r.IntN(4)]
-			if pids := s.processes(s.t, kind); len(pids) > 0 {
+			if pids := s.Processes(s.T, kind); len(pids) > 0 {
 				_ = syscall.Kill(pids[r.IntN(len(pids))], syscall.SIGKILL) // it may just have ended
 			}
 		case dice == 4 && len(there) > 0: // one that nobody waited for may not be up yet
@@ -99,32 +100,32 @@ func (s *space) churn(r *rand.Rand, n int) {
 			there[i].discharge(deleted)
 			there = slices.Delete(there, i, i+1)
 		}
-		pause(s.ctx, time.Duration(r.IntN(500))*time.Millisecond)
+		pause(s.Ctx, time.Duration(r.IntN(500))*time.Millisecond)
 	}
 }
 
-func settled(pod *corev1.Pod) bool { return pod == nil || isReady(pod) || failed(pod) }
+func settled(pod *corev1.Pod) bool { return pod == nil || testcluster.IsReady(pod) || failed(pod) }
 
 // belongings looks at everything, once nothing is on its way any more.
 func (s *space) belongings() belongings {
-	s.t.Helper()
+	s.T.Helper()
 	var b belongings
 	var err error
-	if b.Rules, err = s.host.Rules(s.ctx); err != nil {
-		s.t.Fatal(err)
+	if b.Rules, err = s.Host.Rules(s.Ctx); err != nil {
+		s.T.Fatal(err)
 	}
-	if b.Links, err = s.host.Links(s.ctx); err != nil {
-		s.t.Fatal(err)
+	if b.Links, err = s.Host.Links(s.Ctx); err != nil {
+		s.T.Fatal(err)
 	}
-	if b.Mounts, err = s.host.Mounts(); err != nil {
-		s.t.Fatal(err)
+	if b.Mounts, err = s.Host.Mounts(); err != nil {
+		s.T.Fatal(err)
 	}
-	pid, err := s.server.Pid()
+	pid, err := s.Server.Pid()
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	b.ServerFiles, b.server = s.files(pid, &b.sockets)
-	for _, pid := range s.processes(s.t, " containerd --config ") {
+	for _, pid := range s.Processes(s.T, " containerd --config ") {
 		b.ContainerdFiles, b.containerd = s.files(pid, &b.sockets)
 		b.runtime = s.stacks(pid)
 	}
@@ -137,10 +138,10 @@ var number = regexp.MustCompile(`\[\d+\]|/\d+(/|$)`)
 
 // files counts a process's descriptors by kind; sockets are added to a count of their own.
 func (s *space) files(pid int, sockets *int) ([]string, int64) {
-	s.t.Helper()
+	s.T.Helper()
 	u, err := testbed.UsageOf(pid)
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	kinds := map[string]int{}
 	for _, f := range u.Files {
@@ -160,37 +161,37 @@ func (s *space) files(pid int, sockets *int) ([]string, int64) {
 
 // metric reads one of the server's figures.
 func (s *space) metric(name string) int {
-	s.t.Helper()
-	for line := range strings.Lines(s.kubectl("get", "--raw", "/metrics")) {
+	s.T.Helper()
+	for line := range strings.Lines(s.Kubectl("get", "--raw", "/metrics")) {
 		if value, ok := strings.CutPrefix(line, name+" "); ok {
 			n, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
 			if err != nil {
-				s.t.Fatal(err)
+				s.T.Fatal(err)
 			}
 			return int(n)
 		}
 	}
-	s.t.Fatalf("the server has no figure %s", name)
+	s.T.Fatalf("the server has no figure %s", name)
 	return 0
 }
 
 // stacks counts containerd's goroutines. It writes them to a file when asked by a signal.
 func (s *space) stacks(pid int) int {
-	s.t.Helper()
+	s.T.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	_, inside, _ := strings.Cut(string(status), "NSpid:")
 	inside, _, _ = strings.Cut(inside, "\n")
 	ids := strings.Fields(inside)
-	file := s.host.Path(fmt.Sprintf("/tmp/containerd.%s.stacks.log", ids[len(ids)-1]))
+	file := s.Host.Path(fmt.Sprintf("/tmp/containerd.%s.stacks.log", ids[len(ids)-1]))
 	defer os.Remove(file)
 	if err := syscall.Kill(pid, syscall.SIGUSR1); err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	n := 0
-	s.until("containerd has written its stacks", func() (bool, error) {
+	s.Until("containerd has written its stacks", func() (bool, error) {
 		b, err := os.ReadFile(file)
 		n = bytes.Count(b, []byte("\ngoroutine ")) + 1
 		return err == nil && len(b) > 0 && b[len(b)-1] == '\n', err
@@ -200,11 +201,11 @@ func (s *space) stacks(pid int) int {
 
 // same waits until the host is as it was before, and compares memory.
 func (s *space) same(before belongings, n int) {
-	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.ctx, 3*time.Minute) // idle connections are closed after ninety seconds
+	s.T.Helper()
+	ctx, cancel := context.WithTimeout(s.Ctx, 3*time.Minute) // idle connections are closed after ninety seconds
 	defer cancel()
 	var now belongings
-	err := s.server.Until(ctx, "the host is as it was", func(context.Context) (bool, error) {
+	err := s.Server.Until(ctx, "the host is as it was", func(context.Context) (bool, error) {
 		now = s.belongings()
 		diff := cmp.Diff(before, now, cmpopts.IgnoreUnexported(belongings{}))
 		if d := now.goroutines - before.goroutines; d > strayTasks {
@@ -222,16 +223,16 @@ func (s *space) same(before belongings, n int) {
 		return true, nil
 	})
 	if err != nil {
-		s.t.Error(err)
+		s.T.Error(err)
 	}
 	most := int64(growthOnce + growthPer100*n/100)
-	s.t.Logf("after %d Pods: server %+d KiB to %d MiB, containerd %+d KiB to %d MiB; goroutines %+d and %+d; files %d and %d",
+	s.T.Logf("after %d Pods: server %+d KiB to %d MiB, containerd %+d KiB to %d MiB; goroutines %+d and %+d; files %d and %d",
 		n, (now.server-before.server)>>10, now.server>>20, (now.containerd-before.containerd)>>10, now.containerd>>20,
 		now.goroutines-before.goroutines, now.runtime-before.runtime, len(now.ServerFiles), len(now.ContainerdFiles))
 	if d := now.server - before.server; d > most {
-		s.t.Errorf("the server grew by %d MiB, more than %d", d>>20, most>>20)
+		s.T.Errorf("the server grew by %d MiB, more than %d", d>>20, most>>20)
 	}
 	if d := now.containerd - before.containerd; d > most {
-		s.t.Errorf("containerd grew by %d MiB, more than %d", d>>20, most>>20)
+		s.T.Errorf("containerd grew by %d MiB, more than %d", d>>20, most>>20)
 	}
 }

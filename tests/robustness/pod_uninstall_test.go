@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nodeless/nodeless/tests/testbed"
+	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
 // traces are all that a product may leave on a host.
@@ -21,12 +22,12 @@ type traces struct {
 }
 
 // settle waits until the host's own links have their IPv6 addresses, and makes what mount(8) makes on every machine.
-func (c *cluster) settle(t *testing.T) {
+func settle(t *testing.T, c *testcluster.Cluster) {
 	t.Helper()
 	const settled = `mkdir -p /run/mount; until ip -6 -o addr show dev eth0 scope link | grep -q . && ! ip -6 addr | grep -q tentative; do sleep 0.1; done`
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if _, err := c.host.Exec(ctx, "sh", "-c", settled); err != nil {
+	if _, err := c.Host.Exec(ctx, "sh", "-c", settled); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -35,15 +36,15 @@ func (c *cluster) settle(t *testing.T) {
 // host that differs in nothing from the one before.
 func TestFaultPodUninstall(t *testing.T) {
 	full(t)
-	c := &cluster{host: newHost(t, testbed.Options{})}
+	c := &testcluster.Cluster{Host: newHost(t, testbed.Options{})}
 	t.Cleanup(func() {
-		if err := c.close(); err != nil {
+		if err := c.Close(); err != nil {
 			t.Errorf("stop cluster: %v", err)
 		}
 	})
-	c.settle(t)
-	before := c.traces(t)
-	if err := c.start(t.Context()); err != nil {
+	settle(t, c)
+	before := tracesOf(t, c)
+	if err := c.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	s := newSpace(t, c, 10*time.Minute)
@@ -58,20 +59,20 @@ func TestFaultPodUninstall(t *testing.T) {
 		}
 	}
 	s.admit("late", nurse("late", "Always", false)).await(vmm)
-	if err := s.kill(s.ctx); err != nil {
+	if err := s.Kill(s.Ctx); err != nil {
 		t.Fatal(err)
 	}
-	out, err := c.host.Nodeless(s.ctx, "uninstall", "--yes", "--cgroup-root="+c.host.Cgroup)
+	out, err := c.Host.Nodeless(s.Ctx, "uninstall", "--yes", "--cgroup-root="+c.Host.Cgroup)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(before, c.traces(t)); diff != "" {
+	if diff := cmp.Diff(before, tracesOf(t, c)); diff != "" {
 		t.Errorf("the host differs from before (-before +after):\n%s\nuninstall said:\n%s", diff, out)
 	}
 }
 
-// traces looks at the whole host.
-func (c *cluster) traces(t *testing.T) traces {
+// tracesOf looks at the whole host.
+func tracesOf(t *testing.T, c *testcluster.Cluster) traces {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -84,33 +85,33 @@ func (c *cluster) traces(t *testing.T) traces {
 		return list
 	}
 	lines := func(args ...string) []string {
-		out, err := c.host.Exec(ctx, args...)
+		out, err := c.Host.Exec(ctx, args...)
 		return must(strings.Split(out, "\n"), err)
 	}
-	processes, err := c.host.Processes()
+	processes, err := c.Host.Processes()
 	var commands []string
 	for _, line := range processes {
 		commands = append(commands, line)
 	}
 	return traces{
 		Processes: must(commands, err),
-		Mounts:    must(c.host.Mounts()),
-		Links:     must(c.host.Links(ctx)),
+		Mounts:    must(c.Host.Mounts()),
+		Links:     must(c.Host.Links(ctx)),
 		Addresses: lines("ip", "-o", "-4", "addr"),
 		Routes:    lines("ip", "route", "show", "table", "all"),
-		Rules:     must(c.host.Rules(ctx)),
-		Cgroups:   must(c.host.Cgroups()),
-		Files:     must(c.files("/etc", "/run", "/var", "/usr/local")),
-		Leftovers: must(c.host.Leftovers(ctx)),
+		Rules:     must(c.Host.Rules(ctx)),
+		Cgroups:   must(c.Host.Cgroups()),
+		Files:     must(filesIn(c, "/etc", "/run", "/var", "/usr/local")),
+		Leftovers: must(c.Host.Leftovers(ctx)),
 	}
 }
 
-// files lists every file below the folders of the host.
-func (c *cluster) files(dirs ...string) ([]string, error) {
+// filesIn lists every file below the folders of the host.
+func filesIn(c *testcluster.Cluster, dirs ...string) ([]string, error) {
 	var found []string
-	root := c.host.Path("/")
+	root := c.Host.Path("/")
 	for _, dir := range dirs {
-		err := filepath.WalkDir(c.host.Path(dir), func(path string, d fs.DirEntry, err error) error {
+		err := filepath.WalkDir(c.Host.Path(dir), func(path string, d fs.DirEntry, err error) error {
 			if err != nil {
 				return err
 			}

@@ -26,13 +26,13 @@ type writers struct {
 
 func newWriters(t *testing.T, s *space) *writers {
 	t.Helper()
-	cfg := rest.CopyConfig(s.rest)
+	cfg := rest.CopyConfig(s.REST)
 	cfg.Timeout = 5 * time.Second
 	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &writers{client: client, space: s.name, acked: make(map[string]string)}
+	return &writers{client: client, space: s.Name, acked: make(map[string]string)}
 }
 
 // write lets n writers work until the returned function is called, which waits for them.

@@ -114,11 +114,11 @@ func TestBadFlagValues(t *testing.T) {
 
 func TestSecondServerIsRefusedWithThePid(t *testing.T) {
 	// The lock holds the pid as the host sees it.
-	pid, err := os.ReadFile(shared.host.Path("/var/lib/nodeless/server.lock"))
+	pid, err := os.ReadFile(shared.Host.Path("/var/lib/nodeless/server.lock"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	expectRefusal(t, shared.host, []string{strings.TrimSpace(string(pid)), "/var/lib/nodeless"}, serverArgs(shared.host)...)
+	expectRefusal(t, shared.Host, []string{strings.TrimSpace(string(pid)), "/var/lib/nodeless"}, serverArgs(shared.Host)...)
 }
 
 func TestMissingKernelFeatureIsNamed(t *testing.T) {
@@ -144,7 +144,7 @@ func TestMissingKernelFeatureIsNamed(t *testing.T) {
 
 // TestCorruptBundleIsRefused flips one byte in the middle of the file that ships.
 func TestCorruptBundleIsRefused(t *testing.T) {
-	shipped := filepath.Join(filepath.Dir(shared.host.Program), "..", "..", "nodeless") // dist/bundle/bin/nodeless → dist/nodeless
+	shipped := filepath.Join(filepath.Dir(shared.Host.Program), "..", "..", "nodeless") // dist/bundle/bin/nodeless → dist/nodeless
 	if p := os.Getenv("NODELESS_SHIPPED"); p != "" {
 		shipped = p
 	}
@@ -182,22 +182,22 @@ func TestCorruptBundleIsRefused(t *testing.T) {
 
 // TestArchiveThatIsNoImage: the server must say which file is wrong, and run on.
 func TestArchiveThatIsNoImage(t *testing.T) {
-	junk := filepath.Join(shared.host.Root, "junk.tar")
+	junk := filepath.Join(shared.Host.Root, "junk.tar")
 	if err := os.WriteFile(junk, bytes.Repeat([]byte("this is no image\n"), 100), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := shared.host.Exec(context.Background(), "cp", junk, "/var/lib/nodeless/agent/images/junk.tar"); err != nil {
+	if _, err := shared.Host.Exec(context.Background(), "cp", junk, "/var/lib/nodeless/agent/images/junk.tar"); err != nil {
 		t.Fatal(err)
 	}
-	expectRefusal(t, shared.host, []string{"junk.tar"}, "ctr", "images", "import", "/var/lib/nodeless/agent/images/junk.tar")
-	if _, err := shared.host.Exec(context.Background(), "rm", "/var/lib/nodeless/agent/images/junk.tar"); err != nil {
+	expectRefusal(t, shared.Host, []string{"junk.tar"}, "ctr", "images", "import", "/var/lib/nodeless/agent/images/junk.tar")
+	if _, err := shared.Host.Exec(context.Background(), "rm", "/var/lib/nodeless/agent/images/junk.tar"); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func TestPodWithoutItsImageSaysSo(t *testing.T) {
 	s := newSpace(t, 3*time.Minute)
-	s.apply(`
+	s.Apply(`
 apiVersion: v1
 kind: Pod
 metadata: {name: missing}
@@ -210,9 +210,9 @@ metadata: {name: never}
 spec:
   containers: [{name: main, image: "docker.io/nodeless/none:1", imagePullPolicy: Never}]
 `)
-	s.pod("missing", "cannot be pulled", waits("ErrImagePull", "ImagePullBackOff"))
-	s.pod("never", "has no image", waits("ErrImageNeverPull"))
-	events := s.kubectl("get", "events", "-o", "jsonpath={range .items[*]}{.message}{\"\\n\"}{end}")
+	s.Pod("missing", "cannot be pulled", waits("ErrImagePull", "ImagePullBackOff"))
+	s.Pod("never", "has no image", waits("ErrImageNeverPull"))
+	events := s.Kubectl("get", "events", "-o", "jsonpath={range .items[*]}{.message}{\"\\n\"}{end}")
 	for _, want := range []string{"registry.invalid", "docker.io/nodeless/none:1"} {
 		if !strings.Contains(events, want) {
 			t.Errorf("no event names %s:\n%s", want, events)

@@ -20,10 +20,10 @@ const netBindService = "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00
 
 // layered is an image of 60 layers with what layers can do to each other, in all three ways to travel.
 func (s *space) layered() testregistry.Image {
-	s.t.Helper()
+	s.T.Helper()
 	busybox, err := os.ReadFile("/bin/busybox")
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	f, dir, link, hard := testregistry.File, testregistry.Dir, testregistry.Symlink, testregistry.Hardlink
 	capable := testregistry.File("bin/busybox-capable", 0o755, string(busybox))
@@ -85,10 +85,10 @@ const escapeSays = "2\nin my own etc\nnot permitted\nblock special file\n4755"
 
 // untouched looks for what the escape may have left on the host.
 func (s *space) untouched(mark string) {
-	s.t.Helper()
+	s.T.Helper()
 	for _, dir := range []string{"/tmp", "/etc", "/", "/var/lib/nodeless", "/var/lib/nodeless/agent/containerd"} {
-		if out, err := s.host.Exec(s.ctx, "sh", "-c", "ls -a "+dir+" | grep "+mark+" || :"); err != nil || out != "" {
-			s.t.Errorf("on the host, in %s: %q, %v", dir, out, err)
+		if out, err := s.Host.Exec(s.Ctx, "sh", "-c", "ls -a "+dir+" | grep "+mark+" || :"); err != nil || out != "" {
+			s.T.Errorf("on the host, in %s: %q, %v", dir, out, err)
 		}
 	}
 }
@@ -96,7 +96,7 @@ func (s *space) untouched(mark string) {
 // TestImages looks from inside at what images can be made of.
 func TestImages(t *testing.T) {
 	s := newSpace(t, 6*time.Minute)
-	if _, err := s.registry.Push("hub/layered", "1", s.layered()); err != nil {
+	if _, err := registry.Push("hub/layered", "1", s.layered()); err != nil {
 		t.Fatal(err)
 	}
 	people := testregistry.Layer{Tar: testregistry.Tar(
@@ -120,7 +120,7 @@ func TestImages(t *testing.T) {
 		testregistry.Layer{Tar: testregistry.Sparse("big", size, "tail."), Format: "zstd"})
 
 	pod := strings.Replace(fmt.Sprintf(oneShot, "odd", "none"), "spec:\n", "spec:\n  securityContext: {sysctls: [{name: net.ipv4.ip_unprivileged_port_start, value: \"1024\"}]}\n", 1)
-	s.apply(pod + containers(
+	s.Apply(pod + containers(
 		[3]string{"layered", "layered:1"}, [3]string{"big", "big:1"},
 		[3]string{"name", "name:1"}, [3]string{"name-group", "name-group:1"}, [3]string{"numbers", "numbers:1"}, [3]string{"stranger", "nobody-knows:1"},
 		[3]string{"image-says", "order:1"}, [3]string{"args", "order:1", "args: [pod-arg], env: [{name: B, value: pod-b}, {name: C, value: $(B)-c}]"},

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
 // subjectPod is what kubectl is tried on: a server that only the Pod's own loopback reaches, one on all addresses, and
@@ -42,32 +44,25 @@ spec:
 // TestKubectl holds what streams between kubectl and a Pod. Its parts run side by side: one of them mostly waits.
 func TestKubectl(t *testing.T) {
 	s := newSpace(t, 8*time.Minute)
-	s.apply(subjectPod)
-	s.ready("a")
+	s.Apply(subjectPod)
+	s.Ready("a")
 	for name, part := range map[string]func(*space){
 		"port-forward": portForward, "port-forward-refused": portForwardRefused, "attach": attach, "copy": copyBothWays,
 		"exec-10MB": execBothWays, "exec-slow-reader": execSlowReader, "debug-target": debugTarget, "debug-apart": debugApart,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			part(s.sub(t))
+			part(s.with(t))
 		})
 	}
 }
 
-// sub is the same namespace for a part of the test.
-func (s *space) sub(t *testing.T) *space {
-	c := *s
-	c.t = t
-	return &c
-}
-
 // tenMegabytes are random, so that nothing on the way can guess them.
 func (s *space) tenMegabytes() []byte {
-	s.t.Helper()
+	s.T.Helper()
 	data := make([]byte, 10<<20)
 	if _, err := rand.Read(data); err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	return data
 }
@@ -79,23 +74,23 @@ func digest(data []byte) string {
 
 // forward runs `kubectl port-forward` and returns its output and the local port for each port of the Pod.
 func (s *space) forward(ports ...int) (*stream, map[int]string) {
-	s.t.Helper()
-	ctx, cancel := context.WithCancel(s.ctx)
-	s.t.Cleanup(cancel)
-	args := []string{"kubectl", "-n", s.name, "port-forward", "--address=127.0.0.1", "a"}
+	s.T.Helper()
+	ctx, cancel := context.WithCancel(s.Ctx)
+	s.T.Cleanup(cancel)
+	args := []string{"kubectl", "-n", s.Name, "port-forward", "--address=127.0.0.1", "a"}
 	for _, p := range ports {
 		args = append(args, fmt.Sprintf(":%d", p))
 	}
-	l := &stream{s: s, cmd: s.host.Command(ctx, append([]string{s.host.Program}, args...)...), done: make(chan error, 1)}
+	l := &stream{s: s, cmd: s.Host.Command(ctx, append([]string{s.Host.Program}, args...)...), done: make(chan error, 1)}
 	l.cmd.Stdout, l.cmd.Stderr = l, l
 	if err := l.cmd.Start(); err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	go func() { l.done <- l.cmd.Wait() }()
 	local := map[int]string{}
 	for _, p := range ports {
 		line := regexp.MustCompile(fmt.Sprintf(`Forwarding from 127\.0\.0\.1:(\d+) -> %d\n`, p))
-		s.until(fmt.Sprintf("port %d is forwarded", p), func() (bool, error) {
+		s.Until(fmt.Sprintf("port %d is forwarded", p), func() (bool, error) {
 			if m := line.FindStringSubmatch(l.String()); m != nil {
 				local[p] = m[1]
 			}
@@ -110,79 +105,79 @@ func portForward(s *space) {
 	s.send("main", "/www/big", big)
 	_, local := s.forward(8081, 8080)
 	if got, err := s.get("http://127.0.0.1:" + local[8081] + "/index.html"); err != nil || got != "only-here\n" {
-		s.t.Errorf("a server on the Pod's loopback answers %q, %v", got, err)
+		s.T.Errorf("a server on the Pod's loopback answers %q, %v", got, err)
 	}
 	if got, err := s.get("http://127.0.0.1:" + local[8080] + "/"); err != nil || !strings.Contains(got, "pod a") {
-		s.t.Errorf("a server on all addresses answers %q, %v", got, err)
+		s.T.Errorf("a server on all addresses answers %q, %v", got, err)
 	}
 	if got, err := s.get("http://127.0.0.1:" + local[8081] + "/big"); err != nil || digest([]byte(got)) != digest(big) {
-		s.t.Errorf("10 MB came as %d bytes, %v", len(got), err)
+		s.T.Errorf("10 MB came as %d bytes, %v", len(got), err)
 	}
 }
 
 func portForwardRefused(s *space) {
 	l, local := s.forward(9)
 	if got, err := s.get("http://127.0.0.1:" + local[9] + "/"); err == nil {
-		s.t.Errorf("a port that nobody listens on answers %q", got)
+		s.T.Errorf("a port that nobody listens on answers %q", got)
 	}
 	l.waitFor("connection refused")
 }
 
 // send writes data into a file of a container by exec.
 func (s *space) send(container, file string, data []byte) {
-	s.t.Helper()
-	cmd := s.host.Command(s.ctx, s.host.Program, "kubectl", "-n", s.name, "exec", "-i", "a", "-c", container, "--", "sh", "-c", "until [ -d "+filepath.Dir(file)+" ]; do sleep 0.1; done; cat > "+file)
+	s.T.Helper()
+	cmd := s.Host.Command(s.Ctx, s.Host.Program, "kubectl", "-n", s.Name, "exec", "-i", "a", "-c", container, "--", "sh", "-c", "until [ -d "+filepath.Dir(file)+" ]; do sleep 0.1; done; cat > "+file)
 	cmd.Stdin = bytes.NewReader(data)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		s.t.Fatalf("write %s: %v\n%s", file, err, out)
+		s.T.Fatalf("write %s: %v\n%s", file, err, out)
 	}
 }
 
 func attach(s *space) {
-	cmd := s.host.Command(s.ctx, s.host.Program, "kubectl", "-n", s.name, "attach", "-i", "a", "-c", "parrot")
+	cmd := s.Host.Command(s.Ctx, s.Host.Program, "kubectl", "-n", s.Name, "attach", "-i", "a", "-c", "parrot")
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	l := &stream{s: s, cmd: cmd, done: make(chan error, 1)}
 	cmd.Stdout, cmd.Stderr = l, l
 	if err := cmd.Start(); err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	for _, word := range []string{"one", "two"} {
 		if _, err := io.WriteString(stdin, word+"\n"); err != nil {
-			s.t.Fatal(err)
+			s.T.Fatal(err)
 		}
 		l.waitFor("parrot-" + word + "\n")
 	}
 	if err := cmd.Process.Kill(); err != nil { // a client that goes away takes nothing along
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	_ = cmd.Wait()
-	if got := s.kubectl("logs", "a", "-c", "parrot"); got != "parrot-one\nparrot-two\n" {
-		s.t.Errorf("log of the container after attaching is %q", got)
+	if got := s.Kubectl("logs", "a", "-c", "parrot"); got != "parrot-one\nparrot-two\n" {
+		s.T.Errorf("log of the container after attaching is %q", got)
 	}
 }
 
 func copyBothWays(s *space) {
-	dir := s.host.Path("/run/copy")
+	dir := s.Host.Path("/run/copy")
 	if err := os.MkdirAll(filepath.Join(dir, "tree/sub"), 0o755); err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	data := s.tenMegabytes()
 	for file, content := range map[string][]byte{"tree/big": data, "tree/sub/a file": []byte("text\n"), "tree/empty": nil} {
 		if err := os.WriteFile(filepath.Join(dir, file), content, 0o640); err != nil {
-			s.t.Fatal(err)
+			s.T.Fatal(err)
 		}
 	}
-	s.kubectl("cp", "/run/copy/tree", "a:/tmp/there", "-c", "main")
-	if got := strings.Fields(s.kubectl("exec", "a", "-c", "main", "--", "sha256sum", "/tmp/there/big"))[0]; got != digest(data) {
-		s.t.Errorf("the file in the Pod has another digest: %s, want %s", got, digest(data))
+	s.Kubectl("cp", "/run/copy/tree", "a:/tmp/there", "-c", "main")
+	if got := strings.Fields(s.Kubectl("exec", "a", "-c", "main", "--", "sha256sum", "/tmp/there/big"))[0]; got != digest(data) {
+		s.T.Errorf("the file in the Pod has another digest: %s, want %s", got, digest(data))
 	}
-	s.kubectl("cp", "a:/tmp/there", "/run/copy/back", "-c", "main")
+	s.Kubectl("cp", "a:/tmp/there", "/run/copy/back", "-c", "main")
 	for file, want := range map[string][]byte{"back/big": data, "back/sub/a file": []byte("text\n"), "back/empty": {}} {
 		if got, err := os.ReadFile(filepath.Join(dir, file)); err != nil || !bytes.Equal(got, want) {
-			s.t.Errorf("%s came back with %d bytes (%v), want the %d that went", file, len(got), err, len(want))
+			s.T.Errorf("%s came back with %d bytes (%v), want the %d that went", file, len(got), err, len(want))
 		}
 	}
 }
@@ -190,11 +185,11 @@ func copyBothWays(s *space) {
 // execBothWays sends 10 MB through a process and takes them back at the same time.
 func execBothWays(s *space) {
 	data := s.tenMegabytes()
-	cmd := s.host.Command(s.ctx, s.host.Program, "kubectl", "-n", s.name, "exec", "-i", "a", "-c", "open", "--", "cat")
+	cmd := s.Host.Command(s.Ctx, s.Host.Program, "kubectl", "-n", s.Name, "exec", "-i", "a", "-c", "open", "--", "cat")
 	cmd.Stdin = bytes.NewReader(data)
 	got, err := cmd.Output()
 	if err != nil || !bytes.Equal(got, data) {
-		s.t.Errorf("10 MB through stdin and stdout of cat came back as %d bytes (%v), same content: %v", len(got), err, bytes.Equal(got, data))
+		s.T.Errorf("10 MB through stdin and stdout of cat came back as %d bytes (%v), same content: %v", len(got), err, bytes.Equal(got, data))
 	}
 }
 
@@ -202,10 +197,10 @@ func execBothWays(s *space) {
 // gets all of it.
 func execSlowReader(s *space) {
 	const size = 1 << 20
-	cmd := s.host.Command(s.ctx, s.host.Program, "kubectl", "-n", s.name, "exec", "-i", "a", "-c", "open", "--", "sh", "-c", "sleep 65; wc -c")
+	cmd := s.Host.Command(s.Ctx, s.Host.Program, "kubectl", "-n", s.Name, "exec", "-i", "a", "-c", "open", "--", "sh", "-c", "sleep 65; wc -c")
 	cmd.Stdin = strings.NewReader(strings.Repeat("x", size))
 	if out, err := cmd.Output(); err != nil || strings.TrimSpace(string(out)) != strconv.Itoa(size) {
-		s.t.Errorf("a process that reads after 65 s got %q bytes (%v), want %d", out, err, size)
+		s.T.Errorf("a process that reads after 65 s got %q bytes (%v), want %d", out, err, size)
 	}
 }
 
@@ -214,13 +209,13 @@ func debugTarget(s *space) {
 	s.debug("in", "--target=main")
 	log := s.untilLog("a", "in", "looked")
 	if !strings.HasPrefix(log, "httpd -f -p 127.0.0.1:8081") {
-		s.t.Errorf("process 1 of a debugger with a target is %q, want the target's", log)
+		s.T.Errorf("process 1 of a debugger with a target is %q, want the target's", log)
 	}
 	if strings.Contains(log, "parrot") {
-		s.t.Errorf("a debugger with a target sees another container's processes:\n%s", log)
+		s.T.Errorf("a debugger with a target sees another container's processes:\n%s", log)
 	}
-	if got := s.kubectl("exec", "a", "-c", "in", "--", "cat", "/proc/1/root/www/index.html"); got != "only-here\n" {
-		s.t.Errorf("the target's files, reached through its process, say %q", got)
+	if got := s.Kubectl("exec", "a", "-c", "in", "--", "cat", "/proc/1/root/www/index.html"); got != "only-here\n" {
+		s.T.Errorf("the target's files, reached through its process, say %q", got)
 	}
 }
 
@@ -228,22 +223,22 @@ func debugTarget(s *space) {
 func debugApart(s *space) {
 	s.debug("out")
 	if log := s.untilLog("a", "out", "looked"); strings.Contains(log, "httpd") || !strings.HasPrefix(log, "sh -c") {
-		s.t.Errorf("a debugger without a target sees:\n%s", log)
+		s.T.Errorf("a debugger without a target sees:\n%s", log)
 	}
 }
 
 func (s *space) debug(name string, flags ...string) {
-	s.t.Helper()
+	s.T.Helper()
 	look := `for p in /proc/[0-9]*; do tr '\0' ' ' < $p/cmdline; echo; done; echo looked; sleep 100000`
-	args := append([]string{"debug", "-q", "a", "--image=" + image, "--profile=sysadmin", "-c", name}, flags...)
-	s.kubectl(append(args, "--", "sh", "-c", look)...)
+	args := append([]string{"debug", "-q", "a", "--image=" + testcluster.Image, "--profile=sysadmin", "-c", name}, flags...)
+	s.Kubectl(append(args, "--", "sh", "-c", look)...)
 }
 
 // untilLog waits until the log of a container has the text, and returns all of it.
 func (s *space) untilLog(pod, container, text string) (log string) {
-	s.t.Helper()
-	s.until("the log of "+pod+" "+container+" has "+text, func() (bool, error) {
-		raw, err := s.client.CoreV1().Pods(s.name).GetLogs(pod, &corev1.PodLogOptions{Container: container}).DoRaw(s.ctx)
+	s.T.Helper()
+	s.Until("the log of "+pod+" "+container+" has "+text, func() (bool, error) {
+		raw, err := s.Client.CoreV1().Pods(s.Name).GetLogs(pod, &corev1.PodLogOptions{Container: container}).DoRaw(s.Ctx)
 		log = string(raw)
 		return strings.Contains(log, text), err
 	})
@@ -253,7 +248,7 @@ func (s *space) untilLog(pod, container, text string) (log string) {
 // TestLogsOutliveContainerd: containerd dies, and the server with it; after the next start the log of the same container is whole.
 func TestLogsOutliveContainerd(t *testing.T) {
 	s := newSpace(t, 5*time.Minute)
-	s.apply(`
+	s.Apply(`
 apiVersion: v1
 kind: Pod
 metadata: {name: ticker}
@@ -261,18 +256,18 @@ spec:
   terminationGracePeriodSeconds: 1
   containers: [{name: main, image: IMAGE, command: [sh, -c, "i=0; while :; do echo tick $i; i=$((i+1)); sleep 0.2; done"]}]
 `)
-	before := s.ready("ticker")
+	before := s.Ready("ticker")
 	s.untilLog("ticker", "main", "tick 3\n")
-	for _, pid := range s.processes(" containerd --config ") {
+	for _, pid := range s.Processes(s.T, " containerd --config ") {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 	}
-	s.server.Wait(s.ctx) //nolint:errcheck // it says which component failed
-	if err := s.startServer(s.ctx); err != nil {
+	s.Server.Wait(s.Ctx) //nolint:errcheck // it says which component failed
+	if err := s.Start(s.Ctx); err != nil {
 		t.Fatalf("start again: %v", err)
 	}
-	after := s.ready("ticker")
+	after := s.Ready("ticker")
 	compare(t, *before, []corev1.Pod{*after})
 	last := len(splitLines(s.untilLog("ticker", "main", "tick 3\n")))
 	checkTicks(t, s.untilLog("ticker", "main", fmt.Sprintf("tick %d\n", last+10))) // it goes on

@@ -7,42 +7,44 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
 func TestLimitsAreTrueInsideTheGuest(t *testing.T) {
 	s := newSpace(t, 4*time.Minute)
-	s.apply(sleeper("small", "    resources: {limits: {memory: 64Mi, cpu: 500m}}\n"))
-	s.ready("small")
-	if got := s.mustExec("small", "cat", "/sys/fs/cgroup/memory.max"); got != strconv.Itoa(64<<20) {
+	s.Apply(testcluster.Sleeper("small", "    resources: {limits: {memory: 64Mi, cpu: 500m}}\n"))
+	s.Ready("small")
+	if got := s.MustExec("small", "cat", "/sys/fs/cgroup/memory.max"); got != strconv.Itoa(64<<20) {
 		t.Errorf("memory.max = %s, want %d", got, 64<<20)
 	}
-	if got := s.mustExec("small", "cat", "/sys/fs/cgroup/cpu.max"); got != "50000 100000" {
+	if got := s.MustExec("small", "cat", "/sys/fs/cgroup/cpu.max"); got != "50000 100000" {
 		t.Errorf("cpu.max = %s, want 50000 100000", got)
 	}
-	total := s.mustExec("small", "awk", "/MemTotal/ {print $2}", "/proc/meminfo")
+	total := s.MustExec("small", "awk", "/MemTotal/ {print $2}", "/proc/meminfo")
 	if kb, err := strconv.Atoi(total); err != nil || kb > 512<<10 {
 		t.Errorf("the guest has %s kB of memory, want a guest of the Pod's size", total)
 	}
 	// An allocation within the limit succeeds. One beyond is killed with its whole container, as Kubernetes wants it with
 	// cgroup v2 (memory.oom.group), and the container comes back.
-	if out, code := s.exec("small", "/hello", "alloc", "20"); code != 0 {
+	if out, code := s.Exec("small", "/hello", "alloc", "20"); code != 0 {
 		t.Errorf("20 MB within a limit of 64 MiB: code %d, %s", code, out)
 	}
-	if out, code := s.exec("small", "/hello", "alloc", "200"); code != 137 {
+	if out, code := s.Exec("small", "/hello", "alloc", "200"); code != 137 {
 		t.Errorf("200 MB within a limit of 64 MiB: code %d, want 137 (killed)\n%s", code, out)
 	}
-	s.pod("small", "was restarted and is ready", func(pod *corev1.Pod) bool {
+	s.Pod("small", "was restarted and is ready", func(pod *corev1.Pod) bool {
 		c := pod.Status.ContainerStatuses
 		return len(c) == 1 && c[0].RestartCount == 1 && c[0].Ready
 	})
-	if got := s.mustExec("small", "echo", "alive"); got != "alive" {
+	if got := s.MustExec("small", "echo", "alive"); got != "alive" {
 		t.Errorf("after the restart the Pod says %q", got)
 	}
 }
 
 func TestOutOfMemoryIsReported(t *testing.T) {
 	s := newSpace(t, 4*time.Minute)
-	s.apply(`
+	s.Apply(`
 apiVersion: v1
 kind: Pod
 metadata: {name: greedy}
@@ -54,21 +56,21 @@ spec:
     command: [/hello, alloc, "200"]
     resources: {limits: {memory: 64Mi}}
 `)
-	pod := s.pod("greedy", "has failed", func(pod *corev1.Pod) bool { return pod.Status.Phase == corev1.PodFailed })
+	pod := s.Pod("greedy", "has failed", func(pod *corev1.Pod) bool { return pod.Status.Phase == corev1.PodFailed })
 	end := pod.Status.ContainerStatuses[0].State.Terminated
 	if end == nil || end.ExitCode != 137 || end.Reason != "OOMKilled" {
-		t.Errorf("the container ended as %v, want OOMKilled with 137", states(pod))
+		t.Errorf("the container ended as %v, want OOMKilled with 137", testcluster.States(pod))
 	}
 }
 
 func TestCPULimitSizesTheGuest(t *testing.T) {
 	s := newSpace(t, 3*time.Minute)
-	s.apply(sleeper("one", "    resources: {limits: {cpu: \"1\", memory: 64Mi}}\n"))
-	s.ready("one")
-	if got := s.mustExec("one", "cat", "/sys/fs/cgroup/cpu.max"); got != "100000 100000" {
+	s.Apply(testcluster.Sleeper("one", "    resources: {limits: {cpu: \"1\", memory: 64Mi}}\n"))
+	s.Ready("one")
+	if got := s.MustExec("one", "cat", "/sys/fs/cgroup/cpu.max"); got != "100000 100000" {
 		t.Errorf("cpu.max = %s, want 100000 100000", got)
 	}
-	if got := strings.TrimSpace(s.mustExec("one", "nproc")); got != "1" && got != "2" {
+	if got := strings.TrimSpace(s.MustExec("one", "nproc")); got != "1" && got != "2" {
 		t.Errorf("the guest has %s CPUs, want one, or two when the base one is counted", got)
 	}
 }

@@ -10,24 +10,17 @@ import (
 	"testing"
 	"time"
 
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
-
 	"github.com/nodeless/nodeless/tests/testbed"
+	"github.com/nodeless/nodeless/tests/testcluster"
 	"github.com/nodeless/nodeless/tests/testregistry"
 )
 
-// cluster is the server that the tests share.
-type cluster struct {
-	host     *testbed.Host
-	server   *testbed.Server // replaced by the test that kills it
-	rest     *rest.Config
+// The server and the registry that the tests share, set by TestMain. Tests run one after the other and keep to namespaces
+// of their own.
+var (
+	shared   *testcluster.Cluster
 	registry *testregistry.Registry
-	client   *kubernetes.Clientset
-}
-
-// shared is set by TestMain. Tests run one after the other and keep to namespaces of their own.
-var shared *cluster
+)
 
 func TestMain(m *testing.M) {
 	testbed.Reexec()
@@ -35,8 +28,7 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) (code int) {
-	var err error
-	shared, err = startCluster()
+	err := startShared()
 	if errors.Is(err, testbed.ErrNeeds) {
 		fmt.Println("skipped:", err)
 		return 0
@@ -46,7 +38,7 @@ func run(m *testing.M) (code int) {
 		return 1
 	}
 	defer func() {
-		if err := shared.stop(); err != nil {
+		if err := errors.Join(registry.Close(), shared.Close()); err != nil {
 			fmt.Fprintln(os.Stderr, "stop cluster:", err)
 			code = 1
 		}
@@ -54,42 +46,20 @@ func run(m *testing.M) (code int) {
 	return m.Run()
 }
 
-func startCluster() (_ *cluster, err error) {
+// startShared starts the registry before the server, which reads of it at its start.
+func startShared() (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	c := &cluster{}
-	if c.host, err = testbed.New(testbed.Options{}); err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, c.host.Close())
-		}
-	}()
-	if c.registry, err = newRegistry(c.host); err != nil {
-		return nil, err
-	}
-	if err := c.startServer(ctx); err != nil {
-		return nil, err
-	}
-	if c.rest, err = c.host.RESTConfig(); err != nil {
-		return nil, err
-	}
-	c.client, err = kubernetes.NewForConfig(c.rest)
-	return c, err
-}
-
-// startServer starts the server, the first or a next one, and waits for the Node and for what Pods need.
-func (c *cluster) startServer(ctx context.Context) (err error) {
-	if c.server, err = c.host.StartServer(); err != nil {
+	host, err := testbed.New(testbed.Options{})
+	if err != nil {
 		return err
 	}
-	if err := c.server.UntilNodeReady(ctx); err != nil {
-		return err
+	shared = &testcluster.Cluster{Host: host}
+	if registry, err = newRegistry(host); err != nil {
+		return errors.Join(err, shared.Close())
 	}
-	return c.server.UntilOutput(ctx, "default", "get", "serviceaccount", "default", "-o", "jsonpath={.metadata.name}")
-}
-
-func (c *cluster) stop() error {
-	return errors.Join(c.server.Stop(), c.registry.Close(), c.host.Close())
+	if err := shared.Start(ctx); err != nil {
+		return errors.Join(err, registry.Close(), shared.Close())
+	}
+	return nil
 }

@@ -7,31 +7,33 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
 func TestNetwork(t *testing.T) {
 	s := newSpace(t, 5*time.Minute)
-	s.apply(fmt.Sprintf(webDeployment, 2))
-	s.apply(sleeper("client", ""))
-	web := s.pods("app=web", 2)
-	client := s.ready("client")
-	service, err := s.client.CoreV1().Services(s.name).Get(s.ctx, "web", metav1.GetOptions{})
+	s.Apply(fmt.Sprintf(webDeployment, 2))
+	s.Apply(testcluster.Sleeper("client", ""))
+	web := s.Pods("app=web", 2)
+	client := s.Ready("client")
+	service, err := s.Client.CoreV1().Services(s.Name).Get(s.Ctx, "web", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 
 	t.Run("the Pod's address is the one of its status", func(t *testing.T) {
-		if got := s.mustExec("client", "sh", "-c", "ip -4 -o addr show dev eth0 | awk '{print $4}'"); got != client.Status.PodIP+"/32" {
+		if got := s.MustExec("client", "sh", "-c", "ip -4 -o addr show dev eth0 | awk '{print $4}'"); got != client.Status.PodIP+"/32" {
 			t.Errorf("eth0 has %s, want %s/32", got, client.Status.PodIP)
 		}
 	})
 	t.Run("Pod to Pod", func(t *testing.T) {
-		s.mustExec("client", "/hello", "get", "http://"+web[0].Status.PodIP+":8080/")
+		s.MustExec("client", "/hello", "get", "http://"+web[0].Status.PodIP+":8080/")
 	})
 	t.Run("Pod to Service by name reaches both Pods", func(t *testing.T) {
 		answers := map[string]bool{}
-		s.until("two Pods have answered", func() (bool, error) {
-			out, code := s.exec("client", "/hello", "get", "http://web/")
+		s.Until("two Pods have answered", func() (bool, error) {
+			out, code := s.Exec("client", "/hello", "get", "http://web/")
 			if code != 0 {
 				return false, fmt.Errorf("code %d: %s", code, out)
 			}
@@ -40,18 +42,18 @@ func TestNetwork(t *testing.T) {
 		})
 	})
 	t.Run("names", func(t *testing.T) {
-		full := "web." + s.name + ".svc.cluster.local"
-		for _, name := range []string{"web", "web." + s.name, full} {
-			if got := s.mustExec("client", "/hello", "resolve", name); !strings.Contains(got, service.Spec.ClusterIP) {
+		full := "web." + s.Name + ".svc.cluster.local"
+		for _, name := range []string{"web", "web." + s.Name, full} {
+			if got := s.MustExec("client", "/hello", "resolve", name); !strings.Contains(got, service.Spec.ClusterIP) {
 				t.Errorf("%s is %q, want %s", name, got, service.Spec.ClusterIP)
 			}
 		}
-		if out, code := s.exec("client", "/hello", "resolve", "no-such-service"); code == 0 {
+		if out, code := s.Exec("client", "/hello", "resolve", "no-such-service"); code == 0 {
 			t.Errorf("a name that is not there resolves to %q", out)
 		}
 	})
 	t.Run("Pod to apiserver", func(t *testing.T) {
-		out, code := s.exec("client", "/hello", "get", "https://kubernetes.default.svc/version")
+		out, code := s.Exec("client", "/hello", "get", "https://kubernetes.default.svc/version")
 		if code != 0 || !strings.Contains(out, "gitVersion") {
 			t.Errorf("GET /version: code %d, %s", code, out)
 		}
@@ -64,10 +66,10 @@ func TestNetwork(t *testing.T) {
 		}
 	})
 	t.Run("a Pod reaches its own Service", func(t *testing.T) {
-		s.kubectl("scale", "deployment/web", "--replicas=1")
-		left := s.pods("app=web", 1)
-		s.until("the Service answers its own Pod", func() (bool, error) {
-			out, code := s.exec(left[0].Name, "/hello", "get", "http://web/")
+		s.Kubectl("scale", "deployment/web", "--replicas=1")
+		left := s.Pods("app=web", 1)
+		s.Until("the Service answers its own Pod", func() (bool, error) {
+			out, code := s.Exec(left[0].Name, "/hello", "get", "http://web/")
 			return code == 0, fmt.Errorf("code %d: %s", code, out)
 		})
 	})

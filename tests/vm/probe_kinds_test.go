@@ -63,14 +63,14 @@ spec:
 // condemns is restarted in place.
 func TestProbesAndHooks(t *testing.T) {
 	s := newSpace(t, 4*time.Minute)
-	s.apply(probed)
-	s.pod("probed", "has its web ready, by TCP, and its first container held by the startup probe", func(pod *corev1.Pod) bool {
+	s.Apply(probed)
+	s.Pod("probed", "has its web ready, by TCP, and its first container held by the startup probe", func(pod *corev1.Pod) bool {
 		web, slow := status(pod, "web"), status(pod, "slow")
 		return web.Ready && slow.State.Running != nil && slow.Started != nil && !*slow.Started
 	})
 	s.event("probed", "Unhealthy", "Startup probe failed")
 	before := s.boot("probed", "slow")
-	pod := s.pod("probed", "is up", func(*corev1.Pod) bool { return true })
+	pod := s.Pod("probed", "is up", func(*corev1.Pod) bool { return true })
 	if n := status(pod, "slow").RestartCount; n != 0 {
 		t.Errorf("the liveness probe did not wait for the startup probe: %d restarts", n)
 	}
@@ -78,11 +78,11 @@ func TestProbesAndHooks(t *testing.T) {
 		t.Error("a container is ready by a port where nobody listens")
 	}
 	s.inContainer("slow", "probed", "touch /log/alive /log/up")
-	s.pod("probed", "has its first container ready", func(pod *corev1.Pod) bool { return status(pod, "slow").Ready })
+	s.Pod("probed", "has its first container ready", func(pod *corev1.Pod) bool { return status(pod, "slow").Ready })
 
 	s.inContainer("slow", "probed", "rm /log/alive")
 	s.inContainer("web", "probed", "touch /tmp/unhealthy") // gRPC says so
-	pod = s.pod("probed", "has both restarted", func(pod *corev1.Pod) bool {
+	pod = s.Pod("probed", "has both restarted", func(pod *corev1.Pod) bool {
 		return status(pod, "slow").RestartCount > 0 && status(pod, "web").RestartCount > 0 && status(pod, "web").Ready
 	})
 	if n := status(pod, "witness").RestartCount; n != 0 {
@@ -99,23 +99,23 @@ func TestProbesAndHooks(t *testing.T) {
 	if err != nil || !strings.Contains(witnessed, "GET /preStop") {
 		t.Errorf("the HTTP hook was not seen: %v, %q", err, witnessed)
 	}
-	s.pod("hook", "ended by its hook", func(pod *corev1.Pod) bool { return status(pod, "main").State.Terminated != nil })
+	s.Pod("hook", "ended by its hook", func(pod *corev1.Pod) bool { return status(pod, "main").State.Terminated != nil })
 	s.event("hook", "FailedPostStartHook", "PostStartHook failed")
 }
 
 // boot tells one boot of a microVM from the next.
 func (s *space) boot(pod, container string) string {
-	s.t.Helper()
+	s.T.Helper()
 	return s.inContainer(container, pod, "cat /proc/sys/kernel/random/boot_id")
 }
 
 // inContainer runs a script in one of several containers; surrounding space is removed.
 func (s *space) inContainer(container, pod, script string) string {
-	s.t.Helper()
+	s.T.Helper()
 	var out string
-	s.until(fmt.Sprintf("%q runs in container %s of Pod %s", script, container, pod), func() (bool, error) {
+	s.Until(fmt.Sprintf("%q runs in container %s of Pod %s", script, container, pod), func() (bool, error) {
 		var err error
-		out, err = s.host.Kubectl(s.ctx, "-n", s.name, "exec", pod, "-c", container, "--", "sh", "-c", script)
+		out, err = s.Host.Kubectl(s.Ctx, "-n", s.Name, "exec", pod, "-c", container, "--", "sh", "-c", script)
 		return err == nil, err
 	})
 	return strings.TrimSpace(out)

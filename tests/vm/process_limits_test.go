@@ -48,7 +48,7 @@ spec:
 // their processes, and the agent of the guest answers.
 func TestNeighboursOfAContainerThatTakesTooMuch(t *testing.T) {
 	s := newSpace(t, 6*time.Minute)
-	s.apply(neighbours)
+	s.Apply(neighbours)
 	oomKilled := func(container string) func(*corev1.Pod) bool {
 		return func(pod *corev1.Pod) bool {
 			end := status(pod, container).LastTerminationState.Terminated
@@ -59,7 +59,7 @@ func TestNeighboursOfAContainerThatTakesTooMuch(t *testing.T) {
 		}
 	}
 	const identity = "cut -d' ' -f22 /proc/1/stat; cat /proc/sys/kernel/random/boot_id" // when process 1 began, and in which boot
-	s.pod("neighbours", "has its greedy container killed", oomKilled("greedy"))
+	s.Pod("neighbours", "has its greedy container killed", oomKilled("greedy"))
 	before := s.inContainer("quiet", "neighbours", identity)
 
 	throttled := func() int {
@@ -74,13 +74,13 @@ func TestNeighboursOfAContainerThatTakesTooMuch(t *testing.T) {
 		t.Errorf("cpu.max = %q, want 10000 100000", got)
 	}
 	first := throttled()
-	s.until("the busy container is throttled again", func() (bool, error) {
+	s.Until("the busy container is throttled again", func() (bool, error) {
 		now := throttled()
 		return now > first, fmt.Errorf("nr_throttled stays %d", now)
 	})
 
 	s.inContainer("hog", "neighbours", "touch /tmp/go") // beyond all the memory of the guest
-	s.pod("neighbours", "has its hog killed", oomKilled("hog"))
+	s.Pod("neighbours", "has its hog killed", oomKilled("hog"))
 	if after := s.inContainer("quiet", "neighbours", identity); after != before {
 		t.Errorf("the quiet neighbour was %q and is %q", before, after)
 	}
@@ -91,7 +91,7 @@ func TestNeighboursOfAContainerThatTakesTooMuch(t *testing.T) {
 		t.Errorf("pids.max = %q, want a limit that leaves room for work", limit)
 	}
 	// It is out of processes, or out of the guest's memory, whichever is less.
-	s.pod("bomb", "has its bomb defused", func(pod *corev1.Pod) bool {
+	s.Pod("bomb", "has its bomb defused", func(pod *corev1.Pod) bool {
 		return status(pod, "bomb").LastTerminationState.Terminated != nil || status(pod, "bomb").State.Terminated != nil
 	})
 	if after := s.inContainer("quiet", "bomb", identity); after != before {
@@ -136,9 +136,9 @@ spec:
 func TestSurroundings(t *testing.T) {
 	s := newSpace(t, 4*time.Minute)
 	large := strings.Repeat("0123456789", 10_000) // less than what one variable may be, more than most pipes hold
-	s.apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: large}\ndata: {text: \"" + large + "\"}\n" + "---" + surroundings)
+	s.Apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: large}\ndata: {text: \"" + large + "\"}\n" + "---" + surroundings)
 	began := time.Now()
-	s.ready("around")
+	s.Ready("around")
 	got := s.facts("around", "main")
 	want(t, "container", got, map[string]string{
 		"files": "1048576", "hardfiles": "1048576", "processes": "unlimited", "large": "100000", "greeting": "grüezi = mitenand",
@@ -166,7 +166,7 @@ func TestSurroundings(t *testing.T) {
 	if got := s.inContainer("main", "around", "echo ${#LARGE} $GREETING"); got != "100000 grüezi = mitenand" {
 		t.Errorf("exec sees %q", got)
 	}
-	out, err := s.host.Kubectl(s.ctx, "-n", s.name, "exec", "around", "-c", "main", "--", "sh", "-c",
+	out, err := s.Host.Kubectl(s.Ctx, "-n", s.Name, "exec", "around", "-c", "main", "--", "sh", "-c",
 		`i=0; while [ $i -lt 256 ]; do printf "\\$(printf %03o $i)"; i=$((i+1)); done`)
 	if err != nil {
 		t.Fatal(err)
@@ -182,13 +182,13 @@ func TestSurroundings(t *testing.T) {
 
 // clockComesBack sets the guest's clock wrong, as a pause or a drift of hours would, and waits for the host to put it right.
 func (s *space) clockComesBack() {
-	s.t.Helper()
+	s.T.Helper()
 	offset := func() time.Duration {
-		s.t.Helper()
+		s.T.Helper()
 		asked := time.Now()
 		n, err := strconv.ParseInt(s.inContainer("main", "around", "date +%s"), 10, 64)
 		if err != nil {
-			s.t.Fatal(err)
+			s.T.Fatal(err)
 		}
 		guest := time.Unix(n, 0)
 		switch heard := time.Now(); {
@@ -200,10 +200,10 @@ func (s *space) clockComesBack() {
 		return 0
 	}
 	if off := offset(); off.Abs() > time.Second {
-		s.t.Errorf("the guest's clock is off by %s", off)
+		s.T.Errorf("the guest's clock is off by %s", off)
 	}
 	s.inContainer("setter", "around", "date -s @$(( $(date +%s) - 3600 ))")
-	s.until("the clock is right again", func() (bool, error) {
+	s.Until("the clock is right again", func() (bool, error) {
 		off := offset()
 		return off.Abs() <= time.Second, fmt.Errorf("it is off by %s", off)
 	})

@@ -63,9 +63,9 @@ const tellNames = `
 
 func TestNamesAndResolvers(t *testing.T) {
 	s := newSpace(t, 4*time.Minute)
-	s.apply(withScript(names, tellNames))
-	domain := s.name + ".svc.cluster.local"
-	host, err := s.host.Exec(s.ctx, "cat", "/etc/resolv.conf")
+	s.Apply(withScript(names, tellNames))
+	domain := s.Name + ".svc.cluster.local"
+	host, err := s.Host.Exec(s.Ctx, "cat", "/etc/resolv.conf")
 	if err != nil {
 		t.Fatal(err)
 	}

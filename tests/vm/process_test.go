@@ -14,12 +14,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/nodeless/nodeless/pkg/ociimage"
+	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
 // log is what a container has printed; previous asks for the run before.
 func (s *space) log(pod, container string, previous bool) (string, error) {
-	req := s.client.CoreV1().Pods(s.name).GetLogs(pod, &corev1.PodLogOptions{Container: container, Previous: previous})
-	body, err := req.Stream(s.ctx)
+	req := s.Client.CoreV1().Pods(s.Name).GetLogs(pod, &corev1.PodLogOptions{Container: container, Previous: previous})
+	body, err := req.Stream(s.Ctx)
 	if err != nil {
 		return "", err
 	}
@@ -30,9 +31,9 @@ func (s *space) log(pod, container string, previous bool) (string, error) {
 
 // facts are the lines KEY=VALUE that a container has printed up to the line "end".
 func (s *space) facts(pod, container string) map[string]string {
-	s.t.Helper()
+	s.T.Helper()
 	found := map[string]string{}
-	s.until(fmt.Sprintf("container %s of Pod %s has told all", container, pod), func() (bool, error) {
+	s.Until(fmt.Sprintf("container %s of Pod %s has told all", container, pod), func() (bool, error) {
 		text, err := s.log(pod, container, false)
 		if err != nil {
 			return false, err
@@ -76,15 +77,15 @@ func status(pod *corev1.Pod, container string) corev1.ContainerStatus {
 
 // done waits until a Pod has come to its end.
 func (s *space) done(pod string, phase corev1.PodPhase) *corev1.Pod {
-	s.t.Helper()
-	return s.pod(pod, "is "+string(phase), func(p *corev1.Pod) bool { return p.Status.Phase == phase })
+	s.T.Helper()
+	return s.Pod(pod, "is "+string(phase), func(p *corev1.Pod) bool { return p.Status.Phase == phase })
 }
 
 // event waits for an event of a Pod whose message has the words.
 func (s *space) event(pod, reason string, words ...string) {
-	s.t.Helper()
-	s.until(fmt.Sprintf("Pod %s has an event %s with %q", pod, reason, words), func() (bool, error) {
-		list, err := s.client.CoreV1().Events(s.name).List(s.ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + pod})
+	s.T.Helper()
+	s.Until(fmt.Sprintf("Pod %s has an event %s with %q", pod, reason, words), func() (bool, error) {
+		list, err := s.Client.CoreV1().Events(s.Name).List(s.Ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + pod})
 		if err != nil {
 			return false, err
 		}
@@ -138,7 +139,7 @@ spec:
 
 func TestExitCodesAndTerminationMessages(t *testing.T) {
 	s := newSpace(t, 4*time.Minute)
-	s.apply(codes)
+	s.Apply(codes)
 	pod := s.done("codes", corev1.PodFailed)
 	for _, tt := range []struct {
 		container, reason, message string
@@ -230,7 +231,7 @@ spec:
 // ended after it in reverse. The microVM has room for the largest of them, which needs more than the main container has.
 func TestInitContainersAndSidecars(t *testing.T) {
 	s := newSpace(t, 4*time.Minute)
-	s.apply(ordered)
+	s.Apply(ordered)
 	pod := s.done("ordered", corev1.PodSucceeded)
 	text, err := s.log("ordered", "outer", false)
 	if err != nil {
@@ -313,18 +314,18 @@ const ownSignal = "docker.io/nodeless/own-signal:1"
 
 // importOwnSignal makes that image and brings it into the host.
 func (s *space) importOwnSignal() {
-	s.t.Helper()
+	s.T.Helper()
 	shell, err := os.ReadFile("/bin/busybox")
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	files := []ociimage.File{{Path: "/bin/busybox", Mode: 0o755, Data: shell}}
 	for _, tool := range []string{"sh", "sleep", "false"} {
 		files = append(files, ociimage.File{Path: "/bin/" + tool, Mode: fs.ModeSymlink | 0o777, Link: "busybox"})
 	}
-	archive, err := os.Create(s.host.Path("/run/own-signal.tar"))
+	archive, err := os.Create(s.Host.Path("/run/own-signal.tar"))
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	defer archive.Close()
 	err = ociimage.Write(archive, ociimage.Image{
@@ -332,27 +333,27 @@ func (s *space) importOwnSignal() {
 		Config: v1.ImageConfig{StopSignal: "SIGUSR1", Env: []string{"PATH=/bin"}, User: "1234"},
 	})
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
-	if out, err := s.host.Nodeless(s.ctx, "ctr", "-n", "k8s.io", "images", "import", "/run/own-signal.tar"); err != nil {
-		s.t.Fatalf("import: %v\n%s", err, out)
+	if out, err := s.Host.Nodeless(s.Ctx, "ctr", "-n", "k8s.io", "images", "import", "/run/own-signal.tar"); err != nil {
+		s.T.Fatalf("import: %v\n%s", err, out)
 	}
 }
 
 func TestStopSignalsAndRestartPolicies(t *testing.T) {
 	s := newSpace(t, 4*time.Minute)
 	s.importOwnSignal()
-	s.apply(stops)
-	s.apply(always)
+	s.Apply(stops)
+	s.Apply(always)
 	for container, code := range map[string]int32{"plain": 143, "polite": 7, "stubborn": 137, "signal": 21} {
-		pod := s.pod("stops", container+" was stopped and is back", func(pod *corev1.Pod) bool {
+		pod := s.Pod("stops", container+" was stopped and is back", func(pod *corev1.Pod) bool {
 			return status(pod, container).LastTerminationState.Terminated != nil
 		})
 		if end := status(pod, container).LastTerminationState.Terminated; end.ExitCode != code {
 			t.Errorf("container %s was stopped with code %d, want %d", container, end.ExitCode, code)
 		}
 	}
-	s.pod("always", "is started again after success", func(pod *corev1.Pod) bool {
+	s.Pod("always", "is started again after success", func(pod *corev1.Pod) bool {
 		c := status(pod, "main")
 		return c.RestartCount > 0 && c.LastTerminationState.Terminated != nil && c.LastTerminationState.Terminated.ExitCode == 0
 	})
@@ -380,23 +381,23 @@ spec:
 
 func TestSharedProcessNamespace(t *testing.T) {
 	s := newSpace(t, 3*time.Minute)
-	s.apply(orphans)
-	s.ready("orphans")
-	s.until("no orphan is left as a zombie", func() (bool, error) {
-		out := s.mustExec("orphans", "sh", "-c", "ps -o stat,args | grep -c '^Z' || true")
+	s.Apply(orphans)
+	s.Ready("orphans")
+	s.Until("no orphan is left as a zombie", func() (bool, error) {
+		out := s.MustExec("orphans", "sh", "-c", "ps -o stat,args | grep -c '^Z' || true")
 		return out == "0", fmt.Errorf("there are %s", out)
 	})
 	const look = "ps -o pid,args | grep -v grep; tr '\\0' ' ' < /proc/1/cmdline"
-	out := s.mustExec("orphans", "sh", "-c", look)
+	out := s.MustExec("orphans", "sh", "-c", look)
 	for _, line := range []string{"sleep 1000", "sleep 2000"} {
 		if !strings.Contains(out, line) {
 			t.Errorf("container main sees %q, want %q among it", out, line)
 		}
 	}
 	// The other's process can be signalled, and only that container is started again.
-	s.mustExec("orphans", "sh", "-c", "kill $(ps -o pid,args | awk '$3 == 2000 {print $1}')")
-	pod := s.pod("orphans", "has its other container back", func(pod *corev1.Pod) bool {
-		return status(pod, "other").RestartCount == 1 && isReady(pod)
+	s.MustExec("orphans", "sh", "-c", "kill $(ps -o pid,args | awk '$3 == 2000 {print $1}')")
+	pod := s.Pod("orphans", "has its other container back", func(pod *corev1.Pod) bool {
+		return status(pod, "other").RestartCount == 1 && testcluster.IsReady(pod)
 	})
 	if end := status(pod, "other").LastTerminationState.Terminated; end == nil || end.ExitCode != 143 {
 		t.Errorf("the other container ended as %+v, want code 143", end)
@@ -406,11 +407,11 @@ func TestSharedProcessNamespace(t *testing.T) {
 	}
 	// Exec, many times over, leaves nothing either, and tells codes and signals as they are.
 	for script, code := range map[string]int{"exit 0": 0, "exit 255": 255, "kill -SEGV $$": 139, "kill -USR1 $$": 138, "(sleep 0.1 &)": 0} {
-		if out, got := s.exec("orphans", "sh", "-c", script); got != code {
+		if out, got := s.Exec("orphans", "sh", "-c", script); got != code {
 			t.Errorf("exec of %q: code %d, want %d: %s", script, got, code, out)
 		}
 	}
-	out, code := s.exec("orphans", "no-such-program")
+	out, code := s.Exec("orphans", "no-such-program")
 	if code == 0 || !strings.Contains(out, "no-such-program") {
 		t.Errorf("exec of a missing program: code %d, %q; want its name", code, out)
 	}

@@ -82,20 +82,20 @@ func newRegistry(h *testbed.Host) (_ *testregistry.Registry, err error) {
 // push puts an image over the tools of the bundle's own image into the registry. A layer below is a layer of tools that
 // all of them share, so that each costs next to nothing.
 func (s *space) push(name string, config v1.ImageConfig, layers ...testregistry.Layer) string {
-	s.t.Helper()
-	sum, err := s.registry.Push(name, "1", s.image("amd64", config, layers...))
+	s.T.Helper()
+	sum, err := registry.Push(name, "1", s.image("amd64", config, layers...))
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	return sum.String()
 }
 
 func (s *space) image(arch string, config v1.ImageConfig, layers ...testregistry.Layer) testregistry.Image {
-	s.t.Helper()
+	s.T.Helper()
 	if config.Env == nil {
 		config.Env = []string{"PATH=/bin"}
 	}
-	tools := testregistry.Layer{Tar: tools(s.t, s.host)}
+	tools := testregistry.Layer{Tar: tools(s.T, s.Host)}
 	return testregistry.Image{Arch: arch, Config: config, Layers: append([]testregistry.Layer{tools}, layers...)}
 }
 
@@ -141,20 +141,20 @@ func shell(script string) v1.ImageConfig {
 
 // ended waits until a container of a Pod has ended well and returns its log.
 func (s *space) ended(pod, container string) string {
-	s.t.Helper()
+	s.T.Helper()
 	s.container(pod, container, "has ended", func(c corev1.ContainerStatus) bool { return c.State.Terminated != nil })
-	log := s.kubectl("logs", pod, "-c", container)
+	log := s.Kubectl("logs", pod, "-c", container)
 	got := s.container(pod, container, "has ended", func(c corev1.ContainerStatus) bool { return c.State.Terminated != nil })
 	if got.State.Terminated.ExitCode != 0 {
-		s.t.Errorf("container %s ended with %d:\n%s", container, got.State.Terminated.ExitCode, log)
+		s.T.Errorf("container %s ended with %d:\n%s", container, got.State.Terminated.ExitCode, log)
 	}
 	return strings.TrimSpace(log)
 }
 
 // container waits until a container of a Pod is as wanted.
 func (s *space) container(pod, name, what string, want func(corev1.ContainerStatus) bool) (got corev1.ContainerStatus) {
-	s.t.Helper()
-	s.pod(pod, name+" "+what, func(p *corev1.Pod) bool {
+	s.T.Helper()
+	s.Pod(pod, name+" "+what, func(p *corev1.Pod) bool {
 		for _, c := range p.Status.ContainerStatuses {
 			if c.Name == name && want(c) {
 				got = c
@@ -168,9 +168,9 @@ func (s *space) container(pod, name, what string, want func(corev1.ContainerStat
 
 // refused waits until the kubelet says, in an event of the container, why its image cannot be had.
 func (s *space) refused(pod, container string, words ...string) {
-	s.t.Helper()
-	s.until("an event of container "+container+" says "+strings.Join(words, ", "), func() (bool, error) {
-		events, err := s.client.CoreV1().Events(s.name).List(s.ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + pod})
+	s.T.Helper()
+	s.Until("an event of container "+container+" says "+strings.Join(words, ", "), func() (bool, error) {
+		events, err := s.Client.CoreV1().Events(s.Name).List(s.Ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + pod})
 		if err != nil {
 			return false, err
 		}
@@ -190,7 +190,7 @@ func (s *space) refused(pod, container string, words ...string) {
 
 // requests counts what a user has asked the registry for.
 func (s *space) requests(user, method, path string) (n int) {
-	for _, r := range s.registry.Requests() {
+	for _, r := range registry.Requests() {
 		if r == user+" "+method+" "+path {
 			n++
 		}
@@ -224,18 +224,18 @@ func TestRegistry(t *testing.T) {
 	s.push("hub/tiny", shell("echo from the mirror"))
 	sum := s.push("app/tiny", shell("echo by digest"))
 	s.push("open/tiny", shell("echo for everybody"))
-	s.registry.Open("open/tiny")
-	s.registry.Open("open/foreign")
-	if _, err := s.registry.PushIndex("app/both", "1", s.image("arm64", shell("echo arm64")), s.image("amd64", shell("echo amd64"))); err != nil {
+	registry.Open("open/tiny")
+	registry.Open("open/foreign")
+	if _, err := registry.PushIndex("app/both", "1", s.image("arm64", shell("echo arm64")), s.image("amd64", shell("echo amd64"))); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.registry.PushIndex("open/foreign", "1", s.image("arm64", shell("echo arm64")), s.image("s390x", shell("echo s390x"))); err != nil {
+	if _, err := registry.PushIndex("open/foreign", "1", s.image("arm64", shell("echo arm64")), s.image("s390x", shell("echo s390x"))); err != nil {
 		t.Fatal(err)
 	}
-	s.kubectl("create", "secret", "docker-registry", "right", "--docker-server="+privateHost, "--docker-username=pod", "--docker-password=of-the-secret")
-	s.kubectl("create", "secret", "docker-registry", "wrong", "--docker-server="+privateHost, "--docker-username=pod", "--docker-password=mistaken")
+	s.Kubectl("create", "secret", "docker-registry", "right", "--docker-server="+privateHost, "--docker-username=pod", "--docker-password=of-the-secret")
+	s.Kubectl("create", "secret", "docker-registry", "wrong", "--docker-server="+privateHost, "--docker-username=pod", "--docker-password=mistaken")
 
-	s.apply(fmt.Sprintf(oneShot, "good", "right") + containers(
+	s.Apply(fmt.Sprintf(oneShot, "good", "right") + containers(
 		[3]string{"mirror", "tiny:1"},
 		[3]string{"digest", privateHost + "/app/tiny@" + sum},
 		[3]string{"both", privateHost + "/app/both:1"},
@@ -251,10 +251,10 @@ func TestRegistry(t *testing.T) {
 		}
 	}
 	if s.requests("operator", "GET", "/v2/hub/tiny/manifests/1") == 0 && s.requests("operator", "HEAD", "/v2/hub/tiny/manifests/1") == 0 {
-		t.Errorf("the mirror was not asked with the operator's password: %q", s.registry.Requests())
+		t.Errorf("the mirror was not asked with the operator's password: %q", registry.Requests())
 	}
 	if s.requests("pod", "HEAD", "/v2/app/tiny/manifests/"+sum) == 0 {
-		t.Errorf("the registry was not asked with the Pod's password: %q", s.registry.Requests())
+		t.Errorf("the registry was not asked with the Pod's password: %q", registry.Requests())
 	}
 	s.refused("bad", "password", "app/both", "401 Unauthorized")
 	s.refused("bad", "foreign", "open/foreign", "no match for platform")
@@ -265,22 +265,22 @@ func TestRegistry(t *testing.T) {
 
 // pullPolicies starts an image that is there, and newer in the registry, in the three ways.
 func (s *space) pullPolicies() {
-	s.t.Helper()
+	s.T.Helper()
 	asked := func() int { return s.requests("operator", "HEAD", "/v2/hub/tiny/manifests/1") }
 	s.push("hub/tiny", shell("echo anew"))
 	before := asked()
-	s.apply(fmt.Sprintf(oneShot, "present", "none") + containers(
+	s.Apply(fmt.Sprintf(oneShot, "present", "none") + containers(
 		[3]string{"never", "tiny:1", "imagePullPolicy: Never"},
 		[3]string{"once", "tiny:1", "imagePullPolicy: IfNotPresent"},
 		[3]string{"always", "tiny:1", "imagePullPolicy: Always"},
 	))
 	for container, want := range map[string]string{"never": "from the mirror", "once": "from the mirror", "always": "anew"} {
 		if got := s.ended("present", container); got != want {
-			s.t.Errorf("container %s says %q, want %q", container, got, want)
+			s.T.Errorf("container %s says %q, want %q", container, got, want)
 		}
 	}
 	if got := asked() - before; got != 1 {
-		s.t.Errorf("the registry was asked %d times, want once, for the container that always pulls", got)
+		s.T.Errorf("the registry was asked %d times, want once, for the container that always pulls", got)
 	}
 }
 

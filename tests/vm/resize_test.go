@@ -16,6 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
 // growing is a Pod of two containers, one of which uses memory.
@@ -61,13 +63,13 @@ func TestResizeInPlace(t *testing.T) {
 		t.Skipf("skipped: the machine has %d CPU to give; growing takes two", cpus)
 	}
 	most := strconv.FormatInt(cpus*600, 10) + "m" // two of these never fit
-	s.apply(growing)
-	before := s.look(s.ready("grows"))
-	s.apply(strings.Replace(restarting, "CPU", most, 1)) // not before: it would starve the other's boot
-	s.ready("restarts")
+	s.Apply(growing)
+	before := s.look(s.Ready("grows"))
+	s.Apply(strings.Replace(restarting, "CPU", most, 1)) // not before: it would starve the other's boot
+	s.Ready("restarts")
 
 	t.Run("grow", func(t *testing.T) {
-		s := s.sub(t)
+		s := s.with(t)
 		s.resize("grows", "main", `"limits":{"memory":"300Mi","cpu":"2"}`)
 		pod := s.resized("grows", 0, "300Mi", "2")
 		s.limits("grows", "main", 300<<20, "200000 100000")
@@ -83,12 +85,12 @@ func TestResizeInPlace(t *testing.T) {
 		if grown := now.hostLimit - before.hostLimit; grown != 236<<20 {
 			t.Errorf("the host's limit on the Pod has grown by %d MiB, want 236", grown>>20)
 		}
-		if out, code := s.exec("grows", "env", "HOLD=", "/hello", "alloc", "220"); code != 0 {
+		if out, code := s.Exec("grows", "env", "HOLD=", "/hello", "alloc", "220"); code != 0 {
 			t.Errorf("220 MB beside 40 within a limit of 300 MiB: code %d, %s", code, out)
 		}
 	})
 	t.Run("shrink", func(t *testing.T) {
-		s := s.sub(t)
+		s := s.with(t)
 		s.resize("grows", "main", `"limits":{"memory":"80Mi","cpu":"500m"}`)
 		pod := s.resized("grows", 0, "80Mi", "500m")
 		s.limits("grows", "main", 80<<20, "50000 100000")
@@ -100,10 +102,10 @@ func TestResizeInPlace(t *testing.T) {
 		if grown := now.hostLimit - before.hostLimit; grown != 16<<20 {
 			t.Errorf("the host's limit on the Pod is %d MiB higher than at first, want 16", grown>>20)
 		}
-		s.kubectl("exec", "grows", "-c", "other", "--", "/hello", "alloc", "20") // there is still room
+		s.Kubectl("exec", "grows", "-c", "other", "--", "/hello", "alloc", "20") // there is still room
 	})
 	t.Run("too large for the microVM", func(t *testing.T) {
-		s := s.sub(t)
+		s := s.with(t)
 		s.resize("grows", "main", `"limits":{"memory":"80Mi","cpu":"200"}`)
 		c := s.resizeCondition("grows", corev1.PodResizeInProgress, corev1.PodReasonError)
 		if !strings.Contains(c.Message, "200 vCPUs: this microVM was started for at most") {
@@ -116,7 +118,7 @@ func TestResizeInPlace(t *testing.T) {
 		s.look(s.resized("grows", 0, "80Mi", "1")).same(t, before)
 	})
 	t.Run("too large for the Node, ever and now", func(t *testing.T) {
-		s := s.sub(t)
+		s := s.with(t)
 		err := s.tryResize("grows", "main", fmt.Sprintf(`"requests":{"cpu":"%d"},"limits":{"cpu":"%[1]d"}`, cpus+1))
 		if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "node didn't have enough allocatable resources: cpu") {
 			t.Errorf("a resize beyond the Node: %v, want it forbidden", err)
@@ -125,11 +127,11 @@ func TestResizeInPlace(t *testing.T) {
 		s.resizeCondition("grows", corev1.PodResizePending, corev1.PodReasonDeferred)
 	})
 	t.Run("restart with more", func(t *testing.T) {
-		s := s.sub(t)
-		before := s.look(s.ready("restarts"))
+		s := s.with(t)
+		before := s.look(s.Ready("restarts"))
 		s.resize("restarts", "main", `"limits":{"memory":"400Mi"}`)
-		pod := s.pod("restarts", "was restarted with its new limit", func(pod *corev1.Pod) bool {
-			return pod.Status.ContainerStatuses[0].RestartCount == 1 && isReady(pod)
+		pod := s.Pod("restarts", "was restarted with its new limit", func(pod *corev1.Pod) bool {
+			return pod.Status.ContainerStatuses[0].RestartCount == 1 && testcluster.IsReady(pod)
 		})
 		s.limits("restarts", "main", 400<<20, "max 100000")
 		now := s.look(pod)
@@ -138,8 +140,8 @@ func TestResizeInPlace(t *testing.T) {
 		}
 	})
 	t.Run("a deferred resize is done when there is room", func(t *testing.T) {
-		s := s.sub(t)
-		s.kubectl("delete", "pod", "restarts")
+		s := s.with(t)
+		s.Kubectl("delete", "pod", "restarts")
 		s.look(s.resized("grows", 0, "80Mi", "2")).same(t, before)
 		s.limits("grows", "main", 80<<20, "200000 100000")
 	})
@@ -148,7 +150,7 @@ func TestResizeInPlace(t *testing.T) {
 // TestResizeOfAWholePodIsRefused: it would not reach the microVM. No Pod runs.
 func TestResizeOfAWholePodIsRefused(t *testing.T) {
 	s := newSpace(t, time.Minute)
-	s.apply(`
+	s.Apply(`
 apiVersion: v1
 kind: Pod
 metadata: {name: whole}
@@ -158,7 +160,7 @@ spec:
   containers: [{name: main, image: IMAGE}]
 `)
 	patch := []byte(`{"spec":{"resources":{"limits":{"memory":"128Mi"}}}}`)
-	_, err := s.client.CoreV1().Pods(s.name).Patch(s.ctx, "whole", types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "resize")
+	_, err := s.Client.CoreV1().Pods(s.Name).Patch(s.Ctx, "whole", types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "resize")
 	if err == nil {
 		t.Error("the resize was accepted")
 	}
@@ -166,22 +168,22 @@ spec:
 
 // resize changes resources of a container through the resize subresource.
 func (s *space) resize(pod, container, resources string) {
-	s.t.Helper()
+	s.T.Helper()
 	if err := s.tryResize(pod, container, resources); err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 }
 
 func (s *space) tryResize(pod, container, resources string) error {
 	patch := fmt.Sprintf(`{"spec":{"containers":[{"name":%q,"resources":{%s}}]}}`, container, resources)
-	_, err := s.client.CoreV1().Pods(s.name).Patch(s.ctx, pod, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "resize")
+	_, err := s.Client.CoreV1().Pods(s.Name).Patch(s.Ctx, pod, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "resize")
 	return err
 }
 
 // resized waits until the status says that a container has the limits, and that nothing is under way.
 func (s *space) resized(name string, container int, memory, cpu string) *corev1.Pod {
-	s.t.Helper()
-	return s.pod(name, "has limits of "+memory+" and "+cpu, func(pod *corev1.Pod) bool {
+	s.T.Helper()
+	return s.Pod(name, "has limits of "+memory+" and "+cpu, func(pod *corev1.Pod) bool {
 		r := pod.Status.ContainerStatuses[container].Resources
 		return r != nil && r.Limits.Memory().Cmp(resource.MustParse(memory)) == 0 && r.Limits.Cpu().Cmp(resource.MustParse(cpu)) == 0 &&
 			condition(pod, corev1.PodResizeInProgress).Type == "" && condition(pod, corev1.PodResizePending).Type == ""
@@ -189,8 +191,8 @@ func (s *space) resized(name string, container int, memory, cpu string) *corev1.
 }
 
 func (s *space) resizeCondition(name string, kind corev1.PodConditionType, reason string) (c corev1.PodCondition) {
-	s.t.Helper()
-	s.pod(name, fmt.Sprintf("has condition %s: %s", kind, reason), func(pod *corev1.Pod) bool {
+	s.T.Helper()
+	s.Pod(name, fmt.Sprintf("has condition %s: %s", kind, reason), func(pod *corev1.Pod) bool {
 		c = condition(pod, kind)
 		return c.Reason == reason
 	})
@@ -198,17 +200,17 @@ func (s *space) resizeCondition(name string, kind corev1.PodConditionType, reaso
 }
 
 func (s *space) statusOf(pod string, i int) corev1.ContainerStatus {
-	s.t.Helper()
-	return s.ready(pod).Status.ContainerStatuses[i]
+	s.T.Helper()
+	return s.Ready(pod).Status.ContainerStatuses[i]
 }
 
 // limits checks what the guest's kernel holds a container to.
 func (s *space) limits(pod, container string, memory int, cpu string) {
-	s.t.Helper()
+	s.T.Helper()
 	for file, want := range map[string]string{"memory.max": strconv.Itoa(memory), "cpu.max": cpu} {
-		got := strings.TrimSpace(s.kubectl("exec", pod, "-c", container, "--", "cat", "/sys/fs/cgroup/"+file))
+		got := strings.TrimSpace(s.Kubectl("exec", pod, "-c", container, "--", "cat", "/sys/fs/cgroup/"+file))
 		if got != want {
-			s.t.Errorf("%s of container %s is %s, want %s", file, container, got, want)
+			s.T.Errorf("%s of container %s is %s, want %s", file, container, got, want)
 		}
 	}
 }
@@ -223,16 +225,16 @@ type sight struct {
 }
 
 func (s *space) look(pod *corev1.Pod) sight {
-	s.t.Helper()
-	text := s.mustExec(pod.Name, "sh", "-c", "cat /proc/sys/kernel/random/boot_id; cut -d' ' -f22 /proc/1/stat; awk '/MemTotal/ {print $2}' /proc/meminfo; nproc")
+	s.T.Helper()
+	text := s.MustExec(pod.Name, "sh", "-c", "cat /proc/sys/kernel/random/boot_id; cut -d' ' -f22 /proc/1/stat; awk '/MemTotal/ {print $2}' /proc/meminfo; nproc")
 	lines := splitLines(text)
 	if len(lines) != 4 {
-		s.t.Fatalf("the guest of %s says %q", pod.Name, text)
+		s.T.Fatalf("the guest of %s says %q", pod.Name, text)
 	}
 	kb, err1 := strconv.Atoi(lines[2])
 	cpus, err2 := strconv.Atoi(lines[3])
 	if err := errors.Join(err1, err2); err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	seen := sight{boot: lines[0], started: lines[1], memory: kb << 10, cpus: cpus, hostLimit: s.hostLimit(pod.UID)}
 	for _, c := range pod.Status.ContainerStatuses {
@@ -252,10 +254,10 @@ func (a sight) same(t *testing.T, b sight) {
 
 // hostLimit reads the memory limit of a Pod's cgroup on the host, in either version of cgroups.
 func (s *space) hostLimit(uid types.UID) int {
-	s.t.Helper()
+	s.T.Helper()
 	limit := 0
 	for _, root := range []string{"/sys/fs/cgroup/memory", "/sys/fs/cgroup"} {
-		err := filepath.WalkDir(root+s.host.Cgroup, func(path string, d fs.DirEntry, err error) error {
+		err := filepath.WalkDir(root+s.Host.Cgroup, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || !d.IsDir() || filepath.Base(path) != "pod"+string(uid) {
 				return nil // others come and go
 			}
@@ -267,7 +269,7 @@ func (s *space) hostLimit(uid types.UID) int {
 			return fs.SkipDir
 		})
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			s.t.Fatal(err)
+			s.T.Fatal(err)
 		}
 	}
 	return limit

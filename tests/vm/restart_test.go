@@ -8,6 +8,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
 // collected is when the kubelet has surely collected what is left of dead sandboxes: it looks once a minute.
@@ -16,8 +18,8 @@ const collected = 2 * time.Minute
 // TestKilledServerLeavesPodsRunning: kill -9 and a new start; the same Pods run on, not restarted.
 func TestKilledServerLeavesPodsRunning(t *testing.T) {
 	s := newSpace(t, 6*time.Minute)
-	s.apply(fmt.Sprintf(webDeployment, 2))
-	s.apply(`
+	s.Apply(fmt.Sprintf(webDeployment, 2))
+	s.Apply(`
 apiVersion: v1
 kind: Pod
 metadata: {name: ticker}
@@ -26,43 +28,43 @@ spec:
   containers:
   - {name: main, image: IMAGE, command: [sh, -c, "i=0; while :; do echo tick $i; i=$((i+1)); sleep 1; done"]}
 `)
-	before := append(s.pods("app=web", 2), *s.ready("ticker"))
-	boot := s.mustExec("ticker", "cat", "/proc/sys/kernel/random/boot_id")
+	before := append(s.Pods("app=web", 2), *s.Ready("ticker"))
+	boot := s.MustExec("ticker", "cat", "/proc/sys/kernel/random/boot_id")
 
-	if err := s.server.Signal(syscall.SIGKILL); err != nil {
+	if err := s.Server.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(s.Ctx, time.Minute)
 	defer cancel()
-	s.server.Wait(ctx) //nolint:errcheck // it was killed
+	s.Server.Wait(ctx) //nolint:errcheck // it was killed
 	// Pods answer while there is no server.
 	if _, err := s.get("http://" + before[0].Status.PodIP + ":8080/"); err != nil {
 		t.Errorf("host to Pod without a server: %v", err)
 	}
-	if err := s.startServer(s.ctx); err != nil {
+	if err := s.Start(s.Ctx); err != nil {
 		t.Fatalf("start again: %v", err)
 	}
 
-	after := append(s.pods("app=web", 2), *s.ready("ticker"))
+	after := append(s.Pods("app=web", 2), *s.Ready("ticker"))
 	for _, old := range before {
 		compare(t, old, after)
 	}
 	// The Node still says Ready from before; the kubelet may need another moment to listen.
-	s.until("exec works again", func() (bool, error) {
-		out, code := s.exec("ticker", "true")
+	s.Until("exec works again", func() (bool, error) {
+		out, code := s.Exec("ticker", "true")
 		return code == 0, fmt.Errorf("code %d: %s", code, out)
 	})
-	if got := s.mustExec("ticker", "cat", "/proc/sys/kernel/random/boot_id"); got != boot {
+	if got := s.MustExec("ticker", "cat", "/proc/sys/kernel/random/boot_id"); got != boot {
 		t.Error("the microVM was booted again")
 	}
-	if _, code := s.exec(before[0].Name, "true"); code != 0 {
+	if _, code := s.Exec(before[0].Name, "true"); code != 0 {
 		t.Errorf("exec after the restart: code %d", code)
 	}
 	// The log goes on, and what was written in between is there.
 	logs := s.follow("ticker")
 	logs.waitFor("tick 0\n")
 	logs.waitFor("tick 1\n")
-	s.kubectl("delete", "pod", "ticker")
+	s.Kubectl("delete", "pod", "ticker")
 	checkTicks(t, logs.rest())
 }
 
@@ -104,16 +106,16 @@ func checkTicks(t *testing.T, log string) {
 // TestNothingIsLeftOfDeletedPods is the promise that a host stays clean.
 func TestNothingIsLeftOfDeletedPods(t *testing.T) {
 	s := newSpace(t, 5*time.Minute)
-	s.apply(fmt.Sprintf(webDeployment, 3))
-	s.apply(sleeper("kept", ""))
-	s.pods("app=web", 3)
-	s.ready("kept")
-	s.kubectl("delete", "deployment", "web")
-	s.kubectl("delete", "pod", "kept")
-	s.pods("", 0)
-	ctx, cancel := context.WithTimeout(s.ctx, collected)
+	s.Apply(fmt.Sprintf(webDeployment, 3))
+	s.Apply(testcluster.Sleeper("kept", ""))
+	s.Pods("app=web", 3)
+	s.Ready("kept")
+	s.Kubectl("delete", "deployment", "web")
+	s.Kubectl("delete", "pod", "kept")
+	s.Pods("", 0)
+	ctx, cancel := context.WithTimeout(s.Ctx, collected)
 	defer cancel()
-	if err := s.host.UntilClean(ctx); err != nil {
+	if err := s.Host.UntilClean(ctx); err != nil {
 		t.Error(err)
 	}
 }
@@ -123,9 +125,9 @@ func TestKilledVMIsCleanedUpAndReplaced(t *testing.T) {
 	for _, victim := range []string{"qemu-system", "nodeless-vmm", "containerd-shim"} {
 		t.Run(victim, func(t *testing.T) {
 			s := newSpace(t, 5*time.Minute)
-			s.apply(sleeper("a", ""))
-			s.ready("a")
-			pids := s.processes(victim)
+			s.Apply(testcluster.Sleeper("a", ""))
+			s.Ready("a")
+			pids := s.Processes(s.T, victim)
 			if len(pids) == 0 {
 				t.Fatalf("there is no %s", victim)
 			}
@@ -134,13 +136,13 @@ func TestKilledVMIsCleanedUpAndReplaced(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			s.pod("a", "was restarted in a new microVM", func(pod *corev1.Pod) bool {
-				return isReady(pod) && pod.Status.ContainerStatuses[0].RestartCount == 1
+			s.Pod("a", "was restarted in a new microVM", func(pod *corev1.Pod) bool {
+				return testcluster.IsReady(pod) && pod.Status.ContainerStatuses[0].RestartCount == 1
 			})
-			s.kubectl("delete", "pod", "a")
-			ctx, cancel := context.WithTimeout(s.ctx, collected)
+			s.Kubectl("delete", "pod", "a")
+			ctx, cancel := context.WithTimeout(s.Ctx, collected)
 			defer cancel()
-			if err := s.host.UntilClean(ctx); err != nil {
+			if err := s.Host.UntilClean(ctx); err != nil {
 				t.Error(err)
 			}
 		})

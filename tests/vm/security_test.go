@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/nodeless/nodeless/pkg/datadir"
+	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
 // tell prints who a process is and what it may.
@@ -113,14 +114,14 @@ const (
 
 func TestSecurityContexts(t *testing.T) {
 	s := newSpace(t, 5*time.Minute)
-	dir := s.host.Path(filepath.Join(datadir.Dir("/var/lib/nodeless").Kubelet(), "seccomp", "profiles"))
+	dir := s.Host.Path(filepath.Join(datadir.Dir("/var/lib/nodeless").Kubelet(), "seccomp", "profiles"))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "no-mkdir.json"), []byte(noMkdir), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.apply(withScript(contexts, tell))
+	s.Apply(withScript(contexts, tell))
 
 	for container, wanted := range map[string]map[string]string{
 		"plain": {
@@ -144,7 +145,7 @@ func TestSecurityContexts(t *testing.T) {
 	want(t, "groups of the image and the Pod", s.facts("merge", "main"), map[string]string{"groups": "65534 3000 4242"})
 	want(t, "groups of the Pod only", s.facts("strict", "main"), map[string]string{"groups": "65534 3000"})
 
-	s.pod("contexts", "refuses root where the Pod wants none", func(pod *corev1.Pod) bool {
+	s.Pod("contexts", "refuses root where the Pod wants none", func(pod *corev1.Pod) bool {
 		w := status(pod, "rootless").State.Waiting
 		return w != nil && w.Reason == "CreateContainerConfigError" && strings.Contains(w.Message, "runAsNonRoot")
 	})
@@ -184,7 +185,7 @@ spec:
 // TestPrivilegedIsPrivilegedInItsMicroVM: it may do all to its guest, and there is nothing of the host to do it to.
 func TestPrivilegedIsPrivilegedInItsMicroVM(t *testing.T) {
 	s := newSpace(t, 3*time.Minute)
-	s.apply(privileged)
+	s.Apply(privileged)
 	got := s.facts("privileged", "main")
 	want(t, "privileged container", got, map[string]string{"mount": "done", "sysctl": "4098", "scratch": "1", "kmsg": "there", "kvm": "", "modules": "0"})
 	host, err := os.ReadFile("/proc/sys/kernel/osrelease")
@@ -202,7 +203,7 @@ func TestPrivilegedIsPrivilegedInItsMicroVM(t *testing.T) {
 // TestHostNamespaces: the host of a Pod is its microVM, and what cannot be had is refused with what to do.
 func TestHostNamespaces(t *testing.T) {
 	s := newSpace(t, 4*time.Minute)
-	cmd := s.host.Command(s.ctx, s.host.Program, "kubectl", "-n", s.name, "apply", "-f", "-")
+	cmd := s.Host.Command(s.Ctx, s.Host.Program, "kubectl", "-n", s.Name, "apply", "-f", "-")
 	cmd.Stdin = strings.NewReader(strings.ReplaceAll(`
 apiVersion: v1
 kind: Pod
@@ -216,16 +217,16 @@ spec:
   containers:
   - {name: web, image: IMAGE, env: [{name: PORT, value: "8085"}], ports: [{containerPort: 8085}]}
   - {name: other, image: IMAGE, command: [sleep, "1000"]}
-`, "IMAGE", image))
+`, "IMAGE", testcluster.Image))
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "Warning: host namespaces (network, pid, ipc): the host of this Pod is its microVM") {
 		t.Errorf("apply: %v, %s; want a warning", err, out)
 	}
-	pod := s.ready("host")
+	pod := s.Ready("host")
 	if pod.Status.PodIP == pod.Status.HostIP {
 		t.Errorf("its address is the host's, %s, where nothing of it listens", pod.Status.PodIP)
 	}
-	s.until("the host reaches the Pod", func() (bool, error) { // without a probe it is ready before it listens
+	s.Until("the host reaches the Pod", func() (bool, error) { // without a probe it is ready before it listens
 		_, err := s.get("http://" + pod.Status.PodIP + ":8085/")
 		return err == nil, err
 	})
@@ -244,7 +245,7 @@ spec:
 			containers = ""
 		}
 		manifest := fmt.Sprintf("apiVersion: v1\nkind: Pod\nmetadata: {name: refused}\nspec:\n%s  %s\n", containers, field)
-		if err := s.host.Apply(s.ctx, manifest); err == nil || !hasAll(err.Error(), words) {
+		if err := s.Host.Apply(s.Ctx, manifest); err == nil || !hasAll(err.Error(), words) {
 			t.Errorf("a Pod with %s: %v, want a refusal with %q", field, err, words)
 		}
 	}

@@ -14,6 +14,8 @@ import (
 
 	"github.com/containerd/console"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
 // stream is a running `kubectl logs -f`.
@@ -38,11 +40,11 @@ func (l *stream) String() string {
 }
 
 func (s *space) follow(pod string) *stream {
-	s.t.Helper()
-	l := &stream{s: s, cmd: s.host.Command(s.ctx, s.host.Program, "kubectl", "-n", s.name, "logs", "-f", pod), done: make(chan error, 1)}
+	s.T.Helper()
+	l := &stream{s: s, cmd: s.Host.Command(s.Ctx, s.Host.Program, "kubectl", "-n", s.Name, "logs", "-f", pod), done: make(chan error, 1)}
 	l.cmd.Stdout, l.cmd.Stderr = l, l
 	if err := l.cmd.Start(); err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	go func() { l.done <- l.cmd.Wait() }()
 	return l
@@ -50,27 +52,27 @@ func (s *space) follow(pod string) *stream {
 
 // waitFor waits until the log has the text.
 func (l *stream) waitFor(text string) {
-	l.s.t.Helper()
-	l.s.until("the log has "+text, func() (bool, error) { return strings.Contains(l.String(), text), nil })
+	l.s.T.Helper()
+	l.s.Until("the log has "+text, func() (bool, error) { return strings.Contains(l.String(), text), nil })
 }
 
 // rest waits until the log ends by itself and returns all of it.
 func (l *stream) rest() string {
-	l.s.t.Helper()
+	l.s.T.Helper()
 	select {
 	case err := <-l.done:
 		if err != nil {
-			l.s.t.Errorf("kubectl logs -f: %v", err)
+			l.s.T.Errorf("kubectl logs -f: %v", err)
 		}
-	case <-l.s.ctx.Done():
-		l.s.t.Errorf("kubectl logs -f did not end: %v", l.s.ctx.Err())
+	case <-l.s.Ctx.Done():
+		l.s.T.Errorf("kubectl logs -f did not end: %v", l.s.Ctx.Err())
 	}
 	return l.String()
 }
 
 func TestLogsFollow(t *testing.T) {
 	s := newSpace(t, 3*time.Minute)
-	s.apply(`
+	s.Apply(`
 apiVersion: v1
 kind: Pod
 metadata: {name: counter}
@@ -81,7 +83,7 @@ spec:
     image: IMAGE
     command: [sh, -c, "for i in 1 2 3 4 5; do echo line $i; sleep 1; done; echo end >&2"]
 `)
-	s.pod("counter", "has started", func(pod *corev1.Pod) bool { return pod.Status.Phase != corev1.PodPending })
+	s.Pod("counter", "has started", func(pod *corev1.Pod) bool { return pod.Status.Phase != corev1.PodPending })
 	logs := s.follow("counter")
 	logs.waitFor("line 2")
 	if strings.Contains(logs.String(), "end") {
@@ -95,21 +97,21 @@ spec:
 
 func TestExecExitCodeAndInput(t *testing.T) {
 	s := newSpace(t, 3*time.Minute)
-	s.apply(sleeper("a", ""))
-	s.ready("a")
-	if out, code := s.exec("a", "sh", "-c", "echo out; echo err >&2; exit 7"); code != 7 || !strings.Contains(out, "out\n") || !strings.Contains(out, "err\n") {
+	s.Apply(testcluster.Sleeper("a", ""))
+	s.Ready("a")
+	if out, code := s.Exec("a", "sh", "-c", "echo out; echo err >&2; exit 7"); code != 7 || !strings.Contains(out, "out\n") || !strings.Contains(out, "err\n") {
 		t.Errorf("exec = %q with code %d, want both streams and code 7", out, code)
 	}
-	if out, code := s.exec("a", "no-such-program"); code == 0 {
+	if out, code := s.Exec("a", "no-such-program"); code == 0 {
 		t.Errorf("exec of a program that is not there succeeded: %q", out)
 	}
 	const size = 1 << 20
-	cmd := s.host.Command(s.ctx, s.host.Program, "kubectl", "-n", s.name, "exec", "-i", "a", "--", "wc", "-c")
+	cmd := s.Host.Command(s.Ctx, s.Host.Program, "kubectl", "-n", s.Name, "exec", "-i", "a", "--", "wc", "-c")
 	cmd.Stdin = strings.NewReader(strings.Repeat("0123456789abcde\n", size/16))
 	if out, err := cmd.Output(); err != nil || strings.TrimSpace(string(out)) != strconv.Itoa(size) {
 		t.Errorf("the container read %q bytes of its input (%v), want %d", out, err, size)
 	}
-	out, err := s.host.Kubectl(s.ctx, "-n", s.name, "exec", "a", "--", "head", "-c", strconv.Itoa(size), "/dev/zero")
+	out, err := s.Host.Kubectl(s.Ctx, "-n", s.Name, "exec", "a", "--", "head", "-c", strconv.Itoa(size), "/dev/zero")
 	if err != nil || len(out) != size {
 		t.Errorf("exec gave %d bytes of output (%v), want %d", len(out), err, size)
 	}
@@ -121,8 +123,8 @@ const dialogue = `tty; until [ "$(stty size)" = "45 123" ]; do sleep 0.1; done; 
 
 func TestExecWithTerminal(t *testing.T) {
 	s := newSpace(t, 3*time.Minute)
-	s.apply(sleeper("a", ""))
-	s.ready("a")
+	s.Apply(testcluster.Sleeper("a", ""))
+	s.Ready("a")
 	terminal, name, err := console.NewPty()
 	if err != nil {
 		t.Fatal(err)
@@ -136,7 +138,7 @@ func TestExecWithTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	screen := &stream{s: s}
-	cmd := s.host.Command(s.ctx, s.host.Program, "kubectl", "-n", s.name, "exec", "-it", "a", "--", "sh", "-c", dialogue)
+	cmd := s.Host.Command(s.Ctx, s.Host.Program, "kubectl", "-n", s.Name, "exec", "-it", "a", "--", "sh", "-c", dialogue)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := cmd.Start(); err != nil {

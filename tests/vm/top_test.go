@@ -53,9 +53,9 @@ spec:
 // TestTop compares what the cluster says of a Pod's use with what the cgroups inside its guest say.
 func TestTop(t *testing.T) {
 	s := newSpace(t, 5*time.Minute)
-	s.apply(loaded)
-	pod := s.pods("app=load", 1)[0].Name
-	s.mustExec(pod, "sh", "-c", "/hello get -k -timeout 60s https://kubernetes.default.svc.cluster.local/openapi/v2 >/dev/null") // some traffic
+	s.Apply(loaded)
+	pod := s.Pods("app=load", 1)[0].Name
+	s.MustExec(pod, "sh", "-c", "/hello get -k -timeout 60s https://kubernetes.default.svc.cluster.local/openapi/v2 >/dev/null") // some traffic
 
 	start, before := time.Now(), s.busy(pod)
 	figures := s.measured(pod, start)
@@ -89,21 +89,21 @@ type reading struct{ uptime, used float64 } // seconds
 
 // busy reads the processor time of burn.
 func (s *space) busy(pod string) reading {
-	s.t.Helper()
-	out := s.mustExec(pod, "sh", "-c", "cat /proc/uptime /sys/fs/cgroup/cpu.stat")
+	s.T.Helper()
+	out := s.MustExec(pod, "sh", "-c", "cat /proc/uptime /sys/fs/cgroup/cpu.stat")
 	var r reading
 	if _, err := fmt.Sscan(out, &r.uptime); err != nil {
-		s.t.Fatalf("read uptime: %v\n%s", err, out)
+		s.T.Fatalf("read uptime: %v\n%s", err, out)
 	}
-	r.used = field(s.t, out, "usage_usec") / 1e6
+	r.used = field(s.T, out, "usage_usec") / 1e6
 	return r
 }
 
 // workingSet reads what a container needs of memory: all of it but file pages that nobody has used lately.
 func (s *space) workingSet(pod, container string) float64 {
-	s.t.Helper()
-	out := s.kubectl("exec", pod, "-c", container, "--", "sh", "-c", "echo current $(cat /sys/fs/cgroup/memory.current); cat /sys/fs/cgroup/memory.stat")
-	return field(s.t, out, "current") - field(s.t, out, "inactive_file")
+	s.T.Helper()
+	out := s.Kubectl("exec", pod, "-c", container, "--", "sh", "-c", "echo current $(cat /sys/fs/cgroup/memory.current); cat /sys/fs/cgroup/memory.stat")
+	return field(s.T, out, "current") - field(s.T, out, "inactive_file")
 }
 
 // field is the number behind a word at the beginning of a line.
@@ -124,11 +124,11 @@ func field(t *testing.T, text, name string) float64 {
 
 // measured waits for figures of the Pod whose whole window lies after start.
 func (s *space) measured(pod string, start time.Time) map[string]v1beta1.ContainerMetrics {
-	s.t.Helper()
+	s.T.Helper()
 	var got v1beta1.PodMetrics
-	s.until("the Pod is measured", func() (bool, error) {
+	s.Until("the Pod is measured", func() (bool, error) {
 		got = v1beta1.PodMetrics{}
-		if err := s.raw("/apis/metrics.k8s.io/v1beta1/namespaces/"+s.name+"/pods/"+pod, &got); err != nil {
+		if err := s.raw("/apis/metrics.k8s.io/v1beta1/namespaces/"+s.Name+"/pods/"+pod, &got); err != nil {
 			return false, err
 		}
 		began := got.Timestamp.Add(-got.Window.Duration)
@@ -139,14 +139,14 @@ func (s *space) measured(pod string, start time.Time) map[string]v1beta1.Contain
 		out[c.Name] = c
 	}
 	if len(out) != 2 {
-		s.t.Fatalf("measured are %v, want burn and hold", got.Containers)
+		s.T.Fatalf("measured are %v, want burn and hold", got.Containers)
 	}
 	return out
 }
 
 // raw reads a JSON answer of the apiserver.
 func (s *space) raw(path string, into any) error {
-	body, err := s.client.Discovery().RESTClient().Get().AbsPath(path).SetHeader("Accept", "application/json").Do(s.ctx).Raw()
+	body, err := s.Client.Discovery().RESTClient().Get().AbsPath(path).SetHeader("Accept", "application/json").Do(s.Ctx).Raw()
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ func within(t *testing.T, what string, got, want, tolerance float64) {
 
 func (s *space) expectTop(t *testing.T, pod string) {
 	t.Helper()
-	lines := splitLines(s.kubectl("top", "pods", "--no-headers"))
+	lines := splitLines(s.Kubectl("top", "pods", "--no-headers"))
 	if len(lines) != 1 || !strings.HasPrefix(lines[0], pod) {
 		t.Fatalf("top pods says:\n%s", strings.Join(lines, "\n"))
 	}
@@ -180,14 +180,14 @@ func (s *space) expectTop(t *testing.T, pod string) {
 		t.Errorf("the Pod uses %d millicores and %d MiB, want about 1000 and 45", cpu, memory)
 	}
 	containers := map[string]bool{}
-	for _, line := range splitLines(s.kubectl("top", "pods", "--containers", "--no-headers")) {
+	for _, line := range splitLines(s.Kubectl("top", "pods", "--containers", "--no-headers")) {
 		containers[strings.Fields(line)[1]] = true
 		columns(t, line, 2)
 	}
 	if !containers["burn"] || !containers["hold"] || len(containers) != 2 {
 		t.Errorf("top pods --containers names %v", containers)
 	}
-	node := s.kubectl("top", "nodes", "--no-headers")
+	node := s.Kubectl("top", "nodes", "--no-headers")
 	fields := strings.Fields(node)
 	cpu, memory = columns(t, fields[0]+" "+fields[1]+" "+fields[3], 1)
 	if cpu < 300 || cpu > 1000*runtime.NumCPU()*11/10 || memory < 100 {
@@ -215,8 +215,8 @@ func columns(t *testing.T, line string, n int) (millicores, mebibytes int) {
 // expectSummary looks at the kubelet's own account, of which the API shows a part.
 func (s *space) expectSummary(t *testing.T, name string, cores, held float64) {
 	t.Helper()
-	node := s.kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
-	guest := s.mustExec(name, "cat", "/proc/net/dev")
+	node := s.Kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
+	guest := s.MustExec(name, "cat", "/proc/net/dev")
 	var all stats.Summary
 	if err := s.raw("/api/v1/nodes/"+node+"/proxy/stats/summary", &all); err != nil {
 		t.Fatal(err)
@@ -295,8 +295,8 @@ func guestBytes(t *testing.T, dev string) (received, sent float64) {
 // expectPrometheus looks for the containers where monitoring systems do.
 func (s *space) expectPrometheus(t *testing.T, pod string) {
 	t.Helper()
-	node := s.kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
-	body, err := s.client.Discovery().RESTClient().Get().AbsPath("/api/v1/nodes/" + node + "/proxy/metrics/cadvisor").DoRaw(s.ctx)
+	node := s.Kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
+	body, err := s.Client.Discovery().RESTClient().Get().AbsPath("/api/v1/nodes/" + node + "/proxy/metrics/cadvisor").DoRaw(s.Ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -316,9 +316,9 @@ func (s *space) expectPrometheus(t *testing.T, pod string) {
 func (s *space) expectUtilization(t *testing.T, cores float64) {
 	t.Helper()
 	var hpa *autoscalingv2.HorizontalPodAutoscaler
-	s.until("the autoscaler sees the use", func() (bool, error) {
+	s.Until("the autoscaler sees the use", func() (bool, error) {
 		var err error
-		if hpa, err = s.client.AutoscalingV2().HorizontalPodAutoscalers(s.name).Get(s.ctx, "load", metav1.GetOptions{}); err != nil {
+		if hpa, err = s.Client.AutoscalingV2().HorizontalPodAutoscalers(s.Name).Get(s.Ctx, "load", metav1.GetOptions{}); err != nil {
 			return false, err
 		}
 		for _, c := range hpa.Status.Conditions {
@@ -346,21 +346,21 @@ func (s *space) expectAPI(t *testing.T) {
 		if err := s.raw("/apis/metrics.k8s.io/"+version, &list); err != nil || len(list.APIResources) != 2 {
 			t.Errorf("discovery of %s: %v, %v", version, list.APIResources, err)
 		}
-		got := s.kubectl("get", "apiservice", version+".metrics.k8s.io", "-o", `jsonpath={.status.conditions[?(@.type=="Available")].status}`)
+		got := s.Kubectl("get", "apiservice", version+".metrics.k8s.io", "-o", `jsonpath={.status.conditions[?(@.type=="Available")].status}`)
 		if got != "True" {
 			t.Errorf("APIService of %s is available: %q", version, got)
 		}
 	}
-	if out := s.kubectl("explain", "pods", "--api-version=metrics.k8s.io/v1beta1"); !strings.Contains(out, "PodMetrics") {
+	if out := s.Kubectl("explain", "pods", "--api-version=metrics.k8s.io/v1beta1"); !strings.Contains(out, "PodMetrics") {
 		t.Errorf("explain says:\n%s", out)
 	}
-	who := "--as=system:serviceaccount:" + s.name + ":default"
-	if out, err := s.host.Kubectl(s.ctx, "-n", s.name, "auth", "can-i", "list", "pods.metrics.k8s.io", who); err == nil {
+	who := "--as=system:serviceaccount:" + s.Name + ":default"
+	if out, err := s.Host.Kubectl(s.Ctx, "-n", s.Name, "auth", "can-i", "list", "pods.metrics.k8s.io", who); err == nil {
 		t.Errorf("somebody without rights may see what Pods use: %s", out)
 	}
-	s.kubectl("create", "rolebinding", "viewer", "--clusterrole=view", "--serviceaccount="+s.name+":default")
-	s.until("the role view shows what Pods use", func() (bool, error) {
-		out, err := s.host.Kubectl(s.ctx, "-n", s.name, "auth", "can-i", "list", "pods.metrics.k8s.io", who)
+	s.Kubectl("create", "rolebinding", "viewer", "--clusterrole=view", "--serviceaccount="+s.Name+":default")
+	s.Until("the role view shows what Pods use", func() (bool, error) {
+		out, err := s.Host.Kubectl(s.Ctx, "-n", s.Name, "auth", "can-i", "list", "pods.metrics.k8s.io", who)
 		return strings.TrimSpace(out) == "yes", err
 	})
 }

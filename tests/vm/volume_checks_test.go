@@ -13,7 +13,7 @@ type check struct{ name, command, want string }
 
 // checks runs commands in a container and looks at what each prints; all go in one exec, which costs more than they do.
 func (s *space) checks(pod, container string, all ...check) {
-	s.t.Helper()
+	s.T.Helper()
 	var script strings.Builder
 	for i, c := range all {
 		fmt.Fprintf(&script, "echo; echo @@%d\n( %s\n) 2>&1\n", i, c.command) // what a command prints may lack its last newline
@@ -22,7 +22,7 @@ func (s *space) checks(pod, container string, all ...check) {
 	for i, c := range all {
 		_, after, found := strings.Cut(out, fmt.Sprintf("\n@@%d\n", i))
 		got, _, _ := strings.Cut(after, fmt.Sprintf("@@%d\n", i+1))
-		s.t.Run(c.name, func(t *testing.T) {
+		s.T.Run(c.name, func(t *testing.T) {
 			if got = strings.TrimSpace(got); !found || got != c.want {
 				t.Errorf("%s: %s\nprints %q, want %q", container, c.command, got, c.want)
 			}
@@ -32,8 +32,8 @@ func (s *space) checks(pod, container string, all ...check) {
 
 // in runs a shell script in a container and returns what it prints.
 func (s *space) in(pod, container, script string) string {
-	s.t.Helper()
-	return s.kubectl("exec", pod, "-c", container, "--", "sh", "-c", script)
+	s.T.Helper()
+	return s.Kubectl("exec", pod, "-c", container, "--", "sh", "-c", script)
 }
 
 // largeMB is the size of files that are large: enough for a guest's memory not to hold them, in CI; or what NODELESS_LARGE_MB says,

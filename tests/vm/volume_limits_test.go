@@ -8,6 +8,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
 const limitPods = `
@@ -38,26 +40,26 @@ spec:
 
 func TestVolumeBeyondItsLimitEvictsItsPod(t *testing.T) {
 	s := newSpace(t, 5*time.Minute)
-	s.apply(limitPods)
-	s.ready("counted")
+	s.Apply(limitPods)
+	s.Ready("counted")
 	// The kubelet adds volumes up once a minute.
-	pod := s.pod("full", "has been evicted", func(pod *corev1.Pod) bool { return pod.Status.Phase == corev1.PodFailed })
+	pod := s.Pod("full", "has been evicted", func(pod *corev1.Pod) bool { return pod.Status.Phase == corev1.PodFailed })
 	const message = `Usage of EmptyDir volume "disk" exceeds the limit "16Mi".`
 	if pod.Status.Reason != "Evicted" || strings.TrimSpace(pod.Status.Message) != message {
 		t.Errorf("the Pod failed with %s: %q, want Evicted: %q", pod.Status.Reason, pod.Status.Message, message)
 	}
-	s.until("the volume's use is in the node's figures", func() (bool, error) {
+	s.Until("the volume's use is in the node's figures", func() (bool, error) {
 		used, err := s.volumeUse(pod.Spec.NodeName, "counted", "disk")
 		return used >= 24<<20, fmt.Errorf("%d bytes are used, %w", used, err)
 	})
-	if pod := s.ready("counted"); pod.Status.ContainerStatuses[0].RestartCount != 0 {
-		t.Errorf("a Pod within its limit: %v", states(pod))
+	if pod := s.Ready("counted"); pod.Status.ContainerStatuses[0].RestartCount != 0 {
+		t.Errorf("a Pod within its limit: %v", testcluster.States(pod))
 	}
 }
 
 // volumeUse is how much of a volume the kubelet says is used.
 func (s *space) volumeUse(node, pod, volume string) (uint64, error) {
-	raw, err := s.client.CoreV1().RESTClient().Get().AbsPath("/api/v1/nodes/" + node + "/proxy/stats/summary").DoRaw(s.ctx)
+	raw, err := s.Client.CoreV1().RESTClient().Get().AbsPath("/api/v1/nodes/" + node + "/proxy/stats/summary").DoRaw(s.Ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -74,7 +76,7 @@ func (s *space) volumeUse(node, pod, volume string) (uint64, error) {
 		return 0, err
 	}
 	for _, p := range summary.Pods {
-		if p.PodRef.Name != pod || p.PodRef.Namespace != s.name {
+		if p.PodRef.Name != pod || p.PodRef.Namespace != s.Name {
 			continue
 		}
 		for _, v := range p.Volume {

@@ -89,7 +89,7 @@ const (
 func TestPersistentVolumesOutliveTheirPods(t *testing.T) {
 	s := newSpace(t, 9*time.Minute)
 	host := func(script string) string {
-		out, err := s.host.Exec(s.ctx, "/bin/sh", "-c", strings.ReplaceAll(script, "DIR", disksDir))
+		out, err := s.Host.Exec(s.Ctx, "/bin/sh", "-c", strings.ReplaceAll(script, "DIR", disksDir))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -98,15 +98,15 @@ func TestPersistentVolumesOutliveTheirPods(t *testing.T) {
 	// Disk one looks as if an fsGroup had been set already, but for one file in it.
 	host("mkdir -p DIR/one DIR/two DIR/host && chgrp 2000 DIR/one && chmod 2775 DIR/one && echo old > DIR/one/old && chgrp 7 DIR/one/old && echo host > DIR/host/file")
 	t.Cleanup(func() {
-		s.kubectl("delete", "pods", "--all", "--wait=true")
-		s.kubectl("delete", "pvc", "--all", "--wait=false")
-		s.kubectl("delete", "pv/disk-one", "pv/disk-two", "storageclass/by-hand", "--wait=false")
+		s.Kubectl("delete", "pods", "--all", "--wait=true")
+		s.Kubectl("delete", "pvc", "--all", "--wait=false")
+		s.Kubectl("delete", "pv/disk-one", "pv/disk-two", "storageclass/by-hand", "--wait=false")
 		host("rm -rf DIR")
 	})
-	apply := func(manifest string) { s.apply(strings.ReplaceAll(manifest, "DIR", disksDir)) }
+	apply := func(manifest string) { s.Apply(strings.ReplaceAll(manifest, "DIR", disksDir)) }
 	apply(disks + fmt.Sprintf(keeperPod, "first", "OnRootMismatch", keeperMounts, keeperVolumes))
-	s.ready("first")
-	claim, err := s.client.CoreV1().PersistentVolumeClaims(s.name).Get(s.ctx, "first-own", metav1.GetOptions{})
+	s.Ready("first")
+	claim, err := s.Client.CoreV1().PersistentVolumeClaims(s.Name).Get(s.Ctx, "first-own", metav1.GetOptions{})
 	if err != nil || claim.Status.Phase != corev1.ClaimBound || len(claim.OwnerReferences) != 1 || claim.OwnerReferences[0].Name != "first" {
 		t.Fatalf("the claim of the Pod's own volume is %+v, %v; want it bound and owned by the Pod", claim, err)
 	}
@@ -124,16 +124,16 @@ func TestPersistentVolumesOutliveTheirPods(t *testing.T) {
 	}
 	s.largeFiles("first", "/root", "/empty", "/host", "/data", "/own")
 
-	s.kubectl("delete", "pod", "first", "--wait=true")
-	s.until("the claim of the Pod's own volume is gone with it", func() (bool, error) {
-		_, err := s.client.CoreV1().PersistentVolumeClaims(s.name).Get(s.ctx, "first-own", metav1.GetOptions{})
+	s.Kubectl("delete", "pod", "first", "--wait=true")
+	s.Until("the claim of the Pod's own volume is gone with it", func() (bool, error) {
+		_, err := s.Client.CoreV1().PersistentVolumeClaims(s.Name).Get(s.Ctx, "first-own", metav1.GetOptions{})
 		return apierrors.IsNotFound(err), err
 	})
 	if got := host("cat DIR/one/kept/deep/file DIR/two/file"); got != "kept\nown" {
 		t.Errorf("on the disks is %q after the Pod has gone, want what it wrote", got)
 	}
 	apply(fmt.Sprintf(keeperPod, "second", "Always", "", ""))
-	s.ready("second")
+	s.Ready("second")
 	s.checks("second", "main",
 		check{"what the other Pod wrote", "cat /part/file; stat -c %s /data/large", fmt.Sprint("kept\n", largeMB(t)<<20+len(largeTail))},
 		check{"a group is set everywhere", "stat -c %g /data/old", "2000"},
@@ -144,10 +144,10 @@ const largeTail = "the end"
 
 // largeFiles writes a large file into each folder, reads it back, and says how fast that was.
 func (s *space) largeFiles(pod string, dirs ...string) {
-	mb := largeMB(s.t)
+	mb := largeMB(s.T)
 	sum := md5.New()
 	if _, err := io.CopyN(sum, zeros{}, int64(mb)<<20); err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	sum.Write([]byte(largeTail))
 	want := hex.EncodeToString(sum.Sum(nil))
@@ -157,9 +157,9 @@ func (s *space) largeFiles(pod string, dirs ...string) {
 		written := time.Since(start)
 		got, _, _ := strings.Cut(s.in(pod, "main", fmt.Sprintf("md5sum %s/large", dir)), " ")
 		if got != want {
-			s.t.Errorf("%s: %d MB read back have the sum %s, want %s", dir, mb, got, want)
+			s.T.Errorf("%s: %d MB read back have the sum %s, want %s", dir, mb, got, want)
 		}
-		s.t.Logf("%s: %d MB written in %v, read and summed in %v", dir, mb, written.Round(10*time.Millisecond), (time.Since(start) - written).Round(10*time.Millisecond))
+		s.T.Logf("%s: %d MB written in %v, read and summed in %v", dir, mb, written.Round(10*time.Millisecond), (time.Since(start) - written).Round(10*time.Millisecond))
 	}
 }
 

@@ -68,22 +68,15 @@ spec:
 
 func TestContainersShareVolumes(t *testing.T) {
 	s := newSpace(t, 5*time.Minute)
-	s.apply(teamPod)
-	pod := s.ready("team")
+	s.Apply(teamPod)
+	pod := s.Ready("team")
 	if got := pod.Status.InitContainerStatuses[0].State.Terminated; got == nil || got.Message != "first-was-here" {
 		t.Errorf("the init container's termination message is %+v, want first-was-here", got)
 	}
-	t.Run("places", func(t *testing.T) { s.within(t).places() })
-	t.Run("memory", func(t *testing.T) { s.within(t).memory() })
-	t.Run("one file for all", func(t *testing.T) { s.within(t).oneFile() })
-	t.Run("rights", func(t *testing.T) { s.within(t).rights() })
-}
-
-// within is the space for a part of its test.
-func (s *space) within(t *testing.T) *space {
-	part := *s
-	part.t = t
-	return &part
+	t.Run("places", func(t *testing.T) { s.with(t).places() })
+	t.Run("memory", func(t *testing.T) { s.with(t).memory() })
+	t.Run("one file for all", func(t *testing.T) { s.with(t).oneFile() })
+	t.Run("rights", func(t *testing.T) { s.with(t).rights() })
 }
 
 // places looks at where volumes are mounted: parts of them, over and inside of each other.
@@ -157,18 +150,18 @@ func (s *space) oneFile() {
 func (s *space) pingPong(turns int) {
 	answer := make(chan string, 1)
 	go func() {
-		out, err := s.host.Kubectl(s.ctx, "-n", s.name, "exec", "team", "-c", "writer", "--", "sh", "-c",
+		out, err := s.Host.Kubectl(s.Ctx, "-n", s.Name, "exec", "team", "-c", "writer", "--", "sh", "-c",
 			fmt.Sprintf(`for i in $(seq %d); do until [ "$(cat /disk/ping 2>/dev/null)" = $i ]; do :; done; echo $i > /disk/pong; done; echo ok`, turns))
 		answer <- fmt.Sprint(out, err)
 	}()
 	out := s.in("team", "user", fmt.Sprintf(`touch /disk/ping /disk/pong; start=$(date +%%s)
 		for i in $(seq %d); do echo $i > /disk/ping; until [ "$(cat /disk/pong)" = $i ]; do :; done; done; echo $(($(date +%%s) - start))`, turns))
 	if got := <-answer; !strings.HasPrefix(got, "ok") {
-		s.t.Errorf("the other side ended with %s", got)
+		s.T.Errorf("the other side ended with %s", got)
 	}
 	var took int
 	if _, err := fmt.Sscan(out, &took); err != nil || took > turns/2 {
-		s.t.Errorf("%d turns took %q seconds, want less than half a second each", turns, out)
+		s.T.Errorf("%d turns took %q seconds, want less than half a second each", turns, out)
 	}
 }
 

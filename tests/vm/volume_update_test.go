@@ -72,9 +72,9 @@ func filled(text string, keys ...string) string {
 
 func TestVolumesAreUpdatedAtOnce(t *testing.T) {
 	s := newSpace(t, 5*time.Minute)
-	s.apply(filled("one", "a", "b", "c", "d", "e", "f", "g"))
-	s.apply(livePod)
-	pod := s.pod("live", "runs", func(pod *corev1.Pod) bool {
+	s.Apply(filled("one", "a", "b", "c", "d", "e", "f", "g"))
+	s.Apply(livePod)
+	pod := s.Pod("live", "runs", func(pod *corev1.Pod) bool {
 		running := 0
 		for _, c := range pod.Status.ContainerStatuses {
 			if c.State.Running != nil {
@@ -93,16 +93,16 @@ func TestVolumesAreUpdatedAtOnce(t *testing.T) {
 		check{"their modes", "stat -L -c %a /all/from/configmap /all/from/secret", "440\n400"},
 		check{"a token among them", "tr -cd . < /all/token", ".."},
 	)
-	s.apply(filled("two", "a", "b", "c", "d", "e", "f", "new"))
-	s.kubectl("label", "pod", "live", "stage=two", "--overwrite") // the kubelet looks at the Pod again, and at its volumes
+	s.Apply(filled("two", "a", "b", "c", "d", "e", "f", "new"))
+	s.Kubectl("label", "pod", "live", "stage=two", "--overwrite") // the kubelet looks at the Pod again, and at its volumes
 	for _, name := range []string{"settings", "keys"} {
-		pod := s.pod("live", "has seen its "+name+" change", func(pod *corev1.Pod) bool { return ended(pod, name) != nil })
+		pod := s.Pod("live", "has seen its "+name+" change", func(pod *corev1.Pod) bool { return ended(pod, name) != nil })
 		if end := ended(pod, name); end.ExitCode != 0 {
-			t.Errorf("container %s ended with %d: %s", name, end.ExitCode, s.kubectl("logs", "live", "-c", name))
+			t.Errorf("container %s ended with %d: %s", name, end.ExitCode, s.Kubectl("logs", "live", "-c", name))
 		}
 	}
-	s.until("the labels are in the file", func() (bool, error) {
-		got := s.mustExec("live", "cat", "/pod/labels")
+	s.Until("the labels are in the file", func() (bool, error) {
+		got := s.MustExec("live", "cat", "/pod/labels")
 		return got == `stage="two"`, fmt.Errorf("it holds %s", got)
 	})
 	s.checks("live", "main",
@@ -112,7 +112,7 @@ func TestVolumesAreUpdatedAtOnce(t *testing.T) {
 		check{"a projected volume follows", "cat /all/from/configmap /all/from/secret", "twotwo"},
 		check{"it cannot be written", "echo x 2>&1 > /settings/a; true", "sh: can't create /settings/a: Read-only file system"},
 	)
-	if got := s.kubectl("logs", "live", "-c", "notice"); !strings.Contains(got, "..data\n") {
+	if got := s.Kubectl("logs", "live", "-c", "notice"); !strings.Contains(got, "..data\n") {
 		t.Errorf("a program that waits for changes (inotify) was told %q, want ..data among it", got)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
 const volumesPod = `
@@ -62,8 +64,8 @@ spec:
 
 func TestEnvironmentAndVolumes(t *testing.T) {
 	s := newSpace(t, 5*time.Minute)
-	s.apply(volumesPod)
-	pod := s.ready("volumes")
+	s.Apply(volumesPod)
+	pod := s.Ready("volumes")
 	tests := []struct{ name, command, want string }{
 		{"plain env", "echo $PLAIN", "text"},
 		{"env from a ConfigMap", "echo $COLOUR", "blue"},
@@ -83,43 +85,43 @@ func TestEnvironmentAndVolumes(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got, code := s.exec("volumes", "sh", "-c", tt.command); code != 0 || strings.TrimSpace(got) != tt.want {
+			if got, code := s.Exec("volumes", "sh", "-c", tt.command); code != 0 || strings.TrimSpace(got) != tt.want {
 				t.Errorf("%s prints %q with code %d, want %q", tt.command, got, code, tt.want)
 			}
 		})
 	}
-	if got := strings.TrimSpace(s.kubectl("exec", "volumes", "-c", "other", "--", "cat", "/scratch/main")); got != "from-main" {
+	if got := strings.TrimSpace(s.Kubectl("exec", "volumes", "-c", "other", "--", "cat", "/scratch/main")); got != "from-main" {
 		t.Errorf("the other container reads %q from the shared folder, want from-main", got)
 	}
-	if out, code := s.exec("volumes", "sh", "-c", "echo x > /keys/new"); code == 0 {
+	if out, code := s.Exec("volumes", "sh", "-c", "echo x > /keys/new"); code == 0 {
 		t.Errorf("a read-only Secret volume can be written: %s", out)
 	}
 }
 
 func TestConfigMapChangeArrives(t *testing.T) {
 	s := newSpace(t, 5*time.Minute)
-	s.kubectl("create", "configmap", "settings", "--from-literal=colour=blue")
-	s.apply(sleeper("a", `    volumeMounts: [{name: settings, mountPath: /settings}]
+	s.Kubectl("create", "configmap", "settings", "--from-literal=colour=blue")
+	s.Apply(testcluster.Sleeper("a", `    volumeMounts: [{name: settings, mountPath: /settings}]
   volumes: [{name: settings, configMap: {name: settings}}]
 `))
-	s.ready("a")
-	if got := s.mustExec("a", "cat", "/settings/colour"); got != "blue" {
+	s.Ready("a")
+	if got := s.MustExec("a", "cat", "/settings/colour"); got != "blue" {
 		t.Fatalf("colour is %q, want blue", got)
 	}
-	s.kubectl("patch", "configmap", "settings", "-p", `{"data":{"colour":"green"}}`)
-	s.until("the change is in the Pod", func() (bool, error) { // the kubelet looks once a minute
-		got, _ := s.exec("a", "cat", "/settings/colour")
+	s.Kubectl("patch", "configmap", "settings", "-p", `{"data":{"colour":"green"}}`)
+	s.Until("the change is in the Pod", func() (bool, error) { // the kubelet looks once a minute
+		got, _ := s.Exec("a", "cat", "/settings/colour")
 		return strings.TrimSpace(got) == "green", nil
 	})
 }
 
 func TestWritableRootIsThePodsOwn(t *testing.T) {
 	s := newSpace(t, 3*time.Minute)
-	s.apply(sleeper("a", ""))
-	s.ready("a")
+	s.Apply(testcluster.Sleeper("a", ""))
+	s.Ready("a")
 	// More than the guest has memory: it must go to the scratch disk.
-	s.mustExec("a", "sh", "-c", "dd if=/dev/zero of=/big bs=1M count=400 2>/dev/null && rm /big")
-	size := s.mustExec("a", "sh", "-c", "df -m / | tail -1 | awk '{print $2}'")
+	s.MustExec("a", "sh", "-c", "dd if=/dev/zero of=/big bs=1M count=400 2>/dev/null && rm /big")
+	size := s.MustExec("a", "sh", "-c", "df -m / | tail -1 | awk '{print $2}'")
 	if len(size) < 5 { // 20 GiB are 20480 MB
 		t.Errorf("the root file system has %s MB, want about 20 GiB", size)
 	}

@@ -9,6 +9,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
 const webDeployment = `
@@ -38,13 +40,13 @@ spec:
 
 func TestGuestKernelIsNotTheHosts(t *testing.T) {
 	s := newSpace(t, 3*time.Minute)
-	s.apply(sleeper("a", ""))
-	s.ready("a")
+	s.Apply(testcluster.Sleeper("a", ""))
+	s.Ready("a")
 	host, err := os.ReadFile("/proc/sys/kernel/osrelease")
 	if err != nil {
 		t.Fatal(err)
 	}
-	guest := s.mustExec("a", "uname", "-r")
+	guest := s.MustExec("a", "uname", "-r")
 	if guest == "" || guest == strings.TrimSpace(string(host)) {
 		t.Errorf("uname -r in the Pod is %q, the host's is %q; want another kernel", guest, strings.TrimSpace(string(host)))
 	}
@@ -52,29 +54,29 @@ func TestGuestKernelIsNotTheHosts(t *testing.T) {
 
 func TestDeploymentRollsOutScalesAndIsUndone(t *testing.T) {
 	s := newSpace(t, 6*time.Minute)
-	s.apply(fmt.Sprintf(webDeployment, 2))
-	before := s.pods("app=web", 2)
-	s.kubectl("set", "env", "deployment/web", "GENERATION=2")
-	s.kubectl("rollout", "status", "deployment/web", "--timeout=3m")
-	after := s.pods("app=web", 2)
+	s.Apply(fmt.Sprintf(webDeployment, 2))
+	before := s.Pods("app=web", 2)
+	s.Kubectl("set", "env", "deployment/web", "GENERATION=2")
+	s.Kubectl("rollout", "status", "deployment/web", "--timeout=3m")
+	after := s.Pods("app=web", 2)
 	for _, pod := range after {
 		for _, old := range before {
 			if pod.UID == old.UID {
 				t.Errorf("Pod %s was not replaced by the roll-out", pod.Name)
 			}
 		}
-		if got := s.mustExec(pod.Name, "sh", "-c", "echo $GENERATION"); got != "2" {
+		if got := s.MustExec(pod.Name, "sh", "-c", "echo $GENERATION"); got != "2" {
 			t.Errorf("GENERATION in %s is %q, want 2", pod.Name, got)
 		}
 	}
-	s.kubectl("scale", "deployment/web", "--replicas=3")
-	s.pods("app=web", 3)
-	s.kubectl("scale", "deployment/web", "--replicas=1")
-	s.pods("app=web", 1)
-	s.kubectl("rollout", "undo", "deployment/web")
-	s.kubectl("rollout", "status", "deployment/web", "--timeout=3m")
-	undone := s.pods("app=web", 1)[0]
-	if got := s.mustExec(undone.Name, "sh", "-c", "echo ${GENERATION:-none}"); got != "none" {
+	s.Kubectl("scale", "deployment/web", "--replicas=3")
+	s.Pods("app=web", 3)
+	s.Kubectl("scale", "deployment/web", "--replicas=1")
+	s.Pods("app=web", 1)
+	s.Kubectl("rollout", "undo", "deployment/web")
+	s.Kubectl("rollout", "status", "deployment/web", "--timeout=3m")
+	undone := s.Pods("app=web", 1)[0]
+	if got := s.MustExec(undone.Name, "sh", "-c", "echo ${GENERATION:-none}"); got != "none" {
 		t.Errorf("GENERATION after the roll-out was undone is %q, want none", got)
 	}
 	if want := before[0].Labels["pod-template-hash"]; undone.Labels["pod-template-hash"] != want {
@@ -84,7 +86,7 @@ func TestDeploymentRollsOutScalesAndIsUndone(t *testing.T) {
 
 func TestJobCompletes(t *testing.T) {
 	s := newSpace(t, 3*time.Minute)
-	s.apply(`
+	s.Apply(`
 apiVersion: batch/v1
 kind: Job
 metadata: {name: sum}
@@ -95,21 +97,21 @@ spec:
       restartPolicy: Never
       containers: [{name: main, image: IMAGE, command: [sh, -c, "echo $((40+2))"]}]
 `)
-	s.until("the Job is complete", func() (bool, error) {
-		job, err := s.client.BatchV1().Jobs(s.name).Get(s.ctx, "sum", metav1.GetOptions{})
+	s.Until("the Job is complete", func() (bool, error) {
+		job, err := s.Client.BatchV1().Jobs(s.Name).Get(s.Ctx, "sum", metav1.GetOptions{})
 		if err != nil {
 			return false, err
 		}
 		return job.Status.Succeeded == 2, fmt.Errorf("%d succeeded, %d failed", job.Status.Succeeded, job.Status.Failed)
 	})
-	if got := strings.TrimSpace(s.kubectl("logs", "job/sum")); got != "42" {
+	if got := strings.TrimSpace(s.Kubectl("logs", "job/sum")); got != "42" {
 		t.Errorf("log of the Job is %q, want 42", got)
 	}
 }
 
 func TestRestartOnFailureBacksOff(t *testing.T) {
 	s := newSpace(t, 4*time.Minute)
-	s.apply(`
+	s.Apply(`
 apiVersion: v1
 kind: Pod
 metadata: {name: crash}
@@ -117,7 +119,7 @@ spec:
   restartPolicy: OnFailure
   containers: [{name: main, image: IMAGE, command: [sh, -c, "echo run; exit 3"]}]
 `)
-	s.pod("crash", "backs off after two restarts", func(pod *corev1.Pod) bool {
+	s.Pod("crash", "backs off after two restarts", func(pod *corev1.Pod) bool {
 		if len(pod.Status.ContainerStatuses) == 0 {
 			return false
 		}
@@ -125,14 +127,14 @@ spec:
 		return c.RestartCount >= 2 && c.State.Waiting != nil && c.State.Waiting.Reason == "CrashLoopBackOff" &&
 			c.LastTerminationState.Terminated != nil && c.LastTerminationState.Terminated.ExitCode == 3
 	})
-	if got := strings.TrimSpace(s.kubectl("logs", "--previous", "crash")); got != "run" {
+	if got := strings.TrimSpace(s.Kubectl("logs", "--previous", "crash")); got != "run" {
 		t.Errorf("log of the run before is %q, want \"run\"", got)
 	}
 }
 
 func TestGracefulDeletion(t *testing.T) {
 	s := newSpace(t, 3*time.Minute)
-	s.apply(`
+	s.Apply(`
 apiVersion: v1
 kind: Pod
 metadata: {name: polite}
@@ -143,11 +145,11 @@ spec:
     image: IMAGE
     command: [sh, -c, "trap 'echo goodbye; exit 0' TERM; echo hello; while :; do sleep 1 & wait; done"]
 `)
-	s.ready("polite")
+	s.Ready("polite")
 	logs := s.follow("polite")
 	logs.waitFor("hello")
 	began := time.Now()
-	s.kubectl("delete", "pod", "polite")
+	s.Kubectl("delete", "pod", "polite")
 	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("deletion took %s: the grace period of 60 s was waited out", took.Round(time.Second))
 	}
@@ -158,8 +160,8 @@ spec:
 
 func TestEightPodsAtOnce(t *testing.T) {
 	s := newSpace(t, 5*time.Minute)
-	s.apply(strings.Replace(fmt.Sprintf(webDeployment, 8), "terminationGracePeriodSeconds: 2", "terminationGracePeriodSeconds: 1", 1))
-	pods := s.pods("app=web", 8)
+	s.Apply(strings.Replace(fmt.Sprintf(webDeployment, 8), "terminationGracePeriodSeconds: 2", "terminationGracePeriodSeconds: 1", 1))
+	pods := s.Pods("app=web", 8)
 	seen := map[string]bool{}
 	for _, pod := range pods {
 		if pod.Status.ContainerStatuses[0].RestartCount != 0 {

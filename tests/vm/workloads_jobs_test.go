@@ -77,14 +77,14 @@ spec:
 func TestJobs(t *testing.T) {
 	s := newSpace(t, 5*time.Minute)
 	most := s.watchParallel("parallel")
-	s.apply(jobs)
+	s.Apply(jobs)
 
 	s.jobEnds("parallel", batchv1.JobComplete, batchv1.JobReasonCompletionsReached)
 	if n := most(); n != 2 {
 		t.Errorf("%d Pods of the parallel Job ran at once at most, want 2", n)
 	}
 	for i := range 3 {
-		got := s.kubectl("logs", "-l", fmt.Sprintf("batch.kubernetes.io/job-name=parallel,batch.kubernetes.io/job-completion-index=%d", i))
+		got := s.Kubectl("logs", "-l", fmt.Sprintf("batch.kubernetes.io/job-name=parallel,batch.kubernetes.io/job-completion-index=%d", i))
 		if want := fmt.Sprintf("index %d", i); strings.TrimSpace(got) != want {
 			t.Errorf("the log of index %d is %q, want %q", i, got, want)
 		}
@@ -101,16 +101,16 @@ func TestJobs(t *testing.T) {
 			t.Errorf("%d Pods of Job %s failed, want %d", job.Status.Failed, tt.name, tt.failed)
 		}
 	}
-	s.pods("batch.kubernetes.io/job-name=late", 0)
+	s.Pods("batch.kubernetes.io/job-name=late", 0)
 	s.cronJobFires("tick")
 }
 
 // watchParallel gives, when asked, how many Pods of a Job were active at once at most.
 func (s *space) watchParallel(job string) func() int32 {
-	s.t.Helper()
-	w, err := s.client.BatchV1().Jobs(s.name).Watch(s.ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + job})
+	s.T.Helper()
+	w, err := s.Client.BatchV1().Jobs(s.Name).Watch(s.Ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + job})
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	most := make(chan int32)
 	go func() {
@@ -130,10 +130,10 @@ func (s *space) watchParallel(job string) func() int32 {
 
 // jobEnds waits until a Job has ended, as wanted and for that reason.
 func (s *space) jobEnds(name string, as batchv1.JobConditionType, reason string) *batchv1.Job {
-	s.t.Helper()
+	s.T.Helper()
 	var job *batchv1.Job
-	s.until(fmt.Sprintf("Job %s is %s: %s", name, as, reason), func() (ok bool, err error) {
-		if job, err = s.client.BatchV1().Jobs(s.name).Get(s.ctx, name, metav1.GetOptions{}); err != nil {
+	s.Until(fmt.Sprintf("Job %s is %s: %s", name, as, reason), func() (ok bool, err error) {
+		if job, err = s.Client.BatchV1().Jobs(s.Name).Get(s.Ctx, name, metav1.GetOptions{}); err != nil {
 			return false, err
 		}
 		return slices.ContainsFunc(job.Status.Conditions, func(c batchv1.JobCondition) bool {
@@ -145,10 +145,10 @@ func (s *space) jobEnds(name string, as batchv1.JobConditionType, reason string)
 
 // cronJobFires waits for the Job that the CronJob makes at the next full minute, and stops it from making more.
 func (s *space) cronJobFires(name string) {
-	s.t.Helper()
+	s.T.Helper()
 	var fired *batchv1.Job
-	s.until("CronJob "+name+" has fired and its Job is complete", func() (bool, error) {
-		list, err := s.client.BatchV1().Jobs(s.name).List(s.ctx, metav1.ListOptions{})
+	s.Until("CronJob "+name+" has fired and its Job is complete", func() (bool, error) {
+		list, err := s.Client.BatchV1().Jobs(s.Name).List(s.Ctx, metav1.ListOptions{})
 		if err != nil {
 			return false, err
 		}
@@ -160,12 +160,12 @@ func (s *space) cronJobFires(name string) {
 		}
 		return false, fmt.Errorf("there are %d Jobs, none of it complete", len(list.Items))
 	})
-	s.kubectl("patch", "cronjob", name, "-p", `{"spec":{"suspend":true}}`)
+	s.Kubectl("patch", "cronjob", name, "-p", `{"spec":{"suspend":true}}`)
 	if at := fired.Annotations[batchv1.CronJobScheduledTimestampAnnotation]; !strings.Contains(at, ":00Z") {
-		t := s.t
+		t := s.T
 		t.Errorf("the Job was due at %q, want a full minute", at)
 	}
-	if got := strings.TrimSpace(s.kubectl("logs", "job/"+fired.Name)); got != "tick" {
-		s.t.Errorf("the log of the CronJob's Job is %q, want tick", got)
+	if got := strings.TrimSpace(s.Kubectl("logs", "job/"+fired.Name)); got != "tick" {
+		s.T.Errorf("the log of the CronJob's Job is %q, want tick", got)
 	}
 }

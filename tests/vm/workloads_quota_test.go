@@ -11,6 +11,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
 const quota = `
@@ -35,14 +37,14 @@ spec:
 // not allow is refused by its name; what a Pod took is given back.
 func TestQuotaAndLimitRange(t *testing.T) {
 	s := newSpace(t, 3*time.Minute)
-	s.apply(quota)
-	s.until("the quota has been counted", func() (bool, error) {
-		q, err := s.client.CoreV1().ResourceQuotas(s.name).Get(s.ctx, "small", metav1.GetOptions{})
+	s.Apply(quota)
+	s.Until("the quota has been counted", func() (bool, error) {
+		q, err := s.Client.CoreV1().ResourceQuotas(s.Name).Get(s.Ctx, "small", metav1.GetOptions{})
 		return err == nil && len(q.Status.Used) == 3, err
 	})
-	s.apply(sleeper("a", ""))
-	pod := s.ready("a")
-	if got := s.mustExec("a", "cat", "/sys/fs/cgroup/memory.max"); got != strconv.Itoa(96<<20) {
+	s.Apply(testcluster.Sleeper("a", ""))
+	pod := s.Ready("a")
+	if got := s.MustExec("a", "cat", "/sys/fs/cgroup/memory.max"); got != strconv.Itoa(96<<20) {
 		t.Errorf("memory.max = %s, want the range's default of 96 MiB", got)
 	}
 	// What the microVM takes beside its containers is the tenant's as well.
@@ -61,34 +63,34 @@ func TestQuotaAndLimitRange(t *testing.T) {
 	s.notAdmitted("second", "", "exceeded quota: small, requested: pods=1, used: pods=1, limited: pods=1")
 	s.notAdmitted("greedy", "    resources: {limits: {memory: 256Mi}}\n", "maximum memory usage per Container is 128Mi")
 
-	s.kubectl("delete", "pod", "a")
-	s.until("the quota is free again", func() (bool, error) {
+	s.Kubectl("delete", "pod", "a")
+	s.Until("the quota is free again", func() (bool, error) {
 		used := s.used("pods")
 		return used.IsZero(), fmt.Errorf("%s Pods are counted", used.String())
 	})
-	s.kubectl("run", "second", "--image="+image, "--dry-run=server")
+	s.Kubectl("run", "second", "--image="+testcluster.Image, "--dry-run=server")
 }
 
 // used is what the quota counts.
 func (s *space) used(name corev1.ResourceName) resource.Quantity {
-	s.t.Helper()
-	q, err := s.client.CoreV1().ResourceQuotas(s.name).Get(s.ctx, "small", metav1.GetOptions{})
+	s.T.Helper()
+	q, err := s.Client.CoreV1().ResourceQuotas(s.Name).Get(s.Ctx, "small", metav1.GetOptions{})
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	return q.Status.Used[name]
 }
 
 // notAdmitted tries to make a sleeper and wants to be told why it may not.
 func (s *space) notAdmitted(name, extra, why string) {
-	s.t.Helper()
-	cmd := s.host.Command(s.ctx, s.host.Program, "kubectl", "-n", s.name, "apply", "-f", "-")
-	cmd.Stdin = strings.NewReader(strings.ReplaceAll(sleeper(name, extra), "IMAGE", image))
+	s.T.Helper()
+	cmd := s.Host.Command(s.Ctx, s.Host.Program, "kubectl", "-n", s.Name, "apply", "-f", "-")
+	cmd.Stdin = strings.NewReader(strings.ReplaceAll(testcluster.Sleeper(name, extra), "IMAGE", testcluster.Image))
 	out, err := cmd.CombinedOutput()
 	if err == nil || !strings.Contains(string(out), why) {
-		s.t.Errorf("Pod %s: %v, %s; want it refused with %q", name, err, out, why)
+		s.T.Errorf("Pod %s: %v, %s; want it refused with %q", name, err, out, why)
 	}
-	if _, err := s.client.CoreV1().Pods(s.name).Get(s.ctx, name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
-		s.t.Errorf("Pod %s: %v, want none", name, err)
+	if _, err := s.Client.CoreV1().Pods(s.Name).Get(s.Ctx, name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		s.T.Errorf("Pod %s: %v, want none", name, err)
 	}
 }

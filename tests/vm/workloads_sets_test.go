@@ -12,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
 const statefulSet = `
@@ -51,20 +53,20 @@ spec:
 // PodDisruptionBudget refuses and then allows.
 func TestStatefulSetAndItsBudget(t *testing.T) {
 	s := newSpace(t, 5*time.Minute)
-	s.apply(statefulSet)
-	s.pods("app=db", 2)
-	first, second := s.ready("db-0"), s.ready("db-1")
+	s.Apply(statefulSet)
+	s.Pods("app=db", 2)
+	first, second := s.Ready("db-0"), s.Ready("db-1")
 	if ready := readySince(first); second.CreationTimestamp.Time.Before(ready.Truncate(time.Second)) {
 		t.Errorf("db-1 was made at %s, before db-0 was ready at %s", second.CreationTimestamp, ready)
 	}
 	s.resolves("db-1", "db-0.db", first.Status.PodIP)
-	s.resolves("db-0", "db-1.db."+s.name+".svc.cluster.local", second.Status.PodIP)
-	if got := s.mustExec("db-0", "hostname"); got != "db-0" {
+	s.resolves("db-0", "db-1.db."+s.Name+".svc.cluster.local", second.Status.PodIP)
+	if got := s.MustExec("db-0", "hostname"); got != "db-0" {
 		t.Errorf("the host name of db-0 is %q", got)
 	}
 
-	s.until("the budget has been counted", func() (bool, error) {
-		b, err := s.client.PolicyV1().PodDisruptionBudgets(s.name).Get(s.ctx, "quorum", metav1.GetOptions{})
+	s.Until("the budget has been counted", func() (bool, error) {
+		b, err := s.Client.PolicyV1().PodDisruptionBudgets(s.Name).Get(s.Ctx, "quorum", metav1.GetOptions{})
 		if err != nil {
 			return false, err
 		}
@@ -74,19 +76,19 @@ func TestStatefulSetAndItsBudget(t *testing.T) {
 	if !apierrors.IsTooManyRequests(err) || !strings.Contains(fmt.Sprint(details(err)), "quorum") {
 		t.Errorf("eviction against the budget: %v, details %v; want 429 that names quorum", err, details(err))
 	}
-	s.kubectl("patch", "pdb", "quorum", "-p", `{"spec":{"minAvailable":1}}`)
-	s.until("the eviction is allowed", func() (bool, error) {
+	s.Kubectl("patch", "pdb", "quorum", "-p", `{"spec":{"minAvailable":1}}`)
+	s.Until("the eviction is allowed", func() (bool, error) {
 		err := s.evict("db-0")
 		return err == nil, err
 	})
-	again := s.pod("db-0", "is back in a new microVM", func(pod *corev1.Pod) bool { return pod.UID != first.UID && isReady(pod) })
+	again := s.Pod("db-0", "is back in a new microVM", func(pod *corev1.Pod) bool { return pod.UID != first.UID && testcluster.IsReady(pod) })
 	s.resolves("db-1", "db-0.db", again.Status.PodIP)
-	if now := s.ready("db-1"); now.UID != second.UID {
+	if now := s.Ready("db-1"); now.UID != second.UID {
 		t.Error("db-1 was replaced too")
 	}
 
-	s.kubectl("scale", "statefulset/db", "--replicas=1")
-	if left := s.pods("app=db", 1); left[0].UID != again.UID {
+	s.Kubectl("scale", "statefulset/db", "--replicas=1")
+	if left := s.Pods("app=db", 1); left[0].UID != again.UID {
 		t.Errorf("%s is left, want db-0", left[0].Name)
 	}
 }
@@ -103,15 +105,15 @@ func readySince(pod *corev1.Pod) time.Time {
 
 // resolves waits until a name means exactly this address inside a Pod: an answer may be a few seconds old.
 func (s *space) resolves(pod, name, address string) {
-	s.t.Helper()
-	s.until(name+" is "+address, func() (bool, error) {
-		out, _ := s.exec(pod, "/hello", "resolve", name)
+	s.T.Helper()
+	s.Until(name+" is "+address, func() (bool, error) {
+		out, _ := s.Exec(pod, "/hello", "resolve", name)
 		return strings.TrimSpace(out) == address, fmt.Errorf("it is %q", out)
 	})
 }
 
 func (s *space) evict(pod string) error {
-	return s.client.PolicyV1().Evictions(s.name).Evict(s.ctx, &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: pod, Namespace: s.name}})
+	return s.Client.PolicyV1().Evictions(s.Name).Evict(s.Ctx, &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: pod, Namespace: s.Name}})
 }
 
 // details are the causes in an error of the API, which name what was in the way.
@@ -161,29 +163,29 @@ spec:
 // TestPreemption: on a full Node a Pod of higher priority takes the place of a lower one, which is asked to go.
 func TestPreemption(t *testing.T) {
 	s := newSpace(t, 5*time.Minute)
-	s.apply(preemption)
+	s.Apply(preemption)
 	t.Cleanup(func() {
 		for _, name := range []string{"low", "patient", "high"} {
-			s.host.Kubectl(s.ctx, "delete", "priorityclass", "vm-test-"+name) //nolint:errcheck // best effort
+			s.Host.Kubectl(s.Ctx, "delete", "priorityclass", "vm-test-"+name) //nolint:errcheck // best effort
 		}
 	})
 	memory := s.allocatable(corev1.ResourceMemory).Value() / 10 * 6 // two of these never fit
-	s.apply(fmt.Sprintf(large, "low", memory))
-	low := s.ready("low")
+	s.Apply(fmt.Sprintf(large, "low", memory))
+	low := s.Ready("low")
 	logs := s.follow("low")
 	logs.waitFor("hello")
 
-	s.apply(fmt.Sprintf(large, "patient", memory))
-	s.pod("patient", "waits", func(pod *corev1.Pod) bool {
+	s.Apply(fmt.Sprintf(large, "patient", memory))
+	s.Pod("patient", "waits", func(pod *corev1.Pod) bool {
 		return condition(pod, corev1.PodScheduled).Reason == corev1.PodReasonUnschedulable
 	})
-	if now := s.ready("low"); now.DeletionTimestamp != nil {
+	if now := s.Ready("low"); now.DeletionTimestamp != nil {
 		t.Error("a Pod that must not preempt did")
 	}
-	s.kubectl("delete", "pod", "patient")
+	s.Kubectl("delete", "pod", "patient")
 
-	s.apply(fmt.Sprintf(large, "high", memory))
-	s.ready("high")
+	s.Apply(fmt.Sprintf(large, "high", memory))
+	s.Ready("high")
 	if rest := logs.rest(); !strings.Contains(rest, "goodbye") {
 		t.Errorf("the preempted Pod was not asked to go; its log ends with %q", rest)
 	}
@@ -191,17 +193,17 @@ func TestPreemption(t *testing.T) {
 	if !strings.Contains(events, "Preempted") {
 		t.Errorf("no event says that the Pod was preempted:\n%s", events)
 	}
-	if _, err := s.client.CoreV1().Pods(s.name).Get(s.ctx, "low", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+	if _, err := s.Client.CoreV1().Pods(s.Name).Get(s.Ctx, "low", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("the preempted Pod: %v, want it gone", err)
 	}
 }
 
 // allocatable is how much of a resource the Node has for Pods.
 func (s *space) allocatable(name corev1.ResourceName) *resource.Quantity {
-	s.t.Helper()
-	nodes, err := s.client.CoreV1().Nodes().List(s.ctx, metav1.ListOptions{})
+	s.T.Helper()
+	nodes, err := s.Client.CoreV1().Nodes().List(s.Ctx, metav1.ListOptions{})
 	if err != nil || len(nodes.Items) != 1 {
-		s.t.Fatalf("%d nodes, %v", len(nodes.Items), err)
+		s.T.Fatalf("%d nodes, %v", len(nodes.Items), err)
 	}
 	q := nodes.Items[0].Status.Allocatable[name]
 	return &q
@@ -219,7 +221,7 @@ func condition(pod *corev1.Pod, kind corev1.PodConditionType) corev1.PodConditio
 
 // events lists reason and message of every event about an object.
 func (s *space) events(uid types.UID) string {
-	s.t.Helper()
-	return s.kubectl("get", "events", "--field-selector=involvedObject.uid="+string(uid),
+	s.T.Helper()
+	return s.Kubectl("get", "events", "--field-selector=involvedObject.uid="+string(uid),
 		"-o", `jsonpath={range .items[*]}{.reason}: {.message}{"\n"}{end}`)
 }
