@@ -21,7 +21,7 @@ const (
 )
 
 const (
-	defaultRootPorts = 8
+	defaultRootPorts = 8 // with hardware virtualisation; devices are not passed through to emulated machines
 	maxRootPorts     = lastPortSlot - firstPortSlot + 1
 )
 
@@ -34,8 +34,8 @@ type HostConfig struct {
 	LogDir     string `json:"logDir"`           // one log and one console log per microVM
 	Debug      bool   `json:"debug"`            // verbose guest kernel and adapter log
 
-	// RootPorts is how many devices can be plugged into a running microVM, 8 when zero. Each costs
-	// boot time.
+	// RootPorts is how many devices can be passed through to a microVM, 8 when zero under KVM. Each costs boot time.
+	// Disks and network cards do not need one.
 	RootPorts int `json:"rootPorts,omitempty"`
 	// RootPortWindowMiB is the prefetchable 64-bit address window kept free behind each root port, for
 	// passed-through devices with large BARs. Zero leaves the firmware's choice.
@@ -83,7 +83,7 @@ func (c HostConfig) Validate() error {
 }
 
 func (c HostConfig) rootPorts() int {
-	if c.RootPorts == 0 {
+	if c.RootPorts == 0 && c.Accel == AccelKVM {
 		return defaultRootPorts
 	}
 	return c.RootPorts

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -40,7 +41,7 @@ func (v *vm) addDisk(ctx context.Context, c diskConfig) (deviceInfo, error) {
 	if err != nil {
 		return deviceInfo{}, fmt.Errorf("add disk: %w", err)
 	}
-	d, err := v.reserve("disk")
+	d, err := v.reserve("disk", slots.take)
 	if err != nil {
 		return deviceInfo{}, fmt.Errorf("add disk %s: %w", c.Path, err)
 	}
@@ -54,8 +55,7 @@ func (v *vm) addDisk(ctx context.Context, c diskConfig) (deviceInfo, error) {
 	d.undo = []step{{"blockdev-del", map[string]any{"node-name": d.id}}}
 	info, err := v.plug(ctx, d, hotplugBudget,
 		step{"blockdev-add", blockNode(d.id, c, st.Mode())},
-		step{"device_add", map[string]any{"driver": "virtio-blk-pci", "id": d.id, "bus": portID(d.slot), "drive": d.id,
-			"serial": serial, "num-queues": min(vcpus, 4)}})
+		v.deviceAdd(d, map[string]any{"driver": "virtio-blk-pci", "drive": d.id, "serial": serial, "num-queues": min(vcpus, 4)}))
 	if err != nil {
 		return deviceInfo{}, fmt.Errorf("add disk %s: %w", c.Path, err)
 	}
@@ -117,14 +117,14 @@ func (v *vm) addNet(ctx context.Context, c netConfig, files []*os.File) (deviceI
 }
 
 func (v *vm) plugNet(ctx context.Context, c netConfig, files []*os.File) (deviceInfo, error) {
-	d, err := v.reserve("nic")
+	d, err := v.reserve("nic", slots.take)
 	if err != nil {
 		return deviceInfo{}, err
 	}
 	vhost := v.openVhost(len(files))
 	defer closeFiles(vhost)
 	netdev := map[string]any{"type": "tap", "id": d.id}
-	props := map[string]any{"driver": "virtio-net-pci", "id": d.id, "bus": portID(d.slot), "netdev": d.id, "mac": c.Mac, "romfile": ""}
+	props := map[string]any{"driver": "virtio-net-pci", "netdev": d.id, "mac": c.Mac, "romfile": ""}
 	if len(files) > 1 {
 		props["mq"], props["vectors"] = true, 2*len(files)+2
 	}
@@ -142,7 +142,7 @@ func (v *vm) plugNet(ctx context.Context, c netConfig, files []*os.File) (device
 		netdev["vhost"] = true
 	}
 	d.undo = []step{{"netdev_del", map[string]any{"id": d.id}}}
-	return v.plug(ctx, d, hotplugBudget, step{"netdev_add", netdev}, step{"device_add", props})
+	return v.plug(ctx, d, hotplugBudget, step{"netdev_add", netdev}, v.deviceAdd(d, props))
 }
 
 // sendFiles hands descriptors to QEMU and returns the names it knows them by.
@@ -168,12 +168,11 @@ func (v *vm) addDevice(ctx context.Context, c deviceConfig) (deviceInfo, error) 
 	if _, err := os.Stat(c.Path); err != nil {
 		return deviceInfo{}, fmt.Errorf("pass through device: %w", err)
 	}
-	d, err := v.reserve("vfio")
+	d, err := v.reserve("vfio", slots.takePort)
 	if err != nil {
 		return deviceInfo{}, fmt.Errorf("pass through %s: %w", c.Path, err)
 	}
-	info, err := v.plug(ctx, d, hotplugBudget, step{"device_add", map[string]any{"driver": "vfio-pci", "id": d.id,
-		"bus": portID(d.slot), "sysfsdev": filepath.Clean(c.Path)}})
+	info, err := v.plug(ctx, d, hotplugBudget, v.deviceAdd(d, map[string]any{"driver": "vfio-pci", "sysfsdev": filepath.Clean(c.Path)}))
 	if err != nil {
 		return deviceInfo{}, fmt.Errorf("pass through %s: %w", c.Path, err)
 	}
@@ -181,13 +180,13 @@ func (v *vm) addDevice(ctx context.Context, c deviceConfig) (deviceInfo, error) 
 }
 
 // reserve takes a slot and a name for a device.
-func (v *vm) reserve(kind string) (*device, error) {
+func (v *vm) reserve(kind string, take func(slots) (int, error)) (*device, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.state != stateRunning {
 		return nil, errState
 	}
-	slot, err := v.slots.take()
+	slot, err := take(v.slots)
 	if err != nil {
 		return nil, err
 	}
@@ -195,6 +194,13 @@ func (v *vm) reserve(kind string) (*device, error) {
 	d := &device{id: fmt.Sprintf("%s%d", kind, v.nextID), slot: slot}
 	v.devices[d.id] = d
 	return d, nil
+}
+
+// deviceAdd is the step that puts the device into its slot.
+func (v *vm) deviceAdd(d *device, props map[string]any) step {
+	props["id"] = d.id
+	maps.Copy(props, v.slots.place(d.slot))
+	return step{"device_add", props}
 }
 
 func (v *vm) release(d *device) {

@@ -5,29 +5,61 @@ import (
 	"fmt"
 )
 
-var errNoSlot = errors.New("no free root port")
+var (
+	errNoSlot = errors.New("no free slot")
+	errNoPort = errors.New("no free root port (rootPorts in the configuration of the hypervisor makes more)")
+)
 
-// slots are the root ports, in the order in which they are given out.
+// slots are the numbers of hot-plugged devices: first those of root ports, then those behind the plug bridge.
 type slots struct {
 	order []int
+	ports int // how many of them are root ports
 	used  map[int]bool
 }
 
-func newSlots(n int) slots {
-	return slots{order: portSlots(n), used: map[int]bool{}}
+func newSlots(ports int) slots {
+	return slots{order: plugSlots(), ports: ports, used: map[int]bool{}}
 }
 
+// take gives a slot behind the bridge, and a root port when there is none.
 func (s slots) take() (int, error) {
-	for _, slot := range s.order {
-		if !s.used[slot] {
-			s.used[slot] = true
+	for _, part := range [][]int{s.order[s.ports:], s.order[:s.ports]} {
+		if slot, ok := s.first(part); ok {
 			return slot, nil
 		}
 	}
 	return 0, fmt.Errorf("%w: all %d are in use", errNoSlot, len(s.order))
 }
 
+// takePort gives a root port: what is passed through from the host may need PCI Express.
+func (s slots) takePort() (int, error) {
+	if slot, ok := s.first(s.order[:s.ports]); ok {
+		return slot, nil
+	}
+	return 0, fmt.Errorf("%w: there are %d", errNoPort, s.ports)
+}
+
+func (s slots) first(of []int) (slot int, ok bool) {
+	for _, slot := range of {
+		if !s.used[slot] {
+			s.used[slot] = true
+			return slot, true
+		}
+	}
+	return 0, false
+}
+
 func (s slots) free(slot int) { delete(s.used, slot) }
 
-// bdf is how a root port's slot is told to Kata.
+// place is where QEMU finds the slot.
+func (s slots) place(slot int) map[string]any {
+	for _, port := range s.order[:s.ports] {
+		if port == slot {
+			return map[string]any{"bus": portID(slot)}
+		}
+	}
+	return map[string]any{"bus": bridgeID, "addr": fmt.Sprintf("0x%02x", slot)}
+}
+
+// bdf is how a slot is told to Kata, which hands its number on to the guest.
 func bdf(slot int) string { return fmt.Sprintf("0000:00:%02x.0", slot) }

@@ -53,7 +53,7 @@ func TestDiskIsOpenedAsKataAsks(t *testing.T) {
 	v, peer := runningVM(t, agree)
 	path := image(t)
 	got, err := v.addDisk(t.Context(), diskConfig{Path: path, Readonly: true, Direct: true})
-	if want := (deviceInfo{ID: "disk1", Bdf: "0000:00:10.0"}); err != nil || got != want {
+	if want := (deviceInfo{ID: "disk1", Bdf: "0000:00:12.0"}); err != nil || got != want {
 		t.Fatalf("addDisk = %v, %v, want %v", got, err, want)
 	}
 	calls := peer.Calls()[1:]
@@ -61,7 +61,7 @@ func TestDiskIsOpenedAsKataAsks(t *testing.T) {
 	if diff := cmp.Diff(want, string(calls[0].Args)); diff != "" {
 		t.Errorf("blockdev-add (-want +got):\n%s", diff)
 	}
-	want = `{"bus":"rp10","drive":"disk1","driver":"virtio-blk-pci","id":"disk1","num-queues":1,"serial":"disk1"}`
+	want = `{"addr":"0x12","bus":"plug","drive":"disk1","driver":"virtio-blk-pci","id":"disk1","num-queues":1,"serial":"disk1"}`
 	if diff := cmp.Diff(want, string(calls[1].Args)); diff != "" {
 		t.Errorf("device_add (-want +got):\n%s", diff)
 	}
@@ -78,7 +78,7 @@ func TestFailedPlugLeavesNothing(t *testing.T) {
 		}
 		return nil, nil
 	})
-	for range 3 { // more often than there are slots
+	for range len(plugSlots()) + 1 {
 		if _, err := v.addDisk(t.Context(), diskConfig{Path: image(t)}); err == nil || errors.Is(err, errNoSlot) {
 			t.Fatalf("addDisk = %v, want QEMU's refusal", err)
 		}
@@ -89,13 +89,21 @@ func TestFailedPlugLeavesNothing(t *testing.T) {
 }
 
 func TestSlotsRunOut(t *testing.T) {
-	v, _ := runningVM(t, agree)
-	for range 2 {
-		_, err := v.addDisk(t.Context(), diskConfig{Path: image(t)})
+	v, peer := runningVM(t, agree)
+	disk := diskConfig{Path: image(t)}
+	for range len(plugSlots()) {
+		_, err := v.addDisk(t.Context(), disk)
 		must(t, err)
 	}
-	if _, err := v.addDisk(t.Context(), diskConfig{Path: image(t)}); !errors.Is(err, errNoSlot) {
-		t.Errorf("third disk on two ports = %v, want errNoSlot", err)
+	calls := peer.Calls()
+	if last := string(calls[len(calls)-1].Args); !strings.Contains(last, `"bus":"rp11"`) {
+		t.Errorf("the last disk is added by %s, want a root port when the bridge is full", last)
+	}
+	if _, err := v.addDisk(t.Context(), disk); !errors.Is(err, errNoSlot) {
+		t.Errorf("one disk more than slots = %v, want errNoSlot", err)
+	}
+	if _, err := v.addDevice(t.Context(), deviceConfig{Path: disk.Path}); !errors.Is(err, errNoPort) {
+		t.Errorf("a device to pass through = %v, want errNoPort", err)
 	}
 }
 

@@ -37,9 +37,23 @@ func ParsePCIPath(s string) (PCIPath, error) {
 	return p, nil
 }
 
+// plugBridge is the slot of the bridge whose bus takes hot-plugged devices; nodeless-vmm puts it there.
+const plugBridge = 0x1e
+
 // Resolve finds the device's directory below sys (/sys). A path that ends at a bridge means the
-// device behind it, slot 0: the host hot-plugs each device behind a root port of its own.
+// device behind it, slot 0: a root port has one. A single slot that the root bus does not have is one of the plug bridge's
+// bus: Kata takes a slot's number from nodeless-vmm, not a path.
 func (p PCIPath) Resolve(sys fs.FS) (string, error) {
+	dir, err := p.follow(sys)
+	if err != nil && len(p) == 1 {
+		if plugged, err := (PCIPath{plugBridge, p[0]}).follow(sys); err == nil {
+			return plugged, nil
+		}
+	}
+	return dir, err
+}
+
+func (p PCIPath) follow(sys fs.FS) (string, error) {
 	dir := pciRoot
 	bus := "0000:00"
 	for i := 0; ; i++ {

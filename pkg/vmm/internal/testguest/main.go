@@ -116,10 +116,10 @@ func answer(question string) []string {
 	var lines []string
 	word, rest, _ := strings.Cut(question, " ")
 	switch word {
-	case "disks": // serial, what lies above it on the PCI bus, whether it is read-only
+	case "disks": // serial, way on the PCI buses, whether it is read-only
 		for _, d := range glob("/sys/block/vd*") {
 			path, _ := filepath.EvalSymlinks(d)
-			lines = append(lines, fmt.Sprintf("%s %s ro=%s", read(d+"/serial"), bridge(path), read(d+"/ro")))
+			lines = append(lines, fmt.Sprintf("%s %s ro=%s", read(d+"/serial"), way(path), read(d+"/ro")))
 		}
 	case "nets":
 		for _, d := range glob("/sys/class/net/*/device") {
@@ -155,14 +155,15 @@ func share(tag string) string {
 	return read(dir + "/host")
 }
 
-// bridge is the address on bus 0 under which a device is found: its root port's, or its own.
-func bridge(path string) string {
+// way is the slot of each bridge to a device and its own, such as 1e/10: behind the plug bridge.
+func way(path string) string {
+	var slots []string
 	for part := range strings.SplitSeq(path, "/") {
-		if strings.HasPrefix(part, "0000:00:") {
-			return part
+		if slot, ok := strings.CutSuffix(part, ".0"); ok && strings.HasPrefix(part, "0000:") {
+			slots = append(slots, slot[len("0000:00:"):])
 		}
 	}
-	return "?"
+	return strings.Join(slots, "/")
 }
 
 func glob(pattern string) []string {
