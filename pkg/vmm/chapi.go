@@ -77,8 +77,8 @@ type resizeConfig struct {
 	DesiredRAM   int64 `json:"desired_ram"`
 }
 
-// deviceInfo answers a hot-plug. The Bdf names the root port in the form of an address on bus 0, which
-// is all that Kata can express; the guest agent looks behind that port.
+// deviceInfo answers a hot-plug. The Bdf names the slot in the form of an address on bus 0, which is all that Kata can
+// express; the guest agent looks behind the root port there, or at that slot behind the plug bridge.
 type deviceInfo struct {
 	ID  string `json:"id"`
 	Bdf string `json:"bdf"`

@@ -22,7 +22,7 @@ const (
 	removeLimit = time.Minute
 )
 
-// device is a hot-plugged device and the root port it sits behind.
+// device is a hot-plugged device and its slot.
 type device struct {
 	id   string
 	slot int

@@ -247,7 +247,7 @@ func (s *space) untilLog(pod, container, text string) (log string) {
 
 // TestLogsOutliveContainerd: containerd dies, and the server with it; after the next start the log of the same container is whole.
 func TestLogsOutliveContainerd(t *testing.T) {
-	s := newSpace(t, 5*time.Minute)
+	s := newQuietSpace(t, 5*time.Minute)
 	s.Apply(`
 apiVersion: v1
 kind: Pod

@@ -12,7 +12,7 @@ import (
 )
 
 func TestLimitsAreTrueInsideTheGuest(t *testing.T) {
-	s := newSpace(t, 4*time.Minute)
+	s := newQuietSpace(t, 4*time.Minute)
 	s.Apply(testcluster.Sleeper("small", "    resources: {limits: {memory: 64Mi, cpu: 500m}}\n"))
 	s.Ready("small")
 	if got := s.MustExec("small", "cat", "/sys/fs/cgroup/memory.max"); got != strconv.Itoa(64<<20) {
@@ -64,7 +64,7 @@ spec:
 }
 
 func TestCPULimitSizesTheGuest(t *testing.T) {
-	s := newSpace(t, 3*time.Minute)
+	s := newQuietSpace(t, 3*time.Minute)
 	s.Apply(testcluster.Sleeper("one", "    resources: {limits: {cpu: \"1\", memory: 64Mi}}\n"))
 	s.Ready("one")
 	if got := s.MustExec("one", "cat", "/sys/fs/cgroup/cpu.max"); got != "100000 100000" {

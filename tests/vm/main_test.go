@@ -15,8 +15,8 @@ import (
 	"github.com/nodeless/nodeless/tests/testregistry"
 )
 
-// The server and the registry that the tests share, set by TestMain. Tests run one after the other and keep to namespaces
-// of their own.
+// The server and the registry that the tests share, set by TestMain. Each test keeps to a namespace of its own; those that
+// may, run beside others.
 var (
 	shared   *testcluster.Cluster
 	registry *testregistry.Registry

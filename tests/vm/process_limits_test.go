@@ -47,7 +47,7 @@ spec:
 // TestNeighboursOfAContainerThatTakesTooMuch: whatever a container takes, it is that container that pays. Its neighbours keep
 // their processes, and the agent of the guest answers.
 func TestNeighboursOfAContainerThatTakesTooMuch(t *testing.T) {
-	s := newSpace(t, 6*time.Minute)
+	s := newQuietSpace(t, 6*time.Minute)
 	s.Apply(neighbours)
 	oomKilled := func(container string) func(*corev1.Pod) bool {
 		return func(pod *corev1.Pod) bool {

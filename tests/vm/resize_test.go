@@ -57,7 +57,7 @@ spec:
 // TestResizeInPlace: limits of a running Pod are changed; its microVM, its guest and the host follow, and nothing
 // restarts that need not.
 func TestResizeInPlace(t *testing.T) {
-	s := newSpace(t, 6*time.Minute)
+	s := newQuietSpace(t, 6*time.Minute)
 	cpus := s.allocatable(corev1.ResourceCPU).Value()
 	if cpus < 2 {
 		t.Skipf("skipped: the machine has %d CPU to give; growing takes two", cpus)

@@ -17,7 +17,7 @@ const collected = 2 * time.Minute
 
 // TestKilledServerLeavesPodsRunning: kill -9 and a new start; the same Pods run on, not restarted.
 func TestKilledServerLeavesPodsRunning(t *testing.T) {
-	s := newSpace(t, 6*time.Minute)
+	s := newQuietSpace(t, 6*time.Minute)
 	s.Apply(fmt.Sprintf(webDeployment, 2))
 	s.Apply(`
 apiVersion: v1
@@ -105,7 +105,7 @@ func checkTicks(t *testing.T, log string) {
 
 // TestNothingIsLeftOfDeletedPods is the promise that a host stays clean.
 func TestNothingIsLeftOfDeletedPods(t *testing.T) {
-	s := newSpace(t, 5*time.Minute)
+	s := newQuietSpace(t, 5*time.Minute)
 	s.Apply(fmt.Sprintf(webDeployment, 3))
 	s.Apply(testcluster.Sleeper("kept", ""))
 	s.Pods("app=web", 3)
@@ -124,7 +124,7 @@ func TestNothingIsLeftOfDeletedPods(t *testing.T) {
 func TestKilledVMIsCleanedUpAndReplaced(t *testing.T) {
 	for _, victim := range []string{"qemu-system", "nodeless-vmm", "containerd-shim"} {
 		t.Run(victim, func(t *testing.T) {
-			s := newSpace(t, 5*time.Minute)
+			s := newQuietSpace(t, 5*time.Minute)
 			s.Apply(testcluster.Sleeper("a", ""))
 			s.Ready("a")
 			pids := s.Processes(s.T, victim)

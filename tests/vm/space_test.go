@@ -18,7 +18,15 @@ type space struct {
 	testcluster.Space
 }
 
+// newSpace lets the test run beside others, as many as the host has processors: most of a Pod's life is waiting.
 func newSpace(t *testing.T, timeout time.Duration) *space {
+	t.Helper()
+	t.Parallel()
+	return newQuietSpace(t, timeout)
+}
+
+// newQuietSpace is for tests that end a process of the host, measure it or fill it: no other runs meanwhile.
+func newQuietSpace(t *testing.T, timeout time.Duration) *space {
 	t.Helper()
 	return &space{*testcluster.NewSpace(t, shared, timeout)}
 }

@@ -52,7 +52,7 @@ spec:
 
 // TestTop compares what the cluster says of a Pod's use with what the cgroups inside its guest say.
 func TestTop(t *testing.T) {
-	s := newSpace(t, 5*time.Minute)
+	s := newQuietSpace(t, 5*time.Minute)
 	s.Apply(loaded)
 	pod := s.Pods("app=load", 1)[0].Name
 	s.MustExec(pod, "sh", "-c", "/hello get -k -timeout 60s https://kubernetes.default.svc.cluster.local/openapi/v2 >/dev/null") // some traffic

@@ -159,7 +159,7 @@ spec:
 }
 
 func TestEightPodsAtOnce(t *testing.T) {
-	s := newSpace(t, 5*time.Minute)
+	s := newQuietSpace(t, 5*time.Minute)
 	s.Apply(strings.Replace(fmt.Sprintf(webDeployment, 8), "terminationGracePeriodSeconds: 2", "terminationGracePeriodSeconds: 1", 1))
 	pods := s.Pods("app=web", 8)
 	seen := map[string]bool{}

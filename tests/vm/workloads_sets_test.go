@@ -162,7 +162,7 @@ spec:
 
 // TestPreemption: on a full Node a Pod of higher priority takes the place of a lower one, which is asked to go.
 func TestPreemption(t *testing.T) {
-	s := newSpace(t, 5*time.Minute)
+	s := newQuietSpace(t, 5*time.Minute)
 	s.Apply(preemption)
 	t.Cleanup(func() {
 		for _, name := range []string{"low", "patient", "high"} {
