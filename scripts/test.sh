@@ -16,23 +16,25 @@ go build -o "$results/summary" ./tests/summary
 status=0
 
 # stage NAME GO-TEST-ARGUMENTS...: one run of go test, its verdicts printed as it ends.
+# vet has a stage of its own: the part of it that go test runs would look at every dependency again.
 # Linking a test that carries Kubernetes takes gigabytes, so stages of such packages run one at a time (-p 1).
 stage() {
 	name=$1
 	shift
 	echo "== $name"
-	go test -json -ldflags '-s -w' "$@" >"$results/$name.json" 2>&1 || status=1
+	go test -json -vet=off -ldflags '-s -w' "$@" >"$results/$name.json" 2>&1 || status=1
 	"$results/summary" "$results/$name.json" || status=1
 }
 
 # Packages that carry Kubernetes or need the built product have stages of their own.
 heavy='/pkg/server|/pkg/worker|/pkg/cli$|/cmd/nodeless$|/pkg/guest/guesttest|/tests/(vm|script|robustness)'
 light=$(go list ./... | grep -vE "$heavy")
+driving=$(go list ./pkg/guest/guesttest/... ./tests/script/... ./tests/vm/... ./tests/robustness/...)
 carrying=$(go list ./... | grep -E '/pkg/server|/pkg/worker|/pkg/cli$|/cmd/nodeless$')
 
 echo "== vet and shellcheck"
 # shellcheck disable=SC2086 # a list of packages
-go vet $light || status=1
+go vet $light $driving || status=1
 shellcheck -x scripts/*.sh install.sh .ci/run || status=1
 
 # shellcheck disable=SC2086
@@ -42,7 +44,7 @@ stage unit -timeout 10m $light
 
 if [ "$what" != unit ]; then
 	# shellcheck disable=SC2086
-	stage components -p 1 -vet=off -timeout 20m $carrying
+	stage components -p 1 -timeout 20m $carrying
 	stage script -p 1 -timeout 10m ./tests/script/...
 	NODELESS_GUEST_VM=1 stage guest -p 1 -exec 'unshare -n -m -p --fork --mount-proc' -timeout 20m ./pkg/guest/guesttest/...
 	stage vm -p 1 -timeout 40m ./tests/vm/...

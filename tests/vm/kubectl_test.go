@@ -43,7 +43,7 @@ spec:
 
 // TestKubectl holds what streams between kubectl and a Pod. Its parts run side by side: one of them mostly waits.
 func TestKubectl(t *testing.T) {
-	s := newSpace(t, 8*time.Minute)
+	s := newQuietSpace(t, 8*time.Minute)
 	s.Apply(subjectPod)
 	s.Ready("a")
 	for name, part := range map[string]func(*space){

@@ -25,7 +25,8 @@ func newSpace(t *testing.T, timeout time.Duration) *space {
 	return newQuietSpace(t, timeout)
 }
 
-// newQuietSpace is for tests that end a process of the host, measure it or fill it: no other runs meanwhile.
+// newQuietSpace is for tests that end a process of the host, measure it or fill it, or have parallel parts, which would wait
+// for other tests while the time of their space runs: no other runs meanwhile.
 func newQuietSpace(t *testing.T, timeout time.Duration) *space {
 	t.Helper()
 	return &space{*testcluster.NewSpace(t, shared, timeout)}
