@@ -61,8 +61,14 @@ func (s *Server) Signal(sig syscall.Signal) error {
 	return syscall.Kill(pid, sig)
 }
 
-// Wait blocks until the server has ended and returns how.
+// Wait blocks until the server has ended and returns how. With a context that is done it tells whether it has ended.
 func (s *Server) Wait(ctx context.Context) error {
+	select { // one that has ended comes before a context that is done
+	case err := <-s.done:
+		s.done <- err
+		return err
+	default:
+	}
 	select {
 	case err := <-s.done:
 		s.done <- err // for the next caller
