@@ -24,6 +24,9 @@ const (
 	maxBackoff = time.Second
 )
 
+// answered are the calls that do not go through as they are.
+var answered = []string{"CreateContainer", "Exec", "Attach", "PortForward"}
+
 // CRI is the component.
 type CRI struct {
 	cfg   Config
@@ -64,7 +67,8 @@ func (c *CRI) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, upstream.Close()) }()
-	streams, err := newStreams(ctx, dialer{dir: c.cfg.VMDir}, c.log)
+	runtime := cri.NewRuntimeServiceClient(upstream)
+	streams, err := newStreams(ctx, dialer{dir: c.cfg.VMDir}, runtime, c.log)
 	if err != nil {
 		return err
 	}
@@ -73,7 +77,7 @@ func (c *CRI) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	server := newServer(&front{upstream: cri.NewRuntimeServiceClient(upstream), streams: streams}, upstream)
+	server := newServer(&front{upstream: runtime, streams: streams}, upstream)
 	stop := context.AfterFunc(ctx, server.Stop) // streams last for ever, so there is nothing to wait for
 	close(c.ready)
 	err = server.Serve(listener)
@@ -92,7 +96,7 @@ func newServer(f *front, upstream *grpc.ClientConn) *grpc.Server {
 	own := cri.RuntimeService_ServiceDesc
 	own.Streams = nil
 	own.Methods = slices.DeleteFunc(slices.Clone(own.Methods), func(m grpc.MethodDesc) bool {
-		return m.MethodName != "PortForward" && m.MethodName != "CreateContainer"
+		return !slices.Contains(answered, m.MethodName)
 	})
 	server.RegisterService(&own, f)
 	return server

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/cri-streaming/pkg/streaming"
 
 	"github.com/nodeless/nodeless/pkg/agentmux"
 	"github.com/nodeless/nodeless/pkg/api"
@@ -27,6 +28,7 @@ import (
 type upstream struct {
 	cri.UnimplementedRuntimeServiceServer
 	created chan *cri.CreateContainerRequest
+	streams streaming.Server
 }
 
 func (*upstream) Version(ctx context.Context, req *cri.VersionRequest) (*cri.VersionResponse, error) {

@@ -1,10 +1,12 @@
-// Package cri is the runtime service as the kubelet sees it: containerd's, with the two calls answered here that
-// containerd cannot answer for a microVM. pkg/worker runs the component between containerd and the kubelet.
+// Package cri is the runtime service as the kubelet sees it: containerd's, with the few calls answered here that
+// containerd cannot answer for a microVM, or not truthfully. pkg/worker runs the component between containerd and the kubelet.
 //
 //   - PortForward: containerd dials 127.0.0.1 in the Pod's network namespace, where nothing listens, because the Pod's
 //     loopback is inside the guest. This package dials there, over the guest agent's channel.
 //   - CreateContainer of a container that shares another one's PID namespace (`kubectl debug --target`): Kata drops
 //     the path of the namespace, so the target's id is handed to the guest as an annotation.
+//   - Exec and Attach: containerd runs them, and the stream goes through here. If it breaks off (containerd or the server
+//     ends), the client is told so; Kubernetes' own clients take that for an exit code of 0.
 //
 // Every other call goes through undecoded, streams included. See docs/adr/0020.
 package cri

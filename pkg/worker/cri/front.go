@@ -43,6 +43,16 @@ func (f *front) PortForward(ctx context.Context, req *cri.PortForwardRequest) (*
 	return f.streams.server.GetPortForward(req)
 }
 
+// Exec answers with the address of a session that a broken connection ends with an error.
+func (f *front) Exec(_ context.Context, req *cri.ExecRequest) (*cri.ExecResponse, error) {
+	return f.streams.server.GetExec(req)
+}
+
+// Attach answers with the address of such a session.
+func (f *front) Attach(_ context.Context, req *cri.AttachRequest) (*cri.AttachResponse, error) {
+	return f.streams.server.GetAttach(req)
+}
+
 func outgoing(ctx context.Context) context.Context {
 	if md, ok := metadata.FromIncomingContext(ctx); ok {
 		return metadata.NewOutgoingContext(ctx, md.Copy())

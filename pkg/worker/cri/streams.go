@@ -11,8 +11,8 @@ import (
 	"net/url"
 	"time"
 
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/cri-streaming/pkg/streaming"
-	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 )
 
 // quiet is how long a Pod may stay silent after the client has said all it wants to say. A client that has gone
@@ -28,7 +28,7 @@ type streams struct {
 	done   chan error
 }
 
-func newStreams(ctx context.Context, guests dialer, log *slog.Logger) (*streams, error) {
+func newStreams(ctx context.Context, guests dialer, upstream cri.RuntimeServiceClient, log *slog.Logger) (*streams, error) {
 	var lc net.ListenConfig
 	listener, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -36,7 +36,7 @@ func newStreams(ctx context.Context, guests dialer, log *slog.Logger) (*streams,
 	}
 	config := streaming.DefaultConfig
 	config.BaseURL = &url.URL{Scheme: "http", Host: listener.Addr().String(), Path: "/"}
-	server, err := streaming.NewServer(config, &forwarder{guests: guests, log: log})
+	server, err := streaming.NewServer(config, &forwarder{guests: guests, upstream: upstream, log: log})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make server of streams: %w", err), listener.Close())
 	}
@@ -54,26 +54,14 @@ func (s *streams) close() error {
 	return err
 }
 
-// forwarder is the runtime that the server of streams drives. It is only ever asked to forward ports.
+// forwarder is the runtime that the server of streams drives.
 type forwarder struct {
-	guests dialer
-	log    *slog.Logger
+	guests   dialer
+	upstream cri.RuntimeServiceClient
+	log      *slog.Logger
 }
 
 var _ streaming.Runtime = (*forwarder)(nil)
-
-// errNotHere never reaches anybody: addresses for these are containerd's.
-var errNotHere = errors.New("this server only forwards ports")
-
-// Exec is containerd's.
-func (*forwarder) Exec(context.Context, string, []string, io.Reader, io.WriteCloser, io.WriteCloser, bool, <-chan remotecommand.TerminalSize) error {
-	return errNotHere
-}
-
-// Attach is containerd's.
-func (*forwarder) Attach(context.Context, string, io.Reader, io.WriteCloser, io.WriteCloser, bool, <-chan remotecommand.TerminalSize) error {
-	return errNotHere
-}
 
 // PortForward joins a client's stream to a port of a Pod.
 func (f *forwarder) PortForward(ctx context.Context, sandbox string, port int32, stream io.ReadWriteCloser) error {
