@@ -23,6 +23,10 @@ small() {
 	scripts/place.sh "$DIST/out/${2##*/}" "$BUNDLE/$2"
 }
 
+# On a new machine the modules of the main program take minutes to come: they come while the small programs compile.
+go list -deps ./cmd/nodeless >/dev/null 2>&1 &
+modules=$!
+
 echo "build: parts from outside"
 scripts/build-bundle.sh
 small ./cmd/nodeless-vmm bin/nodeless-vmm
@@ -47,6 +51,7 @@ go run ./bundle/images -out "$BUNDLE/images"
 
 # The main program, static with C (SQLite).
 echo "build: bin/nodeless"
+wait "$modules" || true # go build says what is wrong
 kubernetes=$(selected k8s.io/kubernetes)
 minor=${kubernetes#v1.}
 minor=${minor%%.*}

@@ -4,8 +4,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -58,36 +60,51 @@ func run(ctx context.Context) error {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-	if err := boot.Run(log); err != nil {
-		return err
-	}
-	reaper := container.NewReaper()
-	go reaper.Run(ctx)
-	manager, err := container.NewManager(container.Config{StateDir: "/run/nodeless", Reaper: reaper, Log: log})
+	ready := make(chan error, 1)
+	go func() { ready <- boot.Run(log) }()
+	requests, err := answerHost(ctx, log) // as soon as the port's driver is loaded: the host has work to do from then on
 	if err != nil {
+		return errors.Join(err, <-ready)
+	}
+	if err := <-ready; err != nil {
 		return err
 	}
-	sys := os.DirFS("/sys")
-	a := agent.New(agent.Config{
-		Containers: manager,
-		Mounts:     mount.NewTable(sys, agent.Root+"/local"),
-		Version:    version.Version,
-		Log:        log,
-		Debug:      level == slog.LevelDebug,
-	}, sys)
-	port, err := boot.OpenPort(ctx, portName)
-	if err != nil {
-		return err
-	}
-	l, err := agentmux.Listen(ctx, port, agentmux.Guest{
-		Attached: func(h agentmux.Hello) { attached(log, h) },
-		Clock:    boot.Clock{},
-	})
+	a, err := newAgent(ctx, log, level == slog.LevelDebug)
 	if err != nil {
 		return err
 	}
 	log.Info("guest agent is up", "version", version.Version, "uptime", uptime())
-	return a.Serve(ctx, l)
+	return a.Serve(ctx, requests)
+}
+
+// answerHost takes the channel to the host into use. Requests wait in the listener until somebody accepts them.
+func answerHost(ctx context.Context, log *slog.Logger) (net.Listener, error) {
+	port, err := boot.OpenPort(ctx, portName)
+	if err != nil {
+		return nil, err
+	}
+	return agentmux.Listen(ctx, port, agentmux.Guest{
+		Attached: func(h agentmux.Hello) { attached(log, h) },
+		Clock:    boot.Clock{},
+	})
+}
+
+// newAgent makes the agent of a guest that has booted, and reaps for it.
+func newAgent(ctx context.Context, log *slog.Logger, debug bool) (*agent.Agent, error) {
+	reaper := container.NewReaper()
+	go reaper.Run(ctx)
+	manager, err := container.NewManager(container.Config{StateDir: "/run/nodeless", Reaper: reaper, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	sys := os.DirFS("/sys")
+	return agent.New(agent.Config{
+		Containers: manager,
+		Mounts:     mount.NewTable(sys, agent.Root+"/local"),
+		Version:    version.Version,
+		Log:        log,
+		Debug:      debug,
+	}, sys), nil
 }
 
 // attached takes over what a host tells when it attaches: the time and fresh entropy.

@@ -107,11 +107,13 @@ func machine(accel string) string {
 	return opts
 }
 
+// accel names what executes the guest's code. The emulator runs a "rep movsb" byte by byte, so the emulated CPU must not
+// claim that it does that well (ERMS): without the claim Linux and Go clear and copy memory in larger pieces.
 func accel(accel string) []string {
 	if accel == AccelKVM {
 		return []string{"-accel", "kvm", "-cpu", "host"}
 	}
-	return []string{"-accel", "tcg,thread=multi,tb-size=128", "-cpu", "max"}
+	return []string{"-accel", "tcg,thread=multi,tb-size=128", "-cpu", "max,erms=off"}
 }
 
 // memory puts the guest's RAM into a memfd where virtiofsd must map it too or where it is made of huge
