@@ -135,7 +135,7 @@ func (c Config) containerd() containerd.Config {
 }
 
 func (c Config) cri() cri.Config {
-	return cri.Config{Socket: c.Run.CRI(), Upstream: c.Run.ContainerdSocket(), VMDir: cri.DefaultVMDir}
+	return cri.Config{Socket: c.Run.CRI(), Upstream: c.Run.ContainerdSocket(), VMDir: cri.DefaultVMDir, VMMConfig: c.Run.VMMConfig()}
 }
 
 func (c Config) kubelet(pods netip.Prefix) kubelet.Config {

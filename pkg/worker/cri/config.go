@@ -6,11 +6,13 @@ import (
 	"path/filepath"
 )
 
-// Config says where the sockets are. Paths are absolute.
+// Config says where the sockets and files are. Paths are absolute.
 type Config struct {
 	Socket   string // where the kubelet connects
 	Upstream string // containerd's socket
 	VMDir    string // a folder for each sandbox, with the socket of its guest's services in it
+
+	VMMConfig string // the file of pkg/worker/hypervisor, which says how microVMs run; read when the component starts
 }
 
 // DefaultVMDir is Kata's; it is hard-wired there.
@@ -19,7 +21,7 @@ const DefaultVMDir = "/run/vc/vm"
 // Validate reports all faults at once.
 func (c Config) Validate() error {
 	var errs []error
-	for what, path := range map[string]string{"socket": c.Socket, "socket of containerd": c.Upstream, "folder of microVMs": c.VMDir} {
+	for what, path := range map[string]string{"socket": c.Socket, "socket of containerd": c.Upstream, "folder of microVMs": c.VMDir, "configuration of microVMs": c.VMMConfig} {
 		if !filepath.IsAbs(path) {
 			errs = append(errs, fmt.Errorf("cri: %s %q is not an absolute path", what, path))
 		}

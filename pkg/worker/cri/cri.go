@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/run"
 	"github.com/nodeless/nodeless/pkg/unixsocket"
+	"github.com/nodeless/nodeless/pkg/vmm"
 )
 
 const (
@@ -62,13 +64,17 @@ func (c *CRI) Run(ctx context.Context) (err error) {
 	if err := c.cfg.Validate(); err != nil {
 		return err
 	}
+	host, err := vmm.LoadHostConfig(c.cfg.VMMConfig)
+	if err != nil {
+		return err
+	}
 	upstream, err := dialUpstream(c.cfg.Upstream)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, upstream.Close()) }()
-	runtime := cri.NewRuntimeServiceClient(upstream)
-	streams, err := newStreams(ctx, dialer{dir: c.cfg.VMDir}, runtime, c.log)
+	client := cri.NewRuntimeServiceClient(upstream)
+	streams, err := newStreams(ctx, dialer{dir: c.cfg.VMDir}, client, c.log)
 	if err != nil {
 		return err
 	}
@@ -77,7 +83,7 @@ func (c *CRI) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	server := newServer(&front{upstream: runtime, streams: streams}, upstream)
+	server := newServer(&front{upstream: client, streams: streams}, passer{to: upstream, boot: newGate(places(host.Accel, runtime.NumCPU()))})
 	stop := context.AfterFunc(ctx, server.Stop) // streams last for ever, so there is nothing to wait for
 	close(c.ready)
 	err = server.Serve(listener)
@@ -87,10 +93,10 @@ func (c *CRI) Run(ctx context.Context) (err error) {
 	return nil
 }
 
-// newServer answers the calls of f and passes every other one to upstream.
-func newServer(f *front, upstream *grpc.ClientConn) *grpc.Server {
+// newServer answers the calls of f and passes every other one on by p.
+func newServer(f *front, p passer) *grpc.Server {
 	server := grpc.NewServer(
-		grpc.ForceServerCodecV2(rawCodec{}), grpc.UnknownServiceHandler(passer{upstream}.pass),
+		grpc.ForceServerCodecV2(rawCodec{}), grpc.UnknownServiceHandler(p.pass),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
 	)
 	own := cri.RuntimeService_ServiceDesc

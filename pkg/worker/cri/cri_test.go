@@ -10,7 +10,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -62,7 +64,10 @@ func (*upstream) PortForward(context.Context, *cri.PortForwardRequest) (*cri.Por
 func start(t *testing.T) (cri.RuntimeServiceClient, *upstream, Config) {
 	t.Helper()
 	dir := t.TempDir()
-	cfg := Config{Socket: filepath.Join(dir, "cri.sock"), Upstream: filepath.Join(dir, "up.sock"), VMDir: filepath.Join(dir, "vm")}
+	cfg := Config{Socket: filepath.Join(dir, "cri.sock"), Upstream: filepath.Join(dir, "up.sock"), VMDir: filepath.Join(dir, "vm"), VMMConfig: filepath.Join(dir, "vmm.json")}
+	if err := os.WriteFile(cfg.VMMConfig, []byte(`{"accel":"kvm","bundle":"/b","scratchDir":"/s","logDir":"/l"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	up := &upstream{created: make(chan *cri.CreateContainerRequest, 1)}
 	server := grpc.NewServer()
 	cri.RegisterRuntimeServiceServer(server, up)
@@ -92,6 +97,47 @@ func start(t *testing.T) (cri.RuntimeServiceClient, *upstream, Config) {
 	}
 	t.Cleanup(func() { conn.Close() })
 	return cri.NewRuntimeServiceClient(conn), up, cfg
+}
+
+func TestMicroVMsBootInTurn(t *testing.T) {
+	g := newGate(2)
+	first, err := g.enter(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.enter(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	late, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("the kubelet waits no longer"))
+	if _, err := g.enter(late); status.Code(err) != codes.DeadlineExceeded || !strings.Contains(err.Error(), "2 other microVMs are booting") {
+		t.Errorf("a third boot, given up = %v; want what it waited for", err)
+	}
+	first()
+	first() // is no second place
+	if _, err := g.enter(t.Context()); err != nil {
+		t.Errorf("enter after one has left = %v", err)
+	}
+	if _, err := g.enter(late); err == nil {
+		t.Error("one who left made room for two")
+	}
+}
+
+func TestSlowBootGivesItsPlaceUp(t *testing.T) {
+	g := newGate(1)
+	g.hold = time.Millisecond
+	leave, err := g.enter(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.hold = time.Hour
+	if _, err := g.enter(t.Context()); err != nil {
+		t.Fatalf("enter while a boot does not end = %v, want its place", err)
+	}
+	leave() // its place is gone already; it must not free the other's
+	if len(g.places) != 1 {
+		t.Errorf("%d places are taken, want the second boot's", len(g.places))
+	}
 }
 
 func TestCallsPassThrough(t *testing.T) {

@@ -23,15 +23,15 @@ import (
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 )
 
-// runtime is containerd's side of a session: commands that the tests need, and a way to lose its connections.
-type runtime struct {
+// behind is containerd's side of a session: commands that the tests need, and a way to lose its connections.
+type behind struct {
 	streaming.Runtime // Exec and Attach are all that is asked for
 	begun, ended      chan error
 	mu                sync.Mutex
 	conns             []net.Conn
 }
 
-func (r *runtime) Exec(_ context.Context, _ string, cmd []string, in io.Reader, out, errs io.WriteCloser, _ bool, sizes <-chan remotecommand.TerminalSize) error {
+func (r *behind) Exec(_ context.Context, _ string, cmd []string, in io.Reader, out, errs io.WriteCloser, _ bool, sizes <-chan remotecommand.TerminalSize) error {
 	switch cmd[0] {
 	case "cat":
 		_, err := io.Copy(out, in)
@@ -57,12 +57,12 @@ func (r *runtime) Exec(_ context.Context, _ string, cmd []string, in io.Reader, 
 	return errors.New("no such file")
 }
 
-func (r *runtime) Attach(_ context.Context, container string, _ io.Reader, out, _ io.WriteCloser, _ bool, _ <-chan remotecommand.TerminalSize) error {
+func (r *behind) Attach(_ context.Context, container string, _ io.Reader, out, _ io.WriteCloser, _ bool, _ <-chan remotecommand.TerminalSize) error {
 	_, err := fmt.Fprintf(out, "this is %s", container)
 	return err
 }
 
-func (r *runtime) breakOff() {
+func (r *behind) breakOff() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, c := range r.conns {
@@ -71,9 +71,9 @@ func (r *runtime) breakOff() {
 }
 
 // sessions puts a server of streams behind the upstream, and gives it.
-func (u *upstream) sessions(t *testing.T) *runtime {
+func (u *upstream) sessions(t *testing.T) *behind {
 	t.Helper()
-	r := &runtime{begun: make(chan error, 1), ended: make(chan error, 1)}
+	r := &behind{begun: make(chan error, 1), ended: make(chan error, 1)}
 	server := httptest.NewUnstartedServer(nil)
 	server.Config.ConnState = func(c net.Conn, _ http.ConnState) {
 		r.mu.Lock()
