@@ -98,7 +98,7 @@ func Steps(cfg Config, log *slog.Logger) ([]run.Step, error) {
 		{Component: hypervisor.New(cfg.hypervisor(), log)},
 		{Component: network.New(cfg.network(pods), log)},
 		{Component: containerd.New(cfg.containerd(), log), After: []string{"syslog", "sweep", "hypervisor", "network"}},
-		{Component: cri.New(cfg.cri(), log)},
+		{Component: cri.New(cfg.cri(), log), After: []string{"hypervisor"}},
 		{Component: kubelet.New(cfg.kubelet(pods), log), After: []string{"apiserver", "containerd", "cri"}},
 	}
 	if !cfg.NoProxy {
