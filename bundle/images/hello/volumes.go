@@ -141,13 +141,13 @@ func same(args []string) error {
 		return errors.New("usage: hello same FOLDER TEXT")
 	}
 	for reads := 1; ; reads++ {
-		dir, err := filepath.EvalSymlinks(filepath.Join(args[0], "..data"))
+		version, err := os.Readlink(filepath.Join(args[0], "..data"))
 		if err != nil {
 			return err
 		}
-		seen, err := readSame(dir)
-		if errors.Is(err, os.ErrNotExist) { // replaced since we looked where it is
-			if now, again := filepath.EvalSymlinks(filepath.Join(args[0], "..data")); again == nil && now != dir {
+		seen, err := readSame(filepath.Join(args[0], version))
+		if errors.Is(err, os.ErrNotExist) { // replaced since we looked which it is
+			if now, again := os.Readlink(filepath.Join(args[0], "..data")); again == nil && now != version {
 				continue
 			}
 		}
