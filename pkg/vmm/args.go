@@ -108,7 +108,7 @@ func machine(accel string) string {
 }
 
 // accel names what executes the guest's code. The emulator runs a "rep movsb" byte by byte, so the emulated CPU must not
-// claim that it does that well (ERMS): without the claim Linux and Go clear and copy memory in larger pieces.
+// claim that it does that well (ERMS): without the claim Linux clears and copies memory in larger pieces.
 func accel(accel string) []string {
 	if accel == AccelKVM {
 		return []string{"-accel", "kvm", "-cpu", "host"}
