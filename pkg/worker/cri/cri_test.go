@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +25,7 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/agentmux"
 	"github.com/nodeless/nodeless/pkg/api"
+	"github.com/nodeless/nodeless/pkg/vmm"
 )
 
 // upstream is the runtime behind the one under test.
@@ -31,6 +33,7 @@ type upstream struct {
 	cri.UnimplementedRuntimeServiceServer
 	created chan *cri.CreateContainerRequest
 	streams streaming.Server
+	boots   chan chan struct{} // each sandbox that is being made; it is made when its channel is closed
 }
 
 func (*upstream) Version(ctx context.Context, req *cri.VersionRequest) (*cri.VersionResponse, error) {
@@ -68,7 +71,7 @@ func start(t *testing.T) (cri.RuntimeServiceClient, *upstream, Config) {
 	if err := os.WriteFile(cfg.VMMConfig, []byte(`{"accel":"kvm","bundle":"/b","scratchDir":"/s","logDir":"/l"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	up := &upstream{created: make(chan *cri.CreateContainerRequest, 1)}
+	up := &upstream{created: make(chan *cri.CreateContainerRequest, 1), boots: make(chan chan struct{})}
 	server := grpc.NewServer()
 	cri.RegisterRuntimeServiceServer(server, up)
 	listener, err := net.Listen("unix", cfg.Upstream)
@@ -121,6 +124,42 @@ func TestMicroVMsBootInTurn(t *testing.T) {
 	if _, err := g.enter(late); err == nil {
 		t.Error("one who left made room for two")
 	}
+}
+
+func (u *upstream) RunPodSandbox(ctx context.Context, _ *cri.RunPodSandboxRequest) (*cri.RunPodSandboxResponse, error) {
+	made := make(chan struct{})
+	u.boots <- made
+	select {
+	case <-made:
+	case <-ctx.Done():
+	}
+	return &cri.RunPodSandboxResponse{PodSandboxId: "made"}, nil
+}
+
+func TestSandboxesAreMadeInTurn(t *testing.T) {
+	client, up, _ := start(t)
+	limit := places(vmm.AccelKVM, runtime.NumCPU())
+	ended := make(chan error, limit+1)
+	for range limit + 1 {
+		go func() {
+			_, err := client.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{})
+			ended <- err
+		}()
+	}
+	first := <-up.boots
+	for range limit - 1 {
+		defer close(<-up.boots)
+	}
+	select {
+	case <-up.boots:
+		t.Fatalf("more than %d sandboxes are made at once", limit)
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(first)
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	defer close(<-up.boots)
 }
 
 func TestSlowBootGivesItsPlaceUp(t *testing.T) {

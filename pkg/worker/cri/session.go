@@ -29,7 +29,7 @@ func (f *forwarder) Exec(ctx context.Context, container string, cmd []string, in
 	if err != nil {
 		return err
 	}
-	return follow(ctx, resp.GetUrl(), client.StreamOptions{Stdin: in, Stdout: writer(out), Stderr: writer(errs), Tty: tty, TerminalSizeQueue: queue(sizes)})
+	return ends{in, out, errs, tty, sizes}.follow(ctx, resp.GetUrl())
 }
 
 // Attach joins a client to a container's first process through containerd.
@@ -40,24 +40,23 @@ func (f *forwarder) Attach(ctx context.Context, container string, in io.Reader, 
 	if err != nil {
 		return err
 	}
-	return follow(ctx, resp.GetUrl(), client.StreamOptions{Stdin: in, Stdout: writer(out), Stderr: writer(errs), Tty: tty, TerminalSizeQueue: queue(sizes)})
+	return ends{in, out, errs, tty, sizes}.follow(ctx, resp.GetUrl())
 }
 
-// writer keeps an absent stream absent: a nil of one interface is not a nil of another.
-func writer(w io.WriteCloser) io.Writer {
-	if w == nil {
-		return nil
-	}
-	return w
+// ends are what a client has of a session; what it did not ask for is nil.
+type ends struct {
+	in        io.Reader
+	out, errs io.WriteCloser
+	tty       bool
+	sizes     <-chan remotecommand.TerminalSize
 }
 
 // follow joins the client's ends to containerd's stream at address until containerd says how it ended, the client
 // takes no more, or ctx ends. A stream that breaks off is an error, which client-go alone takes for an exit code of 0
 // (kubernetes/kubectl issue 1726).
-func follow(ctx context.Context, address string, ends client.StreamOptions) error {
+func (e ends) follow(ctx context.Context, address string) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	ends.Stdout, ends.Stderr = noticing(ends.Stdout, cancel), noticing(ends.Stderr, cancel)
 	at, err := url.Parse(address)
 	if err != nil {
 		return fmt.Errorf("containerd's address of the stream: %w", err)
@@ -70,7 +69,9 @@ func follow(ctx context.Context, address string, ends client.StreamOptions) erro
 	if err != nil {
 		return fmt.Errorf("make client of streams: %w", err)
 	}
-	err = executor.StreamWithContext(ctx, ends)
+	err = executor.StreamWithContext(ctx, client.StreamOptions{
+		Stdin: e.in, Stdout: noticing(e.out, cancel), Stderr: noticing(e.errs, cancel), Tty: e.tty, TerminalSizeQueue: queue(e.sizes),
+	})
 	switch {
 	case err == nil:
 		return nil
@@ -95,7 +96,7 @@ func unwrapped(err error) error {
 }
 
 // noticing ends a session whose client takes no more: client-go would read on from containerd, and throw it away.
-func noticing(w io.Writer, gone context.CancelCauseFunc) io.Writer {
+func noticing(w io.WriteCloser, gone context.CancelCauseFunc) io.Writer {
 	if w == nil {
 		return nil
 	}
