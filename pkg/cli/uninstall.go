@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -72,8 +71,8 @@ func uninstallAll(c *cli.Context, s Streams) error {
 	return uninstall.Reload(c.Context)
 }
 
-// uninstallSteps are those of pkg/teardown, with our own way with files in place of theirs: it leaves alone what others
-// put into our folders, and the data if that is wanted.
+// uninstallSteps are those of pkg/teardown and then the files, of which it leaves alone what others put into our
+// folders, and the data if that is wanted.
 func uninstallSteps(cfg config.Config, installed uninstall.Config) ([]teardown.Step, error) {
 	files, err := openBundle()
 	if err != nil {
@@ -87,7 +86,6 @@ func uninstallSteps(cfg config.Config, installed uninstall.Config) ([]teardown.S
 		DataDir: string(cfg.Paths.Data), RunDir: string(cfg.Paths.Run),
 		Network: teardown.HostNetwork{IPTables: filepath.Join(files.Aux(), "iptables"), NFT: filepath.Join(files.Aux(), "nft")},
 	})
-	steps = slices.DeleteFunc(steps, func(s teardown.Step) bool { return s.Name == "files" })
 	return append(steps, teardown.Step{
 		Name: "files",
 		Find: func(context.Context) ([]string, error) {

@@ -12,14 +12,15 @@ import (
 	"github.com/containernetworking/plugins/pkg/ip"
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
+
+	"github.com/nodeless/nodeless/pkg/netdev"
 )
 
 // HostLink is the name of the host's end of a container's link. It follows from the container alone, so that
 // DEL finds it when the Pod's namespace is gone.
 func HostLink(containerID, ifName string) string {
 	sum := sha256.Sum256([]byte(containerID + "/" + ifName))
-	return fmt.Sprintf("nl%x", sum[:4])
+	return fmt.Sprintf("%s%x", netdev.PodLinkPrefix, sum[:4])
 }
 
 // link is the two ends as made.
@@ -32,7 +33,7 @@ type link struct {
 func connect(podNS ns.NetNS, hostLink, ifName string, addr, gateway netip.Addr, mtu int) (made link, err error) {
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, disconnect(hostLink))
+			err = errors.Join(err, netdev.RemoveLink(hostLink))
 		}
 	}()
 	err = podNS.Do(func(hostNS ns.NetNS) error {
@@ -103,21 +104,6 @@ func placehold(netns string) {
 	_ = ns.WithNetNSPath(netns, func(ns.NetNS) error {
 		return netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: placeholder}})
 	})
-}
-
-// disconnect removes the host's end, and with it the Pod's. A link that is not there is success.
-func disconnect(hostLink string) error {
-	dev, err := netlink.LinkByName(hostLink)
-	if errors.As(err, &netlink.LinkNotFoundError{}) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("find %s: %w", hostLink, err)
-	}
-	if err := netlink.LinkDel(dev); err != nil && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("remove %s: %w", hostLink, err)
-	}
-	return nil
 }
 
 // noIPv6 keeps link-local addresses off a device, in the namespace of the calling thread.

@@ -15,6 +15,8 @@ import (
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/disk"
 	"github.com/vishvananda/netlink"
+
+	"github.com/nodeless/nodeless/pkg/netdev"
 )
 
 // Funcs are the plugin's commands, for skel.
@@ -75,7 +77,7 @@ func del(args *skel.CmdArgs) error {
 	}
 	placehold(args.Netns)
 	// The link goes first: an address must not be given out again while the host still has a route to the old Pod.
-	if err := disconnect(HostLink(args.ContainerID, args.IfName)); err != nil {
+	if err := netdev.RemoveLink(HostLink(args.ContainerID, args.IfName)); err != nil {
 		return err
 	}
 	return release(conf, args.ContainerID, args.IfName)
@@ -146,7 +148,7 @@ func gc(args *skel.CmdArgs) error {
 			continue
 		}
 		containerID, ifName, _ := strings.Cut(owner, disk.LineBreak)
-		if err := disconnect(HostLink(containerID, ifName)); err != nil {
+		if err := netdev.RemoveLink(HostLink(containerID, ifName)); err != nil {
 			errs = append(errs, err)
 			continue
 		}

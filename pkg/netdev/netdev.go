@@ -85,7 +85,7 @@ func Remove(c Config) error {
 	links, err := PodLinks()
 	errs = append(errs, err)
 	for _, name := range append(links, Bridge) {
-		errs = append(errs, removeLink(name))
+		errs = append(errs, RemoveLink(name))
 	}
 	return errors.Join(errs...)
 }
@@ -169,7 +169,8 @@ func hasAddress(link netlink.Link, want netip.Addr) (bool, error) {
 	return false, nil
 }
 
-func removeLink(name string) error {
+// RemoveLink removes a device, and the other end of a veth with it. One that is not there counts as removed.
+func RemoveLink(name string) error {
 	link, err := netlink.LinkByName(name)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
 		return nil

@@ -144,11 +144,11 @@ func TestDryRunTellsAndRemovesNothing(t *testing.T) {
 	h := crashed(t)
 	network := &fakeNetwork{}
 	var out bytes.Buffer
-	steps := Steps(Installation{Host: h.Host, DataDir: "/data", RunDir: "/run/nodeless", Files: []string{"/etc/nodeless/kubeconfig"}, Network: network})
+	steps := Steps(Installation{Host: h.Host, DataDir: "/data", RunDir: "/run/nodeless", Network: network})
 	if err := Uninstall(t.Context(), steps, true, &out); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"would remove process 13 (qemu-system-x86_64)", "would remove sandbox dead", "would remove sandbox alive", "would remove link nodeless0", h.Root + "/data\n", "with space"} {
+	for _, want := range []string{"would remove process 13 (qemu-system-x86_64)", "would remove sandbox dead", "would remove sandbox alive", "would remove link nodeless0", "with space"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("output lacks %q:\n%s", want, out.String())
 		}
@@ -168,16 +168,10 @@ func TestUninstallRemovesOursOnly(t *testing.T) {
 	network := &fakeNetwork{}
 	mountinfo := filepath.Join(h.Root, "proc/self/mountinfo")
 	h.Unmount = func(path string, _ int) error { return os.WriteFile(mountinfo, nil, 0o600) }
-	write(t, filepath.Join(h.Root, "etc/nodeless/kubeconfig"), "k")
-	write(t, filepath.Join(h.Root, "etc/nodeless/config.yaml"), "the operator's")
-	write(t, filepath.Join(h.Root, "var/log/containers/keep.log"), "")
-	if err := os.Symlink("/data/agent/pod-logs/p/0.log", filepath.Join(h.Root, "var/log/containers/ours.log")); err != nil {
-		t.Fatal(err)
-	}
 	if err := os.Remove(filepath.Join(h.Root, "sys/fs/cgroup/cpu/nodeless/pod/kata_dead/x")); err != nil {
 		t.Fatal(err)
 	}
-	in := Installation{Host: h.Host, DataDir: "/data", RunDir: "/run/nodeless", PodLogs: "/data/agent/pod-logs", Files: []string{"/etc/nodeless/kubeconfig"}, Network: network}
+	in := Installation{Host: h.Host, DataDir: "/data", RunDir: "/run/nodeless", Network: network}
 	if err := Uninstall(t.Context(), Steps(in), false, &bytes.Buffer{}); err != nil {
 		t.Fatal(err)
 	}
@@ -186,8 +180,8 @@ func TestUninstallRemovesOursOnly(t *testing.T) {
 		t.Errorf("killed (-want +got):\n%s", diff)
 	}
 	for path, want := range map[string]bool{
-		"data": false, "run/vc/sbs/alive": false, "etc/nodeless/kubeconfig": false, "var/log/containers/ours.log": false, "sys/fs/cgroup/cpu/nodeless": false,
-		"run/vc/sbs/foreign": true, "etc/nodeless/config.yaml": true, "var/log/containers/keep.log": true, "sys/fs/cgroup/cpu": true,
+		"run/vc/sbs/alive": false, "sys/fs/cgroup/cpu/nodeless": false,
+		"data": true, "run/vc/sbs/foreign": true, "sys/fs/cgroup/cpu": true,
 	} {
 		if got := h.has(path); got != want {
 			t.Errorf("%s is there: %v, want %v", path, got, want)
@@ -195,17 +189,5 @@ func TestUninstallRemovesOursOnly(t *testing.T) {
 	}
 	if network.removed != 1 {
 		t.Errorf("network removed %d times, want once", network.removed)
-	}
-}
-
-func TestFilesStayWhileSomethingIsMounted(t *testing.T) {
-	h := crashed(t)
-	h.Unmount = func(string, int) error { return syscall.EBUSY }
-	in := Installation{Host: h.Host, DataDir: "/data", RunDir: "/run/nodeless", Network: &fakeNetwork{}}
-	if err := Uninstall(t.Context(), Steps(in), false, &bytes.Buffer{}); err == nil {
-		t.Error("no error although unmounting failed")
-	}
-	if !h.has("data") {
-		t.Error("the data dir was removed through a mount")
 	}
 }

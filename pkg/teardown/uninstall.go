@@ -36,12 +36,11 @@ type Installation struct {
 	Host    Host
 	DataDir string
 	RunDir  string
-	Files   []string // further files and folders of ours, such as the kubeconfig
-	PodLogs string   // the folder that links in /var/log/containers point into
 	Network Network
 }
 
-// Steps lists what Uninstall removes, in order: processes first, then what they held.
+// Steps lists what Uninstall removes, in order: processes first, then what they held. The files come last, as a step of
+// pkg/cli, which knows whose they are.
 func Steps(in Installation) []Step {
 	h := in.Host
 	return []Step{
@@ -61,12 +60,11 @@ func Steps(in Installation) []Step {
 		{Name: "cgroups", Find: func(context.Context) ([]string, error) {
 			return prefixed("cgroup ", cgroupDirs(h.path(), h.CgroupRoot, "")), nil
 		}, Remove: func(context.Context) error { return removeDirs(cgroupDirs(h.path(), h.CgroupRoot, "")) }},
-		{Name: "files", Find: in.findFiles, Remove: in.removeFiles},
 	}
 }
 
 // Uninstall runs the steps and tells what they remove; with dryRun it only tells. A step that fails does not keep
-// the later ones back, except that files stay while anything is mounted among them.
+// the later ones back.
 func Uninstall(ctx context.Context, steps []Step, dryRun bool, out io.Writer) error {
 	verb := "remove"
 	if dryRun {
@@ -142,49 +140,6 @@ func (in Installation) removeSandboxes(context.Context) error {
 
 // removeIfEmpty removes a folder that others use as well only when nothing is in it.
 func (in Installation) removeIfEmpty(dir string) { _ = syscall.Rmdir(in.Host.path(dir)) }
-
-const containerLogs = "var/log/containers" // the kubelet has it hard-wired
-
-func (in Installation) findFiles(context.Context) ([]string, error) {
-	var found []string
-	for _, path := range append([]string{in.RunDir, in.DataDir}, in.Files...) {
-		if _, err := os.Lstat(in.Host.path(path)); err == nil {
-			found = append(found, in.Host.path(path))
-		}
-	}
-	return append(found, in.logLinks()...), nil
-}
-
-// logLinks are the links of the kubelet into our Pod logs.
-func (in Installation) logLinks() []string {
-	links, err := filepath.Glob(in.Host.path(containerLogs, "*.log"))
-	if err != nil || in.PodLogs == "" {
-		return nil
-	}
-	return slices.DeleteFunc(links, func(link string) bool {
-		target, err := os.Readlink(link)
-		return err != nil || !strings.HasPrefix(target, in.PodLogs+"/")
-	})
-}
-
-func (in Installation) removeFiles(context.Context) error {
-	points, err := mountsBelow(in.Host.path(), in.dirs()...)
-	if err != nil {
-		return err
-	}
-	if len(points) > 0 {
-		return fmt.Errorf("files stay: %s is still mounted", points[0])
-	}
-	var errs []error
-	for _, link := range in.logLinks() {
-		errs = append(errs, removeFile(link))
-	}
-	in.removeIfEmpty(containerLogs)
-	for _, path := range append([]string{in.RunDir, in.DataDir}, in.Files...) {
-		errs = append(errs, os.RemoveAll(in.Host.path(path)))
-	}
-	return errors.Join(errs...)
-}
 
 // HostNetwork is the Network of a real host.
 type HostNetwork struct {

@@ -3,42 +3,18 @@ package qmp_test
 import (
 	"context"
 	"io"
-	"net"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/nodeless/nodeless/pkg/vmm/qmp"
+	"github.com/nodeless/nodeless/pkg/vmm/qmp/qmptest"
 )
-
-// pair is two connected ends.
-func pair(t *testing.T) (near, far *net.UnixConn) {
-	t.Helper()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var ends [2]*net.UnixConn
-	for i, fd := range fds {
-		f := os.NewFile(uintptr(fd), "qmp")
-		c, err := net.FileConn(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		f.Close()
-		ends[i] = c.(*net.UnixConn)
-		t.Cleanup(func() { c.Close() })
-	}
-	return ends[0], ends[1]
-}
 
 // listen plays a QEMU that says all it has to say and hangs up; commands end with it, one way or the other.
 func listen(t *testing.T, says []byte) (events int) {
 	t.Helper()
-	near, far := pair(t)
+	near, far := qmptest.Pair(t)
 	go func() {
 		go func() { _, _ = io.Copy(io.Discard, far) }()
 		_, _ = far.Write(says)

@@ -31,9 +31,8 @@ type Peer struct {
 	calls []Call // guarded by mu
 }
 
-// Start returns a peer and the connection to it. handle is called for each command in turn and returns its
-// answer; it may send events first. It does not see qmp_capabilities.
-func Start(t *testing.T, handle func(*Peer, Call) (any, *qmp.Error)) (*Peer, *net.UnixConn) {
+// Pair is two connected ends, closed when the test ends.
+func Pair(t *testing.T) (near, far *net.UnixConn) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -50,9 +49,17 @@ func Start(t *testing.T, handle func(*Peer, Call) (any, *qmp.Error)) (*Peer, *ne
 		ends[i] = c.(*net.UnixConn)
 		t.Cleanup(func() { c.Close() })
 	}
-	p := &Peer{conn: ends[1]}
+	return ends[0], ends[1]
+}
+
+// Start returns a peer and the connection to it. handle is called for each command in turn and returns its
+// answer; it may send events first. It does not see qmp_capabilities.
+func Start(t *testing.T, handle func(*Peer, Call) (any, *qmp.Error)) (*Peer, *net.UnixConn) {
+	t.Helper()
+	near, far := Pair(t)
+	p := &Peer{conn: far}
 	go p.serve(handle)
-	return p, ends[0]
+	return p, near
 }
 
 // Event sends an event.
