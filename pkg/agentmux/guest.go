@@ -48,6 +48,7 @@ type Listener struct {
 	stop  context.CancelFunc
 	port  io.ReadWriteCloser
 	guest Guest
+	mux   *yamux.Config
 	conns chan net.Conn
 
 	wmu sync.Mutex // guards writes to port and current
@@ -61,12 +62,16 @@ var _ net.Listener = (*Listener)(nil)
 // Listen serves the guest's end of a port. io.EOF from the port means that no host is attached; any other
 // error ends the Listener.
 func Listen(ctx context.Context, rw io.ReadWriteCloser, guest Guest) (net.Listener, error) {
-	l := &Listener{port: rw, guest: guest, conns: make(chan net.Conn)}
+	return listen(ctx, rw, guest, muxConfig()), nil
+}
+
+func listen(ctx context.Context, rw io.ReadWriteCloser, guest Guest, mux *yamux.Config) *Listener {
+	l := &Listener{port: rw, guest: guest, mux: mux, conns: make(chan net.Conn)}
 	l.esc.w = rw
 	l.ctx, l.stop = context.WithCancel(ctx)
 	context.AfterFunc(l.ctx, func() { rw.Close() })
 	l.wg.Go(l.pump)
-	return l, nil
+	return l
 }
 
 // Accept waits for the next connection to AgentPort.
@@ -149,7 +154,7 @@ func (l *Listener) acknowledge(conn *guestConn, nonce uint64) error {
 
 // serve accepts the streams of one session until it ends.
 func (l *Listener) serve(conn *guestConn) {
-	mux, err := yamux.Server(conn, muxConfig())
+	mux, err := yamux.Server(conn, l.mux)
 	if err != nil {
 		return // a wrong configuration, which muxConfig is not
 	}

@@ -28,7 +28,11 @@ type Session struct {
 // Dial attaches to the guest behind rw: it sends the preamble until the guest acknowledges it or ctx
 // ends. The Session owns rw afterwards; on error rw is closed. A zero Hello is filled in with the
 // current time and fresh entropy.
-func Dial(ctx context.Context, rw io.ReadWriteCloser, hello Hello) (_ *Session, err error) {
+func Dial(ctx context.Context, rw io.ReadWriteCloser, hello Hello) (*Session, error) {
+	return dial(ctx, rw, hello, muxConfig())
+}
+
+func dial(ctx context.Context, rw io.ReadWriteCloser, hello Hello, mux *yamux.Config) (_ *Session, err error) {
 	stop := context.AfterFunc(ctx, func() { rw.Close() })
 	defer func() {
 		if !stop() && err == nil {
@@ -56,7 +60,7 @@ func Dial(ctx context.Context, rw io.ReadWriteCloser, hello Hello) (_ *Session, 
 		return nil, fmt.Errorf("await guest agent: %w", err)
 	}
 	s := &Session{conn: &hostConn{sc: sc, w: &escaper{w: rw}, c: rw}, patience: headerTimeout}
-	if s.mux, err = yamux.Client(s.conn, muxConfig()); err != nil {
+	if s.mux, err = yamux.Client(s.conn, mux); err != nil {
 		return nil, fmt.Errorf("start mux: %w", err)
 	}
 	return s, nil

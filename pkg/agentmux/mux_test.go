@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/yamux"
 )
 
 // port is a virtio-serial port: the guest keeps its end while hosts come and go, and reads io.EOF
@@ -80,11 +82,13 @@ func (p *port) Close() error {
 // startEcho listens on a port and echoes every connection; it returns the Hellos it saw.
 func startEcho(t *testing.T, p *port) <-chan Hello {
 	t.Helper()
+	return startEchoWith(t, p, muxConfig())
+}
+
+func startEchoWith(t *testing.T, p *port, mux *yamux.Config) <-chan Hello {
+	t.Helper()
 	hellos := make(chan Hello, 16)
-	l, err := Listen(t.Context(), p, Guest{Attached: func(h Hello) { hellos <- h }})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listen(t.Context(), p, Guest{Attached: func(h Hello) { hellos <- h }}, mux)
 	go func() {
 		for {
 			c, err := l.Accept()
