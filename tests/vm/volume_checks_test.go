@@ -37,7 +37,7 @@ func (s *space) in(pod, container, script string) string {
 }
 
 // largeMB is the size of files that are large: enough for a guest's memory not to hold them, in CI; or what NODELESS_LARGE_MB says,
-// which `make robustness` sets to 2048.
+// which `make robustness FAULT=largefiles` sets to 2048.
 func largeMB(t *testing.T) int {
 	text := os.Getenv("NODELESS_LARGE_MB")
 	if text == "" {

@@ -87,7 +87,7 @@ const (
 )
 
 func TestPersistentVolumesOutliveTheirPods(t *testing.T) {
-	s := newSpace(t, 9*time.Minute)
+	s := newSpace(t, 9*time.Minute+time.Duration(largeMB(t)/64)*20*time.Second)
 	host := func(script string) string {
 		out, err := s.Host.Exec(s.Ctx, "/bin/sh", "-c", strings.ReplaceAll(script, "DIR", disksDir))
 		if err != nil {
