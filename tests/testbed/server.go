@@ -92,7 +92,7 @@ func (s *Server) Stop() error {
 		}
 	}
 	if err := s.Wait(ctx); errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("stop server: still there after a minute; its log is %s", s.Log)
+		return fmt.Errorf("stop server: still there after a minute\n%s", s.Tail(30)) // the log goes with the host
 	} else if err != nil {
 		return fmt.Errorf("stop server: %w\n%s", err, s.Tail(20))
 	}
