@@ -129,34 +129,18 @@ func (s *Session) OpenPort(port uint32) (net.Conn, error) {
 }
 
 // Forward opens a connection to a TCP port on the guest's loopback address.
-func (s *Session) Forward(port uint16) (net.Conn, error) {
+func (s *Session) Forward(port uint16) (Forwarding, error) {
 	c, err := s.OpenPort(ForwardPort)
 	if err != nil {
-		return nil, err
+		return Forwarding{}, err
 	}
 	_ = c.SetDeadline(time.Now().Add(s.patience)) // a stream takes any
-	if err := RequestPort(c, port); err != nil {
-		return nil, errors.Join(err, c.Close())
+	f, err := RequestPort(c, port)
+	if err != nil {
+		return f, errors.Join(err, c.Close())
 	}
 	_ = c.SetDeadline(time.Time{})
-	return c, nil
-}
-
-// RequestPort names a TCP port on a new connection to ForwardPort and waits until the guest is connected to it.
-// ErrRefused says that nothing listens there.
-func RequestPort(c io.ReadWriter, port uint16) error {
-	answer := make([]byte, 1)
-	_, err := c.Write(binary.BigEndian.AppendUint16(nil, port))
-	if err == nil {
-		_, err = io.ReadFull(c, answer)
-	}
-	if err == nil && answer[0] != forwardOK {
-		err = ErrRefused
-	}
-	if err != nil {
-		return fmt.Errorf("forward to port %d: %w", port, err)
-	}
-	return nil
+	return f, nil
 }
 
 // Done is closed when the session has ended.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -265,5 +266,56 @@ func TestForward(t *testing.T) {
 	l.Close()
 	if _, err := s.Forward(uint16(l.Addr().(*net.TCPAddr).Port)); !errors.Is(err, ErrRefused) {
 		t.Errorf("forward to a closed port = %v, want ErrRefused", err)
+	}
+}
+
+// Who has said everything may listen as long as there is something to hear: the multiplexer forgets a stream soon after one
+// end has closed it.
+func TestForwardGoesOnAfterTheLastWord(t *testing.T) {
+	brief := muxConfig()
+	brief.StreamCloseTimeout = 20 * time.Millisecond
+	p := new(port)
+	startEchoWith(t, p, brief)
+	s, err := dial(t.Context(), p.attach(), Hello{}, brief)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	said := make(chan []byte, 1)
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		b, _ := io.ReadAll(c) // what was said is compared
+		said <- b
+		for range 10 {
+			time.Sleep(brief.StreamCloseTimeout)
+			_, _ = c.Write([]byte("more "))
+		}
+	}()
+	c, err := s.Forward(uint16(l.Addr().(*net.TCPAddr).Port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	all := nasty(3 * forwardFrame)
+	if n, err := c.Write(all); n != len(all) || err != nil {
+		t.Fatalf("Write = %d, %v; want %d", n, err, len(all))
+	}
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-said; !bytes.Equal(got, all) {
+		t.Errorf("the guest heard %d bytes, want the %d that were sent", len(got), len(all))
+	}
+	if got, err := io.ReadAll(c); err != nil || string(got) != strings.Repeat("more ", 10) {
+		t.Errorf("heard %q, %v; want ten times more", got, err)
 	}
 }

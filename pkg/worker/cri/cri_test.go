@@ -288,8 +288,13 @@ func echo(c net.Conn) {
 		c.Write([]byte{0}) //nolint:errcheck // a fake
 		return
 	}
-	c.Write([]byte{1}) //nolint:errcheck // a fake
-	io.Copy(c, r)      //nolint:errcheck // a fake
+	c.Write([]byte{1})                 //nolint:errcheck // a fake
+	for length := make([]byte, 2); ; { // frames, up to an empty one
+		if _, err := io.ReadFull(r, length); err != nil || length[0] == 0 && length[1] == 0 {
+			break
+		}
+		io.CopyN(c, r, int64(length[0])<<8|int64(length[1])) //nolint:errcheck // a fake
+	}
 	io.WriteString(c, "end")
 }
 
@@ -358,7 +363,7 @@ func TestSilentPodIsGivenUpAfterTheClientsLastWord(t *testing.T) {
 	defer b.Close()
 	client, stream := net.Pipe()
 	go client.Write([]byte{eot}) //nolint:errcheck // the end of it is not of interest
-	_, err = join(a, halfClosable{stream}, 1)
+	_, err = join(agentmux.Forwarding{Conn: a}, halfClosable{stream}, 1)
 	var timeout net.Error
 	if !errors.As(err, &timeout) || !timeout.Timeout() {
 		t.Errorf("join = %v, want a time-out", err)

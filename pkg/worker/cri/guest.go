@@ -37,42 +37,42 @@ func (d dialer) has(sandbox string) bool {
 }
 
 // dial connects to a TCP port on the loopback address of a sandbox's guest.
-func (d dialer) dial(ctx context.Context, sandbox string, port uint16) (_ *net.UnixConn, err error) {
+func (d dialer) dial(ctx context.Context, sandbox string, port uint16) (_ agentmux.Forwarding, err error) {
 	if !d.has(sandbox) {
-		return nil, fmt.Errorf("sandbox %q has no running microVM", sandbox)
+		return agentmux.Forwarding{}, fmt.Errorf("sandbox %q has no running microVM", sandbox)
 	}
 	var nd net.Dialer
-	c, err := nd.DialContext(ctx, "unix", d.socket(sandbox))
+	conn, err := nd.DialContext(ctx, "unix", d.socket(sandbox))
 	if err != nil {
-		return nil, fmt.Errorf("reach guest: %w", err)
+		return agentmux.Forwarding{}, fmt.Errorf("reach guest: %w", err)
 	}
-	conn := c.(*net.UnixConn)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, conn.Close())
 		}
 	}()
 	if err := conn.SetDeadline(time.Now().Add(dialTimeout)); err != nil {
-		return nil, err
+		return agentmux.Forwarding{}, err
 	}
-	if err := openPort(conn, port); err != nil {
-		return nil, err
+	f, err := openPort(conn, port)
+	if err != nil {
+		return f, err
 	}
-	return conn, conn.SetDeadline(time.Time{})
+	return f, f.SetDeadline(time.Time{})
 }
 
 // openPort asks for the guest's forwarding service, as one asks a hybrid vsock, and then for the port.
-func openPort(conn io.ReadWriter, port uint16) error {
+func openPort(conn net.Conn, port uint16) (agentmux.Forwarding, error) {
 	if _, err := fmt.Fprintf(conn, "CONNECT %d\n", agentmux.ForwardPort); err != nil {
-		return fmt.Errorf("reach guest: %w", err)
+		return agentmux.Forwarding{}, fmt.Errorf("reach guest: %w", err)
 	}
 	want := fmt.Sprintf("OK %d\n", agentmux.ForwardPort)
 	answer := make([]byte, len(want))
 	if _, err := io.ReadFull(conn, answer); err != nil {
-		return fmt.Errorf("reach guest: %w", err)
+		return agentmux.Forwarding{}, fmt.Errorf("reach guest: %w", err)
 	}
 	if string(answer) != want {
-		return fmt.Errorf("reach guest: it answered %q", answer)
+		return agentmux.Forwarding{}, fmt.Errorf("reach guest: it answered %q", answer)
 	}
 	return agentmux.RequestPort(conn, port)
 }

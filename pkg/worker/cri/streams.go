@@ -13,6 +13,8 @@ import (
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/cri-streaming/pkg/streaming"
+
+	"github.com/nodeless/nodeless/pkg/agentmux"
 )
 
 // quiet is how long a Pod may stay silent after the client has said all it wants to say. A client that has gone
@@ -83,7 +85,7 @@ func (f *forwarder) PortForward(ctx context.Context, sandbox string, port int32,
 
 // join copies both ways until the Pod's side has ended, or has been quiet for so long after the client's has.
 // It returns how many bytes the Pod sent.
-func join(conn *net.UnixConn, stream io.ReadWriter, quiet time.Duration) (int64, error) {
+func join(conn agentmux.Forwarding, stream io.ReadWriter, quiet time.Duration) (int64, error) {
 	said := make(chan struct{}) // closed when the client has said everything
 	go func() {
 		defer close(said)
