@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -11,36 +12,57 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
-// killPatience is how long a guest may take to report the end of a container that was sent SIGKILL.
-const killPatience = time.Minute
+const (
+	// killPatience is how long a guest may take to report the end of a container that was sent SIGKILL.
+	killPatience = time.Minute
+	// endPatience is how long Kata may take, after that, to notice that the microVM is gone. Both together leave time within
+	// the two minutes that a deletion may take.
+	endPatience = 15 * time.Second
+)
 
 // Kill sends a signal. SIGKILL is an order that a guest cannot refuse: when it does not report the container's end in
 // time, because it hangs or lies, its microVM is ended, and Kata notices that. Without this the kubelet would wait for that end
 // for ever, and the Pod could not be deleted.
 func (s service) Kill(ctx context.Context, r *taskapi.KillRequest) (*emptypb.Empty, error) {
 	if syscall.Signal(r.Signal) == syscall.SIGKILL && r.ExecID == "" {
-		go s.insist(r.ID, killPatience)
+		go s.insist(r.ID)
 	}
 	return s.Shim.Kill(ctx, r)
 }
 
-// insist ends the microVM unless the container has ended before.
-func (s service) insist(id string, patience time.Duration) {
+// insist ends the microVM unless the container has ended before, and this process if that does not help: Kata may wait in
+// vain for something, with its lock held. containerd then has a new process clean up, and reports the end itself.
+func (s service) insist(id string) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		// An error says that there is no such container (any more).
 		_, _ = s.Shim.Wait(context.Background(), &taskapi.WaitRequest{ID: id})
 	}()
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	select {
-	case <-ended:
+	if within(killPatience, ended) {
 		return
-	case <-timer.C:
 	}
 	fmt.Fprintf(os.Stderr, "containerd-shim-kata-v2: container %s does not end, ending its microVM\n", id)
 	if err := s.end(); err != nil {
 		fmt.Fprintln(os.Stderr, "containerd-shim-kata-v2: end microVM:", err)
+	}
+	if within(endPatience, ended) {
+		return
+	}
+	stacks := make([]byte, 1<<16)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	fmt.Fprintf(os.Stderr, "containerd-shim-kata-v2: the microVM of container %s is gone and Kata has not noticed, giving up; please report this:\n%s\n", id, stacks)
+	s.giveUp()
+}
+
+// within says whether something has happened in time.
+func within(patience time.Duration, happened <-chan struct{}) bool {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-happened:
+		return true
+	case <-timer.C:
+		return false
 	}
 }

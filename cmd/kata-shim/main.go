@@ -141,6 +141,7 @@ type service struct {
 	volumes *volumes
 	sizer   *sizer
 	end     func() error // ends the microVM
+	giveUp  func()       // ends this process
 }
 
 func (c call) newService(ctx context.Context, id string, stockPublisher shimapi.Publisher, shutdown func()) (shimapi.Shim, error) {
@@ -156,7 +157,8 @@ func (c call) newService(ctx context.Context, id string, stockPublisher shimapi.
 	sb := c.sandbox(exe)
 	return service{
 		Shim: stock, sandbox: sb, volumes: newVolumes("/", id), end: sb.kill,
-		sizer: &sizer{machine: vm{dir: sb.vmDir()}, containers: map[string]limits{}},
+		giveUp: func() { os.Exit(1) },
+		sizer:  &sizer{machine: vm{dir: sb.vmDir()}, containers: map[string]limits{}},
 	}, nil
 }
 
