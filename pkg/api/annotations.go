@@ -4,3 +4,17 @@ package api
 // PIDTarget is the annotation on a container that names the container whose PID namespace it shares. pkg/worker/cri sets it,
 // containerd and Kata hand it through, pkg/guest acts on it. Its prefix is known to containerd's configuration.
 const PIDTarget = "io.nodeless.pid-target"
+
+// EKS begins the annotations that TKE Serverless knows (its pages call it EKS still).
+const EKS = "eks.tke.cloud.tencent.com/"
+
+// Annotations on a Pod that size it.
+const (
+	CPU             = EKS + "cpu"               // cores of the spec, with Memory: "0.25"
+	Memory          = EKS + "mem"               // memory of the spec, with CPU: "2Gi"
+	CPUType         = EKS + "cpu-type"          // types of CPU, the preferred first: "amd,intel"
+	GPUType         = EKS + "gpu-type"          // models of GPU, the preferred first: "1/4*T4,T4"
+	GPUCount        = EKS + "gpu-count"         // cards, in place of the containers' requests: "1"
+	SpecAutoUpgrade = EKS + "spec-auto-upgrade" // "true": the next larger spec where there is no room
+	RootDiskSize    = EKS + "root-cbs-size"     // GiB of the writable disk: "50"
+)
