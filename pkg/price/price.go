@@ -1,0 +1,178 @@
+// Package price says what a spec costs for a time. pkg/bill calls it for each line of a bill. It is pure, and counts in
+// integers only: no amount depends on the order in which lines are added.
+//
+// The formula is that of TKE Serverless ("Product pricing"): (cores × price + GiB × price + cards × price) × seconds, of
+// the spec and not of what the Pod asked for.
+package price
+
+import (
+	_ "embed"
+	"errors"
+	"fmt"
+	"maps"
+	"math/big"
+	"regexp"
+	"slices"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/nodeless/nodeless/pkg/spec"
+)
+
+// Amount is money in billionths of a currency's unit: enough for nine billion units.
+type Amount int64
+
+// Unit is one dollar, or one yuan.
+const Unit Amount = 1e9
+
+// Format writes an amount with so many decimals, rounded half up.
+func (a Amount) Format(digits int) string {
+	sign := ""
+	if a < 0 {
+		sign, a = "-", -a
+	}
+	step := Amount(1)
+	for range max(0, 9-digits) {
+		step *= 10
+	}
+	a = (a + step/2) / step * step
+	text := fmt.Sprintf("%s%d.%09d", sign, a/Unit, a%Unit)
+	return strings.TrimSuffix(text[:len(text)-9+min(digits, 9)], ".")
+}
+
+// ErrNoPrice says that a type has no price in a currency.
+var ErrNoPrice = errors.New("no price")
+
+// Spot is the part of the list price that a spot Pod costs, in hundredths.
+const Spot = 20
+
+// Table is the prices of one currency.
+type Table struct {
+	Currency string // ISO 4217
+	Digits   int    // decimals of its smallest unit on a bill
+	rates    map[string]rate
+}
+
+// rate is what a second costs, in trillionths of a currency's unit: the list has up to nine decimals, and a slice of a card more.
+type rate struct{ core, gib, card int64 }
+
+// Cost is what a spec costs for so many seconds at so many hundredths of the list price, rounded half up to an Amount.
+func (t Table) Cost(s spec.Size, seconds int64, hundredths int) (Amount, error) {
+	r, ok := t.rates[s.Type]
+	if !ok {
+		return 0, fmt.Errorf("type %s in %s: %w; set one in the table of prices", s.Type, t.Currency, ErrNoPrice)
+	}
+	if seconds < 0 || hundredths < 0 {
+		return 0, fmt.Errorf("price %s: %d seconds at %d hundredths: want no less than none", s, seconds, hundredths)
+	}
+	// In trillionths × thousandths of a core × bytes of a GiB × hundredths, so that nothing is lost before the end.
+	sum := product(r.core, s.CPU, spec.Gi)
+	sum.Add(sum, product(r.gib, s.Memory, 1000))
+	sum.Add(sum, product(r.card, s.GPU, 1000*spec.Gi))
+	sum.Mul(sum, product(seconds, int64(hundredths)))
+	denominator := product(1000, 1000, spec.Gi, 100)
+	sum.Mul(sum, big.NewInt(2)).Add(sum, denominator)
+	sum.Quo(sum, denominator.Mul(denominator, big.NewInt(2)))
+	if !sum.IsInt64() {
+		return 0, fmt.Errorf("price %s for %d seconds: more than can be counted", s, seconds)
+	}
+	return Amount(sum.Int64()), nil
+}
+
+func product(factors ...int64) *big.Int {
+	p := big.NewInt(1)
+	for _, f := range factors {
+		p.Mul(p, big.NewInt(f))
+	}
+	return p
+}
+
+//go:embed prices.yaml
+var builtIn []byte
+
+// DefaultTables are the cloud's list prices, by currency.
+func DefaultTables() (map[string]Table, error) { return ParseTables(builtIn) }
+
+var currencyForm = regexp.MustCompile(`^[A-Z]{3}$`)
+
+// ParseTables reads prices in the form of prices.yaml. The error names everything that is wrong.
+func ParseTables(text []byte) (map[string]Table, error) {
+	var file map[string]struct {
+		Digits *int                         `json:"digits"`
+		Rates  map[string]map[string]string `json:"rates"`
+	}
+	if err := yaml.UnmarshalStrict(text, &file); err != nil {
+		return nil, fmt.Errorf("read prices: %w", err)
+	}
+	tables := map[string]Table{}
+	var errs []error
+	for _, currency := range slices.Sorted(maps.Keys(file)) {
+		f := file[currency]
+		if !currencyForm.MatchString(currency) {
+			errs = append(errs, fmt.Errorf("%q: want a currency's three capital letters", currency))
+		}
+		if f.Digits == nil || *f.Digits < 0 || *f.Digits > 9 {
+			errs = append(errs, fmt.Errorf("%s.digits: want 0 to 9 decimals", currency))
+			continue
+		}
+		t := Table{Currency: currency, Digits: *f.Digits, rates: map[string]rate{}}
+		for _, kind := range slices.Sorted(maps.Keys(f.Rates)) {
+			r, err := parseRate(f.Rates[kind])
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%s.rates.%s: %w", currency, kind, err))
+			}
+			t.rates[kind] = r
+		}
+		if len(t.rates) == 0 {
+			errs = append(errs, fmt.Errorf("%s.rates: none", currency))
+		}
+		tables[currency] = t
+	}
+	if len(file) == 0 {
+		errs = append(errs, errors.New("no currency"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("read prices: %w", err)
+	}
+	return tables, nil
+}
+
+func parseRate(fields map[string]string) (rate, error) {
+	var r rate
+	var errs []error
+	places := map[string]*int64{"cpu": &r.core, "memory": &r.gib, "gpu": &r.card}
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		place, ok := places[name]
+		if !ok {
+			errs = append(errs, fmt.Errorf("%q: want cpu, memory or gpu", name))
+			continue
+		}
+		n, err := trillionths(fields[name])
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+		}
+		*place = n
+	}
+	for _, name := range []string{"cpu", "memory"} {
+		if _, ok := fields[name]; !ok {
+			errs = append(errs, fmt.Errorf("%s is missing", name))
+		}
+	}
+	return r, errors.Join(errs...)
+}
+
+var decimalForm = regexp.MustCompile(`^([0-9]{1,6})(?:\.([0-9]{1,12}))?$`)
+
+// trillionths reads a price such as "0.00003334" without ever making it a float.
+func trillionths(text string) (int64, error) {
+	m := decimalForm.FindStringSubmatch(text)
+	if m == nil {
+		return 0, fmt.Errorf("%q: want a price such as \"0.00003334\", with at most twelve decimals", text)
+	}
+	var n int64
+	for _, digit := range m[1] + (m[2] + "000000000000")[:12] {
+		n = n*10 + int64(digit-'0')
+	}
+	return n, nil
+}

@@ -1,0 +1,114 @@
+package price
+
+import (
+	"errors"
+	"math"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/nodeless/nodeless/pkg/spec"
+)
+
+func table(t *testing.T, currency string) Table {
+	t.Helper()
+	tables, err := DefaultTables()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tables[currency]
+}
+
+func TestCost(t *testing.T) {
+	for _, tt := range []struct {
+		name, currency string
+		size           spec.Size
+		seconds        int64
+		hundredths     int
+		times          Amount // Pods
+		want           string
+	}{
+		// The cloud's own two examples; of the first, its page in USD gives a sum that contradicts its formula.
+		{"two Pods of 2C4Gi for five minutes", "CNY", spec.Size{Type: "intel", CPU: 2000, Memory: 4 * spec.Gi}, 300, 100, 2, "0.073344"},
+		{"the same in dollars", "USD", spec.Size{Type: "intel", CPU: 2000, Memory: 4 * spec.Gi}, 300, 100, 2, "0.010946"},
+		{"twenty Pods of 4C8Gi for ten minutes", "CNY", spec.Size{Type: "intel", CPU: 4000, Memory: 8 * spec.Gi}, 600, 100, 20, "2.933760"},
+		{"the same twenty in dollars", "USD", spec.Size{Type: "intel", CPU: 4000, Memory: 8 * spec.Gi}, 600, 100, 20, "0.437856"},
+		{"spot costs a fifth", "CNY", spec.Size{Type: "intel", CPU: 4000, Memory: 8 * spec.Gi}, 600, Spot, 20, "0.586752"},
+		{"the smallest for a second", "USD", spec.Size{Type: "intel", CPU: 250, Memory: spec.Gi / 2}, 1, 100, 1, "0.000002"},
+		{"a V100 for an hour", "CNY", spec.Size{Type: "V100", CPU: 8000, Memory: 40 * spec.Gi, GPU: 1}, 3600, 100, 1, "18.039024"},
+		{"a quarter of a T4 for an hour", "CNY", spec.Size{Type: "1/4*T4", CPU: 4000, Memory: 20 * spec.Gi, GPU: 1}, 3600, 100, 1, "3.385404"},
+		{"no time", "CNY", spec.Size{Type: "amd", CPU: 1000, Memory: spec.Gi}, 0, 100, 1, "0.000000"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			one, err := table(t, tt.currency).Cost(tt.size, tt.seconds, tt.hundredths)
+			if got := (one * tt.times).Format(6); err != nil || got != tt.want {
+				t.Errorf("%d × %s = %s, %v; want %s", tt.times, tt.size, got, err, tt.want)
+			}
+		})
+	}
+}
+
+func TestCostRefuses(t *testing.T) {
+	cny := table(t, "CNY")
+	if _, err := cny.Cost(spec.Size{Type: "A10*PNV4", GPU: 1}, 1, 100); !errors.Is(err, ErrNoPrice) {
+		t.Errorf("a type without a price: %v, want %v", err, ErrNoPrice)
+	}
+	for name, seconds := range map[string]int64{"less than no time": -1, "longer than can be counted": math.MaxInt64} {
+		if a, err := cny.Cost(spec.Size{Type: "intel", CPU: 1000, Memory: spec.Gi}, seconds, 100); err == nil {
+			t.Errorf("%s costs %d", name, a)
+		}
+	}
+}
+
+// However a time is parted, the parts cost what the whole does, but for the rounding of each.
+func TestPartsCostTheWhole(t *testing.T) {
+	cny, r := table(t, "CNY"), rand.New(rand.NewPCG(1, 2))
+	for range 2000 {
+		s := spec.Size{Type: "intel", CPU: 250 * (1 + r.Int64N(64)), Memory: spec.Gi / 2 * (1 + r.Int64N(128))}
+		a, b := r.Int64N(100_000), r.Int64N(100_000)
+		whole, err := cny.Cost(s, a+b, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, _ := cny.Cost(s, a, 100)
+		second, _ := cny.Cost(s, b, 100)
+		if off := whole - first - second; off < -1 || off > 1 {
+			t.Errorf("%s for %d and %d seconds: %d and %d billionths, but %d together", s, a, b, first, second, whole)
+		}
+	}
+}
+
+func TestFormat(t *testing.T) {
+	for _, tt := range []struct {
+		amount Amount
+		digits int
+		want   string
+	}{
+		{0, 2, "0.00"}, {Unit, 0, "1"}, {1_005_000_000, 2, "1.01"}, {999_999_999, 2, "1.00"}, {-1_005_000_000, 2, "-1.01"}, {1, 9, "0.000000001"}, {49, 7, "0.0000000"}, {50, 7, "0.0000001"},
+	} {
+		if got := tt.amount.Format(tt.digits); got != tt.want {
+			t.Errorf("Format(%d, %d) = %s, want %s", tt.amount, tt.digits, got, tt.want)
+		}
+	}
+}
+
+func TestATableOfPricesIsChecked(t *testing.T) {
+	for _, tt := range []struct{ name, text, says string }{
+		{"nothing", "", "no currency"},
+		{"no currency", "yuan: {digits: 2, rates: {a: {cpu: '1', memory: '1'}}}", `"yuan"`},
+		{"no digits", "CNY: {rates: {a: {cpu: '1', memory: '1'}}}", "CNY.digits"},
+		{"no rates", "CNY: {digits: 2}", "CNY.rates: none"},
+		{"no memory", "CNY: {digits: 2, rates: {a: {cpu: '1'}}}", "CNY.rates.a: memory is missing"},
+		{"unknown resource", "CNY: {digits: 2, rates: {a: {cpu: '1', memory: '1', disk: '1'}}}", `"disk"`},
+		{"negative", "CNY: {digits: 2, rates: {a: {cpu: '-1', memory: '1'}}}", `"-1"`},
+		{"a float", "CNY: {digits: 2, rates: {a: {cpu: '1e-5', memory: '1'}}}", `"1e-5"`},
+		{"too fine", "CNY: {digits: 2, rates: {a: {cpu: '0.0000000000001', memory: '1'}}}", "at most twelve decimals"},
+		{"unknown key", "CNY: {digits: 2, rate: {}}", "rate"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if _, err := ParseTables([]byte(tt.text)); err == nil || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("ParseTables = %v, want an error that says %q", err, tt.says)
+			}
+		})
+	}
+}
