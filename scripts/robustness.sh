@@ -8,13 +8,14 @@ cd "$(dirname "$0")/.."
 scripts/deps.sh test
 scripts/build.sh
 fault=$(echo "${1:-}" | tr '[:upper:]' '[:lower:]')
+more=largefiles
 status=0
-case largefiles in
+case $more in
 *"$fault"*)
 	NODELESS_LARGE_MB=2048 go test -ldflags '-s -w' -vet=off -count=1 -v -timeout 1h -run '^TestPersistentVolumesOutliveTheirPods$' ./tests/vm/ || status=1
 	;;
 esac
-if [ "$fault" != largefiles ]; then
+if [ "$fault" != "$more" ]; then
 	go test -ldflags '-s -w' -vet=off -count=1 -v -timeout 4h -run "(?i)^TestFault.*$fault" ./tests/robustness/ || status=1
 fi
 exit "$status"
