@@ -235,6 +235,25 @@ func TestManyStreamsAtOnce(t *testing.T) {
 	wg.Wait()
 }
 
+// serveOne serves one connection to a port of the loopback address.
+func serveOne(t *testing.T, serve func(net.Conn)) (net.Listener, uint16) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		serve(c)
+	}()
+	return l, uint16(l.Addr().(*net.TCPAddr).Port)
+}
+
 func TestForward(t *testing.T) {
 	p := new(port)
 	startEcho(t, p)
@@ -243,19 +262,8 @@ func TestForward(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		c, err := l.Accept()
-		if err != nil {
-			return
-		}
-		defer c.Close()
-		_, _ = c.Write([]byte("from the guest"))
-	}()
-	c, err := s.Forward(uint16(l.Addr().(*net.TCPAddr).Port))
+	l, port := serveOne(t, func(c net.Conn) { _, _ = c.Write([]byte("from the guest")) })
+	c, err := s.Forward(port)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,7 +272,7 @@ func TestForward(t *testing.T) {
 		t.Errorf("read = %q, %v", got, err)
 	}
 	l.Close()
-	if _, err := s.Forward(uint16(l.Addr().(*net.TCPAddr).Port)); !errors.Is(err, ErrRefused) {
+	if _, err := s.Forward(port); !errors.Is(err, ErrRefused) {
 		t.Errorf("forward to a closed port = %v, want ErrRefused", err)
 	}
 }
@@ -281,26 +289,16 @@ func TestForwardGoesOnAfterTheLastWord(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
 	said := make(chan []byte, 1)
-	go func() {
-		c, err := l.Accept()
-		if err != nil {
-			return
-		}
-		defer c.Close()
+	_, port := serveOne(t, func(c net.Conn) {
 		b, _ := io.ReadAll(c) // what was said is compared
 		said <- b
 		for range 10 {
 			time.Sleep(brief.StreamCloseTimeout)
 			_, _ = c.Write([]byte("more "))
 		}
-	}()
-	c, err := s.Forward(uint16(l.Addr().(*net.TCPAddr).Port))
+	})
+	c, err := s.Forward(port)
 	if err != nil {
 		t.Fatal(err)
 	}
