@@ -18,3 +18,19 @@ const (
 	SpecAutoUpgrade = EKS + "spec-auto-upgrade" // "true": the next larger spec where there is no room
 	RootDiskSize    = EKS + "root-cbs-size"     // GiB of the writable disk: "50"
 )
+
+// Annotations on a Pod that say how it is paid for.
+const (
+	SpotPod     = EKS + "spot-pod"     // "true": cheap, and the first to go
+	ResourceTag = EKS + "resource-tag" // a JSON object of names and values, for the bill
+)
+
+// Own begins the annotations of nodeless. Those below are written at a Pod's admission and belong to the cluster: nobody else can
+// set or change them, since the Pod is scheduled and billed by them. Kata hands them on, so that a microVM's record (pkg/meter) has them.
+const (
+	Own        = "nodeless.dev/"
+	Spec       = Own + "spec"        // what the Pod gets, as spec.Size writes it: "4C8Gi"
+	SpecType   = Own + "spec-type"   // its type of CPU or model of GPU: "intel"
+	ChargeType = Own + "charge-type" // how it is paid for, as bill.Charge has it: "SPOT"
+	Workload   = Own + "workload"    // kind and name of what made it: "Deployment/web"
+)

@@ -9,7 +9,10 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"math"
+	"regexp"
 	"slices"
+	"strconv"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 	"sigs.k8s.io/yaml"
@@ -34,6 +37,31 @@ func (s Size) String() string {
 	}
 	return text
 }
+
+// ParseSize reads what String writes; kind is the type, which that leaves out where there is no card.
+func ParseSize(text, kind string) (Size, error) {
+	m := sizeForm.FindStringSubmatch(text)
+	if m == nil || kind == "" || m[3] != "" && m[4] != kind {
+		return Size{}, fmt.Errorf("read spec %q of type %q: want one such as \"4C8Gi\" of type \"intel\"", text, kind)
+	}
+	var errs []error
+	number := func(text string, unit float64) int64 {
+		n, err := strconv.ParseFloat(text, 64)
+		errs = append(errs, err)
+		return int64(math.Round(n * unit))
+	}
+	s := Size{Type: kind, CPU: number(m[1], 1000), Memory: number(m[2], Gi)}
+	if m[3] != "" {
+		s.GPU = number(m[3], 1)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return Size{}, fmt.Errorf("read spec %q: %w", text, err)
+	}
+	return s, nil
+}
+
+// sizeForm bounds the digits, so that the numbers fit.
+var sizeForm = regexp.MustCompile(`^([0-9]{1,6}(?:\.[0-9]{1,3})?)C([0-9]{1,9}(?:\.[0-9]{1,12})?)Gi(?: ([0-9]{1,6})×(.+))?$`)
 
 // covers says that nobody who asked for d gets less with s.
 func (s Size) covers(d Demand) bool { return s.CPU >= d.CPU && s.Memory >= d.Memory && s.GPU >= d.GPU }

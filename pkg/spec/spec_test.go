@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -215,5 +216,25 @@ func TestAnOperatorsCatalogIsChecked(t *testing.T) {
 				t.Errorf("ParseCatalog = %v, want an error that says %q", err, tt.says)
 			}
 		})
+	}
+}
+
+func TestSizesAreReadAsTheyAreWritten(t *testing.T) {
+	c := catalog(t)
+	for _, r := range append(slices.Clone(c.cpu), c.gpu...) {
+		for _, m := range r.memory {
+			want := r.with(m)
+			if got, err := ParseSize(want.String(), want.Type); err != nil || got != want {
+				t.Errorf("ParseSize(%q, %q) = %+v, %v; want %+v", want, want.Type, got, err, want)
+			}
+		}
+	}
+	for _, text := range []string{"", "4C8G", "4C", "C8Gi", "-4C8Gi", "4C8Gi ", "4C8Gi 1×V100", "99999999999999999999C1Gi", "4C8Gi 1x"} {
+		if got, err := ParseSize(text, "intel"); err == nil {
+			t.Errorf("ParseSize(%q) = %+v, want an error", text, got)
+		}
+	}
+	if _, err := ParseSize("4C8Gi", ""); err == nil {
+		t.Error("a size of no type is read")
 	}
 }

@@ -15,7 +15,7 @@ const (
 	// HostNamespacesName is how --disable-admission-plugins knows the plugin about namespaces of the host.
 	HostNamespacesName = "HostNamespaces"
 	// HostNamespacesAnnotation lists in a Pod which namespaces of its host it asked for.
-	HostNamespacesAnnotation = "nodeless.io/host-namespaces"
+	HostNamespacesAnnotation = "nodeless.dev/host-namespaces"
 )
 
 // hostNamespaces says in a Pod what hostNetwork, hostPID and hostIPC mean where each Pod is a microVM: its host is the
