@@ -140,6 +140,7 @@ type service struct {
 	sandbox sandbox
 	volumes *volumes
 	sizer   *sizer
+	boost   *boost
 	end     func() error // ends the microVM
 	giveUp  func()       // ends this process
 }
@@ -158,6 +159,7 @@ func (c call) newService(ctx context.Context, id string, stockPublisher shimapi.
 	return service{
 		Shim: stock, sandbox: sb, volumes: newVolumes("/", id), end: sb.kill,
 		giveUp: func() { os.Exit(1) },
+		boost:  &boost{},
 		sizer:  &sizer{machine: vm{dir: sb.vmDir()}, containers: map[string]limits{}},
 	}, nil
 }

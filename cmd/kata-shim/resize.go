@@ -60,7 +60,8 @@ func (r resources) over(before limits) limits {
 type description struct {
 	Annotations map[string]string `json:"annotations"`
 	Linux       struct {
-		Resources resources `json:"resources"`
+		Resources   resources `json:"resources"`
+		CgroupsPath string    `json:"cgroupsPath"`
 	} `json:"linux"`
 }
 
@@ -88,10 +89,17 @@ func (d description) booted() limits {
 	return limits{memory: max(0, number("memory")) / mib * mib, cpu: cpuLimit(number("cpu-quota"), number("cpu-period"))}
 }
 
-// sizer keeps the microVM as large as its containers' limits add up to. vCPUs are never taken away: the limit bounds
-// their use.
+// sized tells that the Pod has a spec, which is the microVM's size whatever the limits of the Pod's containers add up to.
+func (d description) sized() bool { return d.Annotations[specAnnotation] != "" }
+
+// specAnnotation is set at the Pod's admission (pkg/api has it too, in another module).
+const specAnnotation = "nodeless.dev/spec"
+
+// sizer keeps the microVM at its Pod's spec, or, where the Pod has none, as large as its containers' limits add up to.
+// vCPUs are never taken away: the limit bounds their use.
 type sizer struct {
 	machine machine
+	fixed   bool // the Pod has a spec; set before there is any container
 
 	mu         sync.Mutex
 	base       int64             // memory beside the containers' limits, once it is known; guarded by mu
@@ -117,7 +125,7 @@ func (s *sizer) set(ctx context.Context, id string, change func(limits) limits) 
 			delete(s.containers, id)
 		}
 	}
-	if want := s.sum(); !s.granted.covers(want) {
+	if want := s.sum(); !s.fixed && !s.granted.covers(want) {
 		if err := s.resize(ctx, want.max(s.granted)); err != nil {
 			back()
 			return nil, err
@@ -135,6 +143,9 @@ func (s *sizer) set(ctx context.Context, id string, change func(limits) limits) 
 func (s *sizer) settle(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.fixed {
+		return nil
+	}
 	for _, l := range s.containers {
 		if l.memory == 0 {
 			return nil
@@ -144,6 +155,17 @@ func (s *sizer) settle(ctx context.Context) error {
 		return s.resize(ctx, limits{want.memory, s.granted.cpu})
 	}
 	return nil
+}
+
+// become gives the microVM another spec.
+func (s *sizer) become(ctx context.Context, change func(limits) limits) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	want := change(s.granted)
+	if want == s.granted {
+		return nil
+	}
+	return s.resize(ctx, want)
 }
 
 // sum is what the containers may use together; mu is held.
@@ -186,7 +208,8 @@ func (s service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*tas
 		return nil, fmt.Errorf("create container %s: %w", r.ID, err)
 	}
 	if r.ID == s.sandbox.id {
-		s.sizer.granted = d.booted() // nobody else is here yet
+		s.sizer.granted, s.sizer.fixed = d.booted(), d.sized() // nobody else is here yet
+		s.boost.begin(s.sandbox.root, d.Linux.CgroupsPath)
 		return s.Shim.Create(ctx, r)
 	}
 	undo, err := s.sizer.set(ctx, r.ID, d.Linux.Resources.over)
@@ -207,7 +230,7 @@ func (s service) Update(ctx context.Context, r *taskapi.UpdateTaskRequest) (*emp
 		return nil, fmt.Errorf("update container %s: parse resources: %w", r.ID, err)
 	}
 	if r.ID == s.sandbox.id {
-		return nil, errors.New("update the sandbox itself: its containers have limits, it has none")
+		return s.updateSandbox(ctx, to)
 	}
 	undo, err := s.sizer.set(ctx, r.ID, to.over)
 	if err != nil {
@@ -222,6 +245,17 @@ func (s service) Update(ctx context.Context, r *taskapi.UpdateTaskRequest) (*emp
 		return nil, fmt.Errorf("update container %s: %w", r.ID, err)
 	}
 	return reply, nil
+}
+
+// updateSandbox gives the Pod another spec. pkg/worker/cri calls it for a Pod that is resized as a whole.
+func (s service) updateSandbox(ctx context.Context, to resources) (*emptypb.Empty, error) {
+	if !s.sizer.fixed {
+		return nil, errors.New("update the sandbox itself: its containers have limits, it has none")
+	}
+	if err := s.sizer.become(ctx, to.over); err != nil {
+		return nil, fmt.Errorf("resize the microVM: %w", err)
+	}
+	return &emptypb.Empty{}, nil
 }
 
 // Delete forgets what a container was allowed to use.

@@ -98,6 +98,45 @@ func TestMemoryIsTakenBackWhenNoContainerMayUseIt(t *testing.T) {
 	}
 }
 
+func TestSpecIsTheSizeWhateverContainersMayUse(t *testing.T) {
+	f := &fakeVM{memory: 256*mib + 1024*mib, most: 4096 * mib, vcpus: 1}
+	s := &sizer{machine: f, fixed: true, granted: limits{1024 * mib, 1000}, containers: map[string]limits{}}
+	for _, id := range []string{"a", "b"} {
+		if _, err := s.set(t.Context(), id, to(1024*mib, 1000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.settle(t.Context()); err != nil || f.resized != 0 {
+		t.Fatalf("the limits of containers have resized the microVM %d times, %v", f.resized, err)
+	}
+	steps := []struct {
+		name   string
+		to     func(limits) limits
+		memory int64
+		vcpus  int
+	}{
+		{"a larger spec", to(2048*mib, 2000), 256 + 2048, 2},
+		{"the same again", to(2048*mib, 2000), 256 + 2048, 2},
+		{"a smaller one gives memory back", to(512*mib, 500), 256 + 512, 2},
+	}
+	for _, step := range steps {
+		t.Run(step.name, func(t *testing.T) {
+			if err := s.become(t.Context(), step.to); err != nil {
+				t.Fatal(err)
+			}
+			if f.memory != step.memory*mib || f.vcpus != step.vcpus {
+				t.Errorf("the microVM has %d MiB and %d vCPUs, want %d and %d", f.memory/mib, f.vcpus, step.memory, step.vcpus)
+			}
+		})
+	}
+	if f.resized != 2 {
+		t.Errorf("it was resized %d times, want 2", f.resized)
+	}
+	if err := s.become(t.Context(), to(8192*mib, 1000)); !errors.Is(err, errFull) || s.granted.memory != 512*mib {
+		t.Errorf("more than it can have: %v, granted %d MiB", err, s.granted.memory/mib)
+	}
+}
+
 func TestContainersThatAreGoneDoNotCount(t *testing.T) {
 	f := &fakeVM{memory: 320 * mib, most: 512 * mib, vcpus: 1}
 	s := &sizer{machine: f, granted: limits{memory: 64 * mib}, containers: map[string]limits{}}

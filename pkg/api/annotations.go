@@ -33,4 +33,8 @@ const (
 	SpecType   = Own + "spec-type"   // its type of CPU or model of GPU: "intel"
 	ChargeType = Own + "charge-type" // how it is paid for, as bill.Charge has it: "SPOT"
 	Workload   = Own + "workload"    // kind and name of what made it: "Deployment/web"
+	AskedWhole = Own + "asked-whole" // "true" when its author gave the Pod as a whole resources
 )
+
+// CPUTypeLabel is on each Node: the type of its CPUs, as cpu-type has it.
+const CPUTypeLabel = Own + "cpu-type"

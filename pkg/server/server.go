@@ -13,6 +13,7 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/datadir"
 	"github.com/nodeless/nodeless/pkg/pki"
+	"github.com/nodeless/nodeless/pkg/price"
 	"github.com/nodeless/nodeless/pkg/run"
 	"github.com/nodeless/nodeless/pkg/server/aftermath"
 	"github.com/nodeless/nodeless/pkg/server/apiserver"
@@ -24,6 +25,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/server/liblog"
 	"github.com/nodeless/nodeless/pkg/server/metrics"
 	"github.com/nodeless/nodeless/pkg/server/scheduler"
+	"github.com/nodeless/nodeless/pkg/spec"
 )
 
 // stopTimeout is what each component has to stop in.
@@ -53,6 +55,9 @@ type Config struct {
 	Domain      string
 	NoDNS       bool
 	NoMetrics   bool
+
+	Catalog spec.Catalog // what Pods can be
+	Prices  price.Table  // what they cost
 
 	APIServerArgs, ControllerManagerArgs, SchedulerArgs []string // "name=value"
 	Verbosity                                           int      // of the linked Kubernetes

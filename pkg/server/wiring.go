@@ -7,6 +7,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/pki"
 	"github.com/nodeless/nodeless/pkg/server/aftermath"
 	"github.com/nodeless/nodeless/pkg/server/apiserver"
+	"github.com/nodeless/nodeless/pkg/server/apiserver/admission"
 	"github.com/nodeless/nodeless/pkg/server/bootstrap"
 	"github.com/nodeless/nodeless/pkg/server/controllermanager"
 	"github.com/nodeless/nodeless/pkg/server/credentials"
@@ -76,6 +77,7 @@ func (c Config) apiserver(cred *credentials.Credentials, endpoint string) apiser
 		},
 		Access:    cred.Access(pki.Supervisor),
 		ExtraArgs: c.APIServerArgs,
+		Admission: admission.Config{Catalog: c.Catalog},
 	}
 }
 

@@ -67,7 +67,10 @@ var sizeForm = regexp.MustCompile(`^([0-9]{1,6}(?:\.[0-9]{1,3})?)C([0-9]{1,9}(?:
 func (s Size) covers(d Demand) bool { return s.CPU >= d.CPU && s.Memory >= d.Memory && s.GPU >= d.GPU }
 
 // Catalog is what an operator offers. The zero Catalog offers nothing.
-type Catalog struct{ cpu, gpu []row }
+type Catalog struct {
+	Rules    Rules // how demands are rounded to it
+	cpu, gpu []row
+}
 
 // row is one number of CPUs with the sizes of memory that go with it, rising.
 type row struct {
@@ -100,11 +103,22 @@ func ParseCatalog(text []byte) (Catalog, error) {
 	var file struct {
 		CPU []fileRow `json:"cpu"`
 		GPU []fileRow `json:"gpu"`
+		// Rules left out are the default ones.
+		Rules struct {
+			Even     *bool `json:"even"`
+			Init2026 *bool `json:"init2026"`
+		} `json:"rules"`
 	}
 	if err := yaml.UnmarshalStrict(text, &file); err != nil {
 		return Catalog{}, fmt.Errorf("read catalog of specs: %w", err)
 	}
-	var c Catalog
+	c := Catalog{Rules: DefaultRules()}
+	if file.Rules.Even != nil {
+		c.Rules.Even = *file.Rules.Even
+	}
+	if file.Rules.Init2026 != nil {
+		c.Rules.Init2026 = *file.Rules.Init2026
+	}
 	var errs []error
 	for i, f := range file.CPU {
 		r, err := f.row()

@@ -16,22 +16,29 @@ const (
 )
 
 // DemandOf adds up what a Pod asks for: of its containers the larger of all requests together and the largest single limit,
-// or what an init container needs if that is more. Sidecars (init containers that are restarted always) count as
-// containers. A Pod that says nothing gets one core and 2 GiB.
+// or what an init container needs if that is more, or what the Pod asks for as a whole. Sidecars (init containers that are
+// restarted always) count as containers, and run beside the init containers that come after them. A Pod that says nothing
+// gets one core and 2 GiB.
 func DemandOf(pod *corev1.PodSpec, rules Rules) Demand {
-	var apps, inits []corev1.Container
-	apps = append(apps, pod.Containers...)
+	var sidecars, inits []corev1.Container
+	var beside Demand // what an init container and the sidecars before it need
 	for _, c := range pod.InitContainers {
 		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
-			apps = append(apps, c)
-		} else {
-			inits = append(inits, c)
+			sidecars = append(sidecars, c)
+			continue
+		}
+		inits = append(inits, c)
+		if len(sidecars) > 0 {
+			beside = beside.or(together(append([]corev1.Container{c}, sidecars...)))
 		}
 	}
-	d := together(apps)
+	d := together(append(sidecars, pod.Containers...)).or(beside)
+	if pod.Resources != nil {
+		d = d.or(together([]corev1.Container{{Resources: *pod.Resources}}))
+	}
 	if rules.Init2026 {
 		if len(inits) > 0 && d.CPU == 0 && d.Memory == 0 {
-			d.CPU, d.Memory = usualCPU, usualMemory
+			d.CPU, d.Memory, d.Usual = usualCPU, usualMemory, true
 		}
 		for _, c := range inits {
 			one := together([]corev1.Container{c})
@@ -44,7 +51,7 @@ func DemandOf(pod *corev1.PodSpec, rules Rules) Demand {
 		d = d.or(together(inits))
 	}
 	if d.CPU == 0 && d.Memory == 0 && d.GPU == 0 {
-		d.CPU, d.Memory = usualCPU, usualMemory
+		d.CPU, d.Memory, d.Usual = usualCPU, usualMemory, true
 	}
 	return d
 }

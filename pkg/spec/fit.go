@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -22,6 +23,27 @@ type Demand struct {
 	Exact bool
 	// Types are the types of CPU or the models of GPU that will do, the best first; empty for CPU: all, in the catalog's order.
 	Types []string
+	// Usual says that the Pod asks for nothing, and that CPU and Memory are what such Pods are given.
+	Usual bool
+}
+
+// String is what is asked for, in words.
+func (d Demand) String() string {
+	var parts []string
+	add := func(n int64, unit float64, name string) {
+		if n > 0 {
+			parts = append(parts, strconv.FormatFloat(float64(n)/unit, 'g', 6, 64)+" "+name)
+		}
+	}
+	if !d.Usual {
+		add(d.CPU, 1000, "cores")
+		add(d.Memory, Gi, "GiB")
+	}
+	add(d.GPU, 1, "cards")
+	if len(parts) == 0 {
+		return "nothing"
+	}
+	return strings.Join(parts, ", ")
 }
 
 // Rules are the readings of the cloud's text where it has several.
@@ -37,7 +59,7 @@ type Rules struct {
 func DefaultRules() Rules { return Rules{Even: true, Init2026: true} }
 
 // Fit finds the spec for a demand: the first type that has one. The error is ErrNoSuchSpec or ErrTooLarge, with what there is.
-func (c Catalog) Fit(d Demand, rules Rules) (Size, error) {
+func (c Catalog) Fit(d Demand) (Size, error) {
 	rows, types := c.cpu, d.Types
 	if d.GPU > 0 {
 		rows = c.gpu
@@ -55,7 +77,7 @@ func (c Catalog) Fit(d Demand, rules Rules) (Size, error) {
 			errs = append(errs, fmt.Errorf("type %q: %w; the types are %s", t, ErrNoSuchSpec, strings.Join(known, ", ")))
 			continue
 		}
-		s, err := fit(rowsOf(rows, t), d, rules)
+		s, err := fit(rowsOf(rows, t), d, c.Rules)
 		if err == nil {
 			return s, nil
 		}
@@ -114,10 +136,10 @@ func nearest(rows []row, d Demand) string {
 
 // Upgrade is the spec with the next larger number of CPUs of the same type, and no less memory, for a Pod that finds no room;
 // false when there is none.
-func (c Catalog) Upgrade(s Size, rules Rules) (Size, bool) {
+func (c Catalog) Upgrade(s Size) (Size, bool) {
 	if s.GPU > 0 {
 		return Size{}, false
 	}
-	larger, err := c.Fit(Demand{CPU: s.CPU + 1, Memory: s.Memory, Types: []string{s.Type}}, rules)
+	larger, err := c.Fit(Demand{CPU: s.CPU + 1, Memory: s.Memory, Types: []string{s.Type}})
 	return larger, err == nil
 }

@@ -61,6 +61,11 @@ func (p podWith) inits(containers ...corev1.Container) *corev1.PodSpec {
 	return p.PodSpec
 }
 
+func (p podWith) resources(like corev1.Container) *corev1.PodSpec {
+	p.Resources = &like.Resources
+	return p.PodSpec
+}
+
 type podWith struct{ *corev1.PodSpec }
 
 func sidecar(c corev1.Container) corev1.Container {
@@ -98,6 +103,8 @@ func TestPodsAreSized(t *testing.T) {
 		{"three sizes of one card", pod(container("9 - 1", "")), "T4", "20C80Gi 1×T4"},
 		{"a sidecar runs beside", podWith{pod(container("1 2Gi", ""))}.inits(sidecar(container("1 2Gi", ""))), "", "2C4Gi"},
 		{"an init container runs before", podWith{pod(container("1 2Gi", ""))}.inits(container("2 1Gi", "")), "", "2C4Gi"},
+		{"an init container runs beside the sidecars before it", podWith{pod(container("1 2Gi", ""))}.inits(sidecar(container("1 2Gi", "")), container("4 1Gi", "")), "", "8C16Gi"},
+		{"the Pod as a whole", podWith{pod(container("1 2Gi", ""))}.resources(container("2 4Gi", "3 6Gi")), "", "4C8Gi"},
 		{"an init container that says nothing", podWith{pod(container("250m 512Mi", ""))}.inits(container("", "")), "", "1C2Gi"},
 		{"an init container beside one that says nothing", podWith{pod(container("", ""))}.inits(container("250m 512Mi", "")), "", "1C2Gi"},
 	} {
@@ -106,7 +113,7 @@ func TestPodsAreSized(t *testing.T) {
 			if tt.types != "" {
 				d.Types = strings.Split(tt.types, ",")
 			}
-			got, err := catalog(t).Fit(d, DefaultRules())
+			got, err := catalog(t).Fit(d)
 			if err != nil || got.String() != tt.want {
 				t.Errorf("Fit(%+v) = %s, %v; want %s", d, got, err, tt.want)
 			}
@@ -115,7 +122,9 @@ func TestPodsAreSized(t *testing.T) {
 }
 
 func TestRulesHaveTwoReadings(t *testing.T) {
-	got, err := catalog(t).Fit(Demand{CPU: 1000, Memory: 3 * Gi}, Rules{})
+	c := catalog(t)
+	c.Rules = Rules{}
+	got, err := c.Fit(Demand{CPU: 1000, Memory: 3 * Gi})
 	if err != nil || got.String() != "1C3Gi" {
 		t.Errorf("in steps of the table: %s, %v; want 1C3Gi", got, err)
 	}
@@ -143,7 +152,7 @@ func TestNoSize(t *testing.T) {
 		{"memory that is no spec", Demand{CPU: 4000, Memory: 4 * Gi, Exact: true, Types: []string{"intel"}}, ErrNoSuchSpec, "there is 4C8Gi to 4C32Gi"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s, err := catalog(t).Fit(tt.demand, DefaultRules())
+			s, err := catalog(t).Fit(tt.demand)
 			if !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.says) {
 				t.Errorf("Fit = %s, %v; want %v that says %q", s, err, tt.want, tt.says)
 			}
@@ -152,7 +161,7 @@ func TestNoSize(t *testing.T) {
 }
 
 func TestExactIsTakenAsItIs(t *testing.T) {
-	got, err := catalog(t).Fit(Demand{CPU: 2000, Memory: 5 * Gi, Exact: true}, DefaultRules())
+	got, err := catalog(t).Fit(Demand{CPU: 2000, Memory: 5 * Gi, Exact: true})
 	if err != nil || got.String() != "2C5Gi" || got.Type != "intel" {
 		t.Errorf("Fit = %s of %s, %v; want 2C5Gi of intel: annotations can name odd values", got, got.Type, err)
 	}
@@ -167,8 +176,8 @@ func TestASizeCoversItsDemand(t *testing.T) {
 			types := c.Types(d.GPU > 0)
 			d.Types = []string{types[r.IntN(len(types))]}
 		}
-		rules := Rules{Even: r.IntN(2) == 0}
-		s, err := c.Fit(d, rules)
+		c.Rules = Rules{Even: r.IntN(2) == 0}
+		s, err := c.Fit(d)
 		if err == nil && !s.covers(d) {
 			t.Fatalf("Fit(%+v) = %s, which is less", d, s)
 		}
@@ -188,7 +197,7 @@ func TestUpgrade(t *testing.T) {
 		{Size{"intel", 16000, 64 * Gi, 0}, Size{}},
 		{Size{"T4", 8000, 32 * Gi, 1}, Size{}},
 	} {
-		if got, ok := catalog(t).Upgrade(tt.from, DefaultRules()); got != tt.want || ok != (tt.want != Size{}) {
+		if got, ok := catalog(t).Upgrade(tt.from); got != tt.want || ok != (tt.want != Size{}) {
 			t.Errorf("Upgrade(%s) = %s, %v; want %s", tt.from, got, ok, tt.want)
 		}
 	}

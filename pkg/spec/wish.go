@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -28,6 +29,35 @@ type Wish struct {
 	RootDisk    int64 // GiB; 0 when nothing is said, else at least FreeRootDisk
 }
 
+// AnnotationError is an annotation that cannot be understood.
+type AnnotationError struct {
+	Key, Value string
+	Err        error // what is wanted instead
+}
+
+// Error names the annotation and what is wrong with it.
+func (e *AnnotationError) Error() string {
+	return fmt.Sprintf("annotation %s: %q: %v", e.Key, e.Value, e.Err)
+}
+
+// Unwrap is what is wanted instead.
+func (e *AnnotationError) Unwrap() error { return e.Err }
+
+// Named tells that a spec is named, so that requests and limits count for nothing.
+func (w Wish) Named() bool { return w.cpu > 0 }
+
+// CPUTypes are the types of CPU that will do, the best first; none when all will.
+func (w Wish) CPUTypes() []string { return w.cpuTypes }
+
+// Narrow is a wish for only those of its types of CPU that there are, if there are any of them.
+func (w Wish) Narrow(there func(kind string) bool) Wish {
+	some := slices.DeleteFunc(slices.Clone(w.cpuTypes), func(kind string) bool { return !there(kind) })
+	if len(some) > 0 {
+		w.cpuTypes = some
+	}
+	return w
+}
+
 // memoryForm is what the cloud takes for memory: "2Gi", and in older text "512Mi". "2G" is a frequent mistake.
 var memoryForm = regexp.MustCompile(`^[0-9]{1,9}(\.[0-9]{1,9})?(Gi|Mi)$`)
 
@@ -38,7 +68,7 @@ func ParseWish(annotations map[string]string) (Wish, error) {
 	read := func(key string, parse func(string) error) {
 		if value, ok := annotations[key]; ok {
 			if err := parse(value); err != nil {
-				errs = append(errs, fmt.Errorf("annotation %s: %q: %w", key, value, err))
+				errs = append(errs, &AnnotationError{key, value, err})
 			}
 		}
 	}
@@ -52,7 +82,11 @@ func ParseWish(annotations map[string]string) (Wish, error) {
 	_, hasCPU := annotations[api.CPU]
 	_, hasMemory := annotations[api.Memory]
 	if hasCPU != hasMemory {
-		errs = append(errs, fmt.Errorf("annotations %s and %s: a spec is named by both or by none", api.CPU, api.Memory))
+		there, missing := api.CPU, api.Memory
+		if hasMemory {
+			there, missing = missing, there
+		}
+		errs = append(errs, &AnnotationError{there, annotations[there], fmt.Errorf("a spec is named by both or by none; add %s, or remove this one", missing)})
 	}
 	if err := errors.Join(errs...); err != nil {
 		return Wish{}, err

@@ -27,7 +27,7 @@ func TestAnnotationsDecide(t *testing.T) {
 				t.Fatal(err)
 			}
 			d := w.On(DemandOf(pod(container("2 4Gi", "")), DefaultRules()))
-			if got, err := catalog(t).Fit(d, DefaultRules()); err != nil || got.String() != tt.want {
+			if got, err := catalog(t).Fit(d); err != nil || got.String() != tt.want {
 				t.Errorf("Fit(%+v) = %s, %v; want %s", d, got, err, tt.want)
 			}
 		})

@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"strings"
 
+	"github.com/nodeless/nodeless/pkg/api"
 	"github.com/nodeless/nodeless/pkg/bundle"
 	"github.com/nodeless/nodeless/pkg/cidr"
 	"github.com/nodeless/nodeless/pkg/datadir"
@@ -47,10 +49,12 @@ type Config struct {
 
 // Node is the host as a Node.
 type Node struct {
-	Name       string
-	IP         netip.Addr
-	MaxPods    int
-	CgroupRoot string
+	Name    string
+	IP      netip.Addr
+	MaxPods int
+	// CPUOvercommit is how often each CPU of the host is given to Pods.
+	CPUOvercommit int
+	CgroupRoot    string
 }
 
 // Net is the cluster's addresses and names.
@@ -145,10 +149,27 @@ func (c Config) kubelet(pods netip.Prefix) kubelet.Config {
 	conf.Kubeconfig, conf.ClientCAFile = c.Files.KubeletKubeconfig, c.Files.ClientCA
 	conf.CertFile, conf.KeyFile = c.Files.KubeletCert, c.Files.KubeletKey
 	conf.PodCIDR, conf.ClusterDNS, conf.ClusterDomain = pods, c.Net.DNS, c.Net.Domain
-	conf.CgroupRoot, conf.MaxPods = c.Node.CgroupRoot, int32(c.Node.MaxPods)
+	conf.CgroupRoot, conf.MaxPods, conf.CPUOvercommit = c.Node.CgroupRoot, int32(c.Node.MaxPods), c.Node.CPUOvercommit
 	conf.ResolvConf = c.Run.ResolvConf()
 	conf.ExtraArgs = c.KubeletArgs
+	if kind := cpuType("/proc/cpuinfo"); kind != "" {
+		conf.Labels = map[string]string{api.CPUTypeLabel: kind}
+	}
 	return conf
+}
+
+// cpuType is what catalogs call the host's CPUs: "intel", "amd", or "" when it is neither.
+func cpuType(cpuinfo string) string {
+	text, err := os.ReadFile(cpuinfo)
+	if err != nil {
+		return ""
+	}
+	for vendor, kind := range map[string]string{"GenuineIntel": "intel", "AuthenticAMD": "amd"} {
+		if strings.Contains(string(text), vendor) {
+			return kind
+		}
+	}
+	return ""
 }
 
 func (c Config) proxy() proxy.Config {

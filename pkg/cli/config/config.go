@@ -14,6 +14,7 @@ type Config struct {
 	Node     Node
 	API      API
 	Network  Network
+	Specs    Specs
 	Extra    ExtraArgs
 	Disable  []string // built-in parts that are left out, of Parts
 	LogLevel slog.Level
@@ -30,11 +31,13 @@ type Paths struct {
 
 // Node is what the host offers as a node.
 type Node struct {
-	Name       string     // empty: the host name
-	IP         netip.Addr // invalid: found by Complete
-	MaxPods    int
-	CgroupRoot string
-	Accel      string // auto, kvm or tcg
+	Name    string     // empty: the host name
+	IP      netip.Addr // invalid: found by Complete
+	MaxPods int
+	// CPUOvercommit is how often each CPU of the host is given to Pods.
+	CPUOvercommit int
+	CgroupRoot    string
+	Accel         string // auto, kvm or tcg
 	// RuncPath adds a RuntimeClass handler "runc", with the shim at RuncShimPath or in PATH; for measurements only.
 	RuncPath, RuncShimPath string
 }
@@ -57,6 +60,12 @@ type Network struct {
 	DNS         netip.Addr
 	Domain      string
 	NodePorts   PortRange
+}
+
+// Specs is what Pods can be and what they cost.
+type Specs struct {
+	Catalog, Prices string // files; those of TKE Serverless when empty
+	Currency        string
 }
 
 // ExtraArgs are passed through to the Kubernetes components, each "name=value".

@@ -43,6 +43,7 @@ func Options() []Option {
 	all = append(all, nodeOptions()...)
 	all = append(all, apiOptions()...)
 	all = append(all, networkOptions()...)
+	all = append(all, specOptions()...)
 	return append(all, otherOptions()...)
 }
 
@@ -82,6 +83,8 @@ func nodeOptions() []Option {
 			field: func(c *Config) any { return &c.Node.IP }},
 		{Name: "max-pods", Default: "110", Usage: "how many Pods the node takes",
 			field: func(c *Config) any { return &c.Node.MaxPods }},
+		{Name: "cpu-overcommit", Default: "4", Usage: "how many `times` each CPU of the host is given to Pods; 1 for CPUs of their own",
+			field: func(c *Config) any { return &c.Node.CPUOvercommit }},
 		{Name: "cgroup-root", Default: "/nodeless", Usage: "cgroup `path` below which all Pods live",
 			field: func(c *Config) any { return &c.Node.CgroupRoot }},
 		{Name: "accel", Default: "auto", Usage: "how microVMs run: auto (KVM where it works), kvm or tcg",
@@ -122,6 +125,17 @@ func networkOptions() []Option {
 			field: func(c *Config) any { return &c.Network.Domain }},
 		{Name: "service-node-port-range", Default: "30000-32767", Usage: "`ports` for Services of type NodePort",
 			field: func(c *Config) any { return &c.Network.NodePorts }},
+	}
+}
+
+func specOptions() []Option {
+	return []Option{
+		{Name: "catalog", Usage: "`file` of the specs that Pods are sized to (default: those of TKE Serverless)",
+			field: func(c *Config) any { return &c.Specs.Catalog }},
+		{Name: "prices", Usage: "`file` of what a second of each type costs, by currency (default: the list prices of TKE Serverless)",
+			field: func(c *Config) any { return &c.Specs.Prices }},
+		{Name: "currency", Default: "USD", Usage: "`currency` of bills, one of those in prices",
+			field: func(c *Config) any { return &c.Specs.Currency }},
 	}
 }
 

@@ -20,6 +20,9 @@ const kubeletPort = 10250
 // maxPods is what the host's Pod range, a /24, has room for.
 const maxPods = 253
 
+// maxOvercommit is beyond what any host does well.
+const maxOvercommit = 64
+
 // Validate reports all faults at once.
 func (c Config) Validate() error {
 	var errs []error
@@ -27,6 +30,7 @@ func (c Config) Validate() error {
 	errs = append(errs, c.Node.faults()...)
 	errs = append(errs, c.API.faults()...)
 	errs = append(errs, c.Network.faults()...)
+	errs = append(errs, c.Specs.faults()...)
 	errs = append(errs, c.Extra.faults()...)
 	errs = append(errs, c.crossFaults()...)
 	for _, d := range c.Disable {
@@ -39,6 +43,15 @@ func (c Config) Validate() error {
 
 func invalid(name string, value any, why, do string) error {
 	return &hint.Error{Op: "check " + name, On: fmt.Sprintf("%q", fmt.Sprint(value)), Err: errors.New(why), Do: do}
+}
+
+func (s Specs) faults() (errs []error) {
+	for _, f := range []struct{ name, path string }{{"catalog", s.Catalog}, {"prices", s.Prices}} {
+		if f.path != "" && !filepath.IsAbs(f.path) {
+			errs = append(errs, invalid(f.name, f.path, "not an absolute path", "give "+f.name+" a path that begins with /"))
+		}
+	}
+	return errs
 }
 
 func (p Paths) faults() (errs []error) {
@@ -63,6 +76,9 @@ func (n Node) faults() (errs []error) {
 	}
 	if n.IP.IsValid() && (n.IP.IsLoopback() || n.IP.IsUnspecified() || n.IP.IsMulticast()) {
 		errs = append(errs, invalid("node-ip", n.IP, "not an address that others can reach", "give an address of one of the host's interfaces"))
+	}
+	if n.CPUOvercommit < 1 || n.CPUOvercommit > maxOvercommit {
+		errs = append(errs, invalid("cpu-overcommit", n.CPUOvercommit, "out of range", fmt.Sprintf("choose 1 (each Pod has its CPUs to itself) to %d", maxOvercommit)))
 	}
 	if n.MaxPods < 1 || n.MaxPods > maxPods {
 		errs = append(errs, invalid("max-pods", n.MaxPods, "out of range", fmt.Sprintf("choose 1 to %d: the host's Pod range is a /24", maxPods)))

@@ -72,7 +72,7 @@ func (a *APIServer) Run(ctx context.Context) error {
 
 func (a *APIServer) options(ctx context.Context, listener net.Listener) (options.CompletedOptions, error) {
 	opts := options.NewServerRunOptions()
-	if err := admission.Install(opts.Admission.GenericAdmission); err != nil {
+	if err := admission.Install(opts.Admission.GenericAdmission, a.cfg.Admission); err != nil {
 		return options.CompletedOptions{}, err
 	}
 	if err := kubeflags.Parse("kube-apiserver", opts.Flags(), Args(a.cfg)); err != nil {

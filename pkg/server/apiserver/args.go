@@ -17,10 +17,6 @@ anonymous:
   - path: /healthz
 `
 
-// gates hold for the whole process, the kubelet included. To resize a running Pod as a whole (spec.resources) does not
-// reach its microVM: containerd keeps the news to itself. To resize its containers does (docs/adr/0018).
-const gates = "InPlacePodLevelResourcesVerticalScaling=false"
-
 // Args are the arguments of kube-apiserver for c.
 func Args(c Config) []string {
 	issuer := "https://kubernetes.default.svc." + c.ClusterDomain
@@ -38,7 +34,6 @@ func Args(c Config) []string {
 		"--etcd-db-metric-poll-interval=10m",
 		"--etcd-servers=" + c.Datastore,
 		"--event-ttl=1h",
-		"--feature-gates=" + gates,
 		"--kubelet-certificate-authority=" + c.Files.KubeletCA,
 		"--kubelet-client-certificate=" + c.Files.KubeletCert,
 		"--kubelet-client-key=" + c.Files.KubeletKey,

@@ -7,6 +7,7 @@ import (
 	genericapiserver "k8s.io/apiserver/pkg/server"
 
 	"github.com/nodeless/nodeless/pkg/kube"
+	"github.com/nodeless/nodeless/pkg/server/apiserver/admission"
 )
 
 // Config says where the apiserver listens, what it stores in, and which files prove identities.
@@ -21,8 +22,9 @@ type Config struct {
 	EncryptionFile     string
 	AuthenticationFile string // written by Run
 	Files              Files
-	Access             kube.Access                      // for Ready
-	ExtraArgs          []string                         // "name=value", after ours
+	Access             kube.Access // for Ready
+	ExtraArgs          []string    // "name=value", after ours
+	Admission          admission.Config
 	Groups             []*genericapiserver.APIGroupInfo // APIs of this process, served beside Kubernetes' own
 }
 

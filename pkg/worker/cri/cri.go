@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/containerd/containerd/api/services/tasks/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
@@ -27,7 +28,7 @@ const (
 )
 
 // answered are the calls that do not go through as they are.
-var answered = []string{"CreateContainer", "Exec", "Attach", "PortForward"}
+var answered = []string{"CreateContainer", "Exec", "Attach", "PortForward", "UpdatePodSandboxResources"}
 
 // CRI is the component.
 type CRI struct {
@@ -83,7 +84,7 @@ func (c *CRI) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	server := newServer(&front{upstream: client, streams: streams}, passer{to: upstream, boot: newGate(places(host.Accel, runtime.NumCPU()))})
+	server := newServer(&front{upstream: client, tasks: tasks.NewTasksClient(upstream), streams: streams}, passer{to: upstream, boot: newGate(places(host.Accel, runtime.NumCPU()))})
 	stop := context.AfterFunc(ctx, server.Stop) // streams last for ever, so there is nothing to wait for
 	close(c.ready)
 	err = server.Serve(listener)

@@ -3,6 +3,7 @@ package cri
 import (
 	"context"
 
+	"github.com/containerd/containerd/api/services/tasks/v1"
 	"google.golang.org/grpc/metadata"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -13,6 +14,7 @@ import (
 type front struct {
 	cri.UnimplementedRuntimeServiceServer // never reached: only the methods below are registered
 	upstream                              cri.RuntimeServiceClient
+	tasks                                 tasks.TasksClient
 	streams                               *streams
 }
 

@@ -33,13 +33,14 @@ type Config struct {
 	ResolvConf     string // where to write a resolver configuration if the host's own is of no use to Pods
 	HostResolvConf string // the host's own
 	MaxPods        int32
+	CPUOvercommit  int // how often each CPU of the host is given to Pods
 
 	ExtraArgs []string // an operator's "name=value", on top of everything
 }
 
 // DefaultConfig holds what rarely differs.
 func DefaultConfig() Config {
-	return Config{ClusterDomain: "cluster.local", CgroupRoot: "/nodeless", HostResolvConf: "/etc/resolv.conf", MaxPods: 110}
+	return Config{ClusterDomain: "cluster.local", CgroupRoot: "/nodeless", HostResolvConf: "/etc/resolv.conf", MaxPods: 110, CPUOvercommit: 1}
 }
 
 // Validate reports all faults at once.
@@ -59,6 +60,9 @@ func (c Config) Validate() error {
 	}
 	if !strings.HasPrefix(c.CgroupRoot, "/") || c.CgroupRoot == "/" || filepath.Clean(c.CgroupRoot) != c.CgroupRoot {
 		errs = append(errs, fmt.Errorf("kubelet: cgroup root %q is not a clean absolute name below /", c.CgroupRoot))
+	}
+	if c.CPUOvercommit < 1 {
+		errs = append(errs, fmt.Errorf("kubelet: CPUs are given %d times", c.CPUOvercommit))
 	}
 	if c.MaxPods < 1 {
 		errs = append(errs, fmt.Errorf("kubelet: max Pods is %d", c.MaxPods))

@@ -68,6 +68,9 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("prepare kubelet: %w", err)
 	}
+	if deps.CAdvisorInterface, err = measure(ctx, server, k.cfg.CPUOvercommit); err != nil {
+		return err
+	}
 	defer configz.Delete(configzName)
 	return kubeletapp.Run(ctx, server, deps, utilfeature.DefaultFeatureGate)
 }

@@ -123,8 +123,6 @@ func gates(conf *kubeletconfig.KubeletConfiguration) {
 		// By default the use of Pods is read from their cgroups on the host, where a microVM is one QEMU. With this it is the
 		// runtime's word, which comes from the cgroups in the guest.
 		string(features.PodAndContainerStatsFromCRI): true,
-		// containerd drops the call, so that the microVM could not follow; pkg/server/apiserver refuses it for the same reason.
-		string(features.InPlacePodLevelResourcesVerticalScaling): false,
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 	genericoptions "k8s.io/apiserver/pkg/server/options"
 	"k8s.io/kubernetes/plugin/pkg/admission/runtimeclass"
+
+	"github.com/nodeless/nodeless/pkg/spec"
 )
 
 const (
@@ -20,20 +22,29 @@ const (
 	RuntimeClass = "kata"
 )
 
-// Install puts our plugins among the others, before those that build on what they set.
-func Install(opts *genericoptions.AdmissionOptions) error {
+// Config is what the plugins go by.
+type Config struct {
+	Catalog spec.Catalog // what Pods can be
+}
+
+// Install puts our plugins among the others: after LimitRanger, which says for Pods what they do not say themselves, and before
+// those that build on what ours set.
+func Install(opts *genericoptions.AdmissionOptions, cfg Config) error {
 	opts.Plugins.Register(PluginName, func(io.Reader) (admission.Interface, error) {
 		return &defaultRuntimeClass{Handler: admission.NewHandler(admission.Create)}, nil
 	})
 	opts.Plugins.Register(HostNamespacesName, func(io.Reader) (admission.Interface, error) {
 		return &hostNamespaces{Handler: admission.NewHandler(admission.Create)}, nil
 	})
+	opts.Plugins.Register(SizeName, func(io.Reader) (admission.Interface, error) {
+		return &size{Handler: admission.NewHandler(admission.Create, admission.Update), catalog: cfg.Catalog}, nil
+	})
 	at := slices.Index(opts.RecommendedPluginOrder, runtimeclass.PluginName)
 	if at < 0 {
 		return fmt.Errorf("install admission plugin %s: there is no plugin %s", PluginName, runtimeclass.PluginName)
 	}
 	// A copy: the list is shared by all of the process.
-	opts.RecommendedPluginOrder = slices.Insert(slices.Clone(opts.RecommendedPluginOrder), at, PluginName, HostNamespacesName)
+	opts.RecommendedPluginOrder = slices.Insert(slices.Clone(opts.RecommendedPluginOrder), at, PluginName, HostNamespacesName, SizeName)
 	return nil
 }
 

@@ -40,11 +40,11 @@ func TestDefaultRuntimeClass(t *testing.T) {
 func TestInstallGoesBeforeTheOverhead(t *testing.T) {
 	opts := options.NewAdmissionOptions().GenericAdmission
 	before := slices.Clone(options.AllOrderedPlugins)
-	if err := Install(opts); err != nil {
+	if err := Install(opts, Config{}); err != nil {
 		t.Fatal(err)
 	}
 	order := opts.RecommendedPluginOrder
-	if at := slices.Index(order, "RuntimeClass"); slices.Index(order, PluginName) != at-2 || slices.Index(order, HostNamespacesName) != at-1 {
+	if at := slices.Index(order, "RuntimeClass"); slices.Index(order, PluginName) != at-3 || slices.Index(order, HostNamespacesName) != at-2 || slices.Index(order, SizeName) != at-1 {
 		t.Errorf("order is %v", order)
 	}
 	if !slices.Equal(before, options.AllOrderedPlugins) {

@@ -1,0 +1,221 @@
+package admission
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/admission/initializer"
+	"k8s.io/apiserver/pkg/warning"
+	"k8s.io/client-go/informers"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/kubernetes/pkg/apis/core"
+
+	"github.com/nodeless/nodeless/pkg/api"
+	"github.com/nodeless/nodeless/pkg/spec"
+)
+
+// SizeName is how --disable-admission-plugins knows the plugin that sizes Pods.
+const SizeName = "PodSize"
+
+// size gives each Pod a spec of the catalog: as the Pod's own resources (spec.resources), by which the scheduler and quotas count
+// it and to which its microVM is made (docs/adr/0025), and as annotations, by which people see it and the meter bills it.
+type size struct {
+	*admission.Handler
+	catalog spec.Catalog
+	nodes   corelisters.NodeLister
+}
+
+var (
+	_ admission.MutationInterface                  = (*size)(nil)
+	_ initializer.WantsExternalKubeInformerFactory = (*size)(nil)
+)
+
+// SetExternalKubeInformerFactory gives the plugin the cluster's Nodes, by which it knows what types of CPU there are.
+func (s *size) SetExternalKubeInformerFactory(f informers.SharedInformerFactory) {
+	nodes := f.Core().V1().Nodes()
+	s.nodes = nodes.Lister()
+	s.SetReadyFunc(nodes.Informer().HasSynced)
+}
+
+// ValidateInitialization fails before the first request when the plugin was not given what it needs.
+func (s *size) ValidateInitialization() error {
+	if s.nodes == nil {
+		return fmt.Errorf("admission plugin %s: no Nodes", SizeName)
+	}
+	return nil
+}
+
+// Admit is called for each new Pod, for each change of one, and when one is resized.
+func (s *size) Admit(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	pod, old, err := podOf(a)
+	if err != nil || pod == nil || mirror(pod) {
+		return err
+	}
+	switch {
+	case a.GetOperation() == admission.Create && a.GetSubresource() == "":
+		if again := a.GetReinvocationContext(); again != nil && again.IsReinvoke() && pod.Annotations[api.AskedWhole] == "" {
+			pod.Spec.Resources = nil // that was us, before a webhook changed the Pod
+		}
+		return s.create(ctx, pod)
+	case old == nil:
+		return nil
+	case a.GetSubresource() == "resize":
+		return s.resize(ctx, pod, old)
+	}
+	keep(pod, old)
+	return nil
+}
+
+// podOf is the Pod of a request, and what it was before; none for other objects and for Pods that run in no microVM.
+func podOf(a admission.Attributes) (pod, old *core.Pod, err error) {
+	if a.GetResource().GroupResource() != core.Resource("pods") {
+		return nil, nil, nil
+	}
+	switch a.GetSubresource() {
+	case "", "resize", "status", "ephemeralcontainers":
+	default:
+		return nil, nil, nil // objects of other kinds
+	}
+	pod, ok := a.GetObject().(*core.Pod)
+	if !ok {
+		return nil, nil, fmt.Errorf("admit Pod: object is a %T", a.GetObject())
+	}
+	old, _ = a.GetOldObject().(*core.Pod)
+	if pod.Spec.RuntimeClassName == nil || *pod.Spec.RuntimeClassName != RuntimeClass {
+		return nil, nil, nil
+	}
+	return pod, old, nil
+}
+
+// mirror tells that a Pod is the image of one that a kubelet has from a file: it runs already.
+func mirror(pod *core.Pod) bool {
+	_, ok := pod.Annotations[corev1.MirrorPodAnnotationKey]
+	return ok
+}
+
+// owned are the annotations that nobody but this plugin sets.
+var owned = []string{api.Spec, api.SpecType, api.ChargeType, api.Workload, api.AskedWhole}
+
+// keep undoes changes of what is ours. It is not an error: clients replace Pods by manifests that know nothing of it.
+func keep(pod, old *core.Pod) {
+	for _, key := range owned {
+		value, had := old.Annotations[key]
+		if _, has := pod.Annotations[key]; !had {
+			if has {
+				delete(pod.Annotations, key)
+			}
+			continue
+		}
+		if pod.Annotations == nil {
+			pod.Annotations = map[string]string{}
+		}
+		pod.Annotations[key] = value
+	}
+}
+
+func (s *size) create(ctx context.Context, pod *core.Pod) error {
+	for _, key := range owned {
+		delete(pod.Annotations, key)
+	}
+	wish, err := spec.ParseWish(pod.Annotations)
+	if err != nil {
+		return refuse(pod, err)
+	}
+	wish = wish.Narrow(s.there)
+	asked := demandOf(pod, s.catalog.Rules)
+	got, err := s.catalog.Fit(wish.On(asked))
+	if err != nil {
+		return refuse(pod, err)
+	}
+	if pod.Annotations == nil {
+		pod.Annotations = map[string]string{}
+	}
+	if whole(pod.Spec.Resources) {
+		pod.Annotations[api.AskedWhole] = "true"
+	}
+	describe(pod, got)
+	give(pod, got)
+	if len(wish.CPUTypes()) > 0 && got.GPU == 0 {
+		if pod.Spec.NodeSelector == nil {
+			pod.Spec.NodeSelector = map[string]string{}
+		}
+		pod.Spec.NodeSelector[api.CPUTypeLabel] = got.Type
+	}
+	for _, text := range append(fitInto(pod, wish, got), difference(pod, asked, wish, got)...) {
+		warning.AddWarning(ctx, "", text)
+	}
+	return nil
+}
+
+// resize gives the Pod the spec that its containers want now. A Pod whose spec was named by annotations keeps that.
+func (s *size) resize(ctx context.Context, pod, old *core.Pod) error {
+	if old.Annotations[api.Spec] == "" {
+		return nil
+	}
+	wish, err := spec.ParseWish(old.Annotations)
+	if err != nil {
+		return refuse(pod, err)
+	}
+	now := pod.DeepCopy()
+	if same(pod.Spec.Resources, old.Spec.Resources) && old.Annotations[api.AskedWhole] == "" {
+		now.Spec.Resources = nil // what we gave it is not what it asks for
+	}
+	demand := wish.On(demandOf(now, s.catalog.Rules))
+	if len(demand.Types) == 0 {
+		demand.Types = []string{old.Annotations[api.SpecType]}
+	}
+	got, err := s.catalog.Fit(demand)
+	if err != nil {
+		return refuse(pod, err)
+	}
+	give(pod, got)
+	if was := old.Annotations[api.Spec]; was != got.String() {
+		warning.AddWarning(ctx, "", fmt.Sprintf("the Pod goes from %s to %s (%s)", was, got, got.Type))
+	}
+	return nil
+}
+
+// there tells whether some host has CPUs of a type.
+func (s *size) there(kind string) bool {
+	nodes, err := s.nodes.List(labels.SelectorFromSet(labels.Set{api.CPUTypeLabel: kind}))
+	return err == nil && len(nodes) > 0 // a lister fails for no reason that there is
+}
+
+// refuse names everything that is wrong with a Pod's size.
+func refuse(pod *core.Pod, err error) error {
+	var all field.ErrorList
+	for _, one := range flatten(err) {
+		path := field.NewPath("spec", "containers")
+		var fault *spec.AnnotationError
+		if errors.As(one, &fault) {
+			path = field.NewPath("metadata", "annotations").Key(fault.Key)
+			one = fault.Err
+			all = append(all, field.Invalid(path, fault.Value, one.Error()))
+			continue
+		}
+		all = append(all, field.Forbidden(path, one.Error()))
+	}
+	name := pod.Name
+	if name == "" {
+		name = pod.GenerateName
+	}
+	return apierrors.NewInvalid(core.Kind("Pod"), name, all)
+}
+
+// flatten takes joined errors apart.
+func flatten(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { // what errors.Join makes has no other sign
+		var all []error
+		for _, one := range joined.Unwrap() {
+			all = append(all, flatten(one)...)
+		}
+		return all
+	}
+	return []error{err}
+}
