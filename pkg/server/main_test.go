@@ -20,6 +20,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/hint"
 	"github.com/nodeless/nodeless/pkg/server"
 	"github.com/nodeless/nodeless/pkg/server/dns"
+	"github.com/nodeless/nodeless/pkg/spec"
 )
 
 // The test binary plays three parts: the tests, the tests again inside namespaces of their own, and the server process.
@@ -57,8 +58,13 @@ func testConfig(dir string) server.Config {
 	if err != nil {
 		port = 6443
 	}
+	catalog, err := spec.DefaultCatalog()
+	if err != nil {
+		panic(err) // it is built in
+	}
 	return server.Config{
-		Data: datadir.Dir(filepath.Join(dir, "data")), Run: datadir.RunDir(filepath.Join(dir, "run")), Kubeconfig: filepath.Join(dir, "kubeconfig"),
+		Catalog: catalog,
+		Data:    datadir.Dir(filepath.Join(dir, "data")), Run: datadir.RunDir(filepath.Join(dir, "run")), Kubeconfig: filepath.Join(dir, "kubeconfig"),
 		NodeName: "node1", NodeIP: netip.MustParseAddr("10.99.0.1"), Bind: netip.IPv4Unspecified(), Port: port,
 		ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16"), NodePorts: "30000-32767", DNS: netip.MustParseAddr("10.43.0.10"),
 		DNSBind: netip.MustParseAddr("10.42.0.1"), Domain: "cluster.local", NoMetrics: os.Getenv(noMetricsEnv) != "",
