@@ -13,6 +13,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/server/credentials"
 	"github.com/nodeless/nodeless/pkg/server/datastore"
 	"github.com/nodeless/nodeless/pkg/server/dns"
+	"github.com/nodeless/nodeless/pkg/server/eklet"
 	"github.com/nodeless/nodeless/pkg/server/metrics"
 	"github.com/nodeless/nodeless/pkg/server/scheduler"
 )
@@ -118,6 +119,10 @@ func (c Config) bootstrap(cred *credentials.Credentials) bootstrap.Config {
 
 func (c Config) metrics(cred *credentials.Credentials) metrics.Config {
 	return metrics.Config{Access: cred.Access(pki.Metrics)}
+}
+
+func (c Config) eklet(cred *credentials.Credentials) eklet.Config {
+	return eklet.Config{Access: cred.Access(pki.Eklet), Catalog: c.Catalog}
 }
 
 func (c Config) datastore() datastore.Config {

@@ -12,6 +12,7 @@ import (
 	genericoptions "k8s.io/apiserver/pkg/server/options"
 	"k8s.io/kubernetes/plugin/pkg/admission/runtimeclass"
 
+	"github.com/nodeless/nodeless/pkg/pki"
 	"github.com/nodeless/nodeless/pkg/spec"
 )
 
@@ -37,7 +38,7 @@ func Install(opts *genericoptions.AdmissionOptions, cfg Config) error {
 		return &hostNamespaces{Handler: admission.NewHandler(admission.Create)}, nil
 	})
 	opts.Plugins.Register(SizeName, func(io.Reader) (admission.Interface, error) {
-		return &size{Handler: admission.NewHandler(admission.Create, admission.Update), catalog: cfg.Catalog}, nil
+		return &size{Handler: admission.NewHandler(admission.Create, admission.Update), catalog: cfg.Catalog, teller: pki.UserEklet}, nil
 	})
 	at := slices.Index(opts.RecommendedPluginOrder, runtimeclass.PluginName)
 	if at < 0 {

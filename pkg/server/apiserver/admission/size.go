@@ -28,6 +28,7 @@ const SizeName = "PodSize"
 type size struct {
 	*admission.Handler
 	catalog spec.Catalog
+	teller  string // the user who brings annotations up to date after a resize
 	nodes   corelisters.NodeLister
 }
 
@@ -68,7 +69,9 @@ func (s *size) Admit(ctx context.Context, a admission.Attributes, _ admission.Ob
 	case a.GetSubresource() == "resize":
 		return s.resize(ctx, pod, old)
 	}
-	keep(pod, old)
+	if a.GetUserInfo().GetName() != s.teller {
+		keep(pod, old)
+	}
 	return nil
 }
 

@@ -31,7 +31,7 @@ func plugin(t *testing.T) *size {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &size{Handler: admission.NewHandler(admission.Create, admission.Update), catalog: catalog}
+	s := &size{Handler: admission.NewHandler(admission.Create, admission.Update), catalog: catalog, teller: "teller"}
 	factory := informers.NewSharedInformerFactory(fake.NewClientset(), 0)
 	s.SetExternalKubeInformerFactory(factory)
 	if err := s.ValidateInitialization(); err != nil {
@@ -211,6 +211,11 @@ func TestNobodyElseSetsWhatAPodIsBilledBy(t *testing.T) {
 	want := map[string]string{api.Spec: "4C8Gi", api.SpecType: "intel", api.ChargeType: "POSTPAID_BY_HOUR", api.Workload: "Pod/p"}
 	if diff := cmp.Diff(want, pod.Annotations); diff != "" {
 		t.Errorf("annotations of a new Pod (-want +got):\n%s", diff)
+	}
+	now := pod.DeepCopy()
+	now.Annotations[api.Spec] = "1C2Gi"
+	if _, err := sizing(t, s, now, pod, admission.Update, "", "teller"); err != nil || now.Annotations[api.Spec] != "1C2Gi" {
+		t.Errorf("the component that tells of resizes: %v, annotations %v", err, now.Annotations)
 	}
 	for _, subresource := range []string{"", "status", "ephemeralcontainers"} {
 		for name, change := range map[string]map[string]string{"forged": forged, "gone": nil} {

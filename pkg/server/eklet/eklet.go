@@ -1,0 +1,114 @@
+// Package eklet tells people what becomes of their Pods where there are no nodes to look at: which spec a Pod was sized to, as an
+// event, and, when a running Pod is resized, its new spec in its annotation. TKE's component of that name is where users look for such
+// words. pkg/server starts it once the cluster's own objects are there.
+package eklet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/workqueue"
+
+	"github.com/nodeless/nodeless/pkg/api"
+	"github.com/nodeless/nodeless/pkg/kube"
+	"github.com/nodeless/nodeless/pkg/run"
+	"github.com/nodeless/nodeless/pkg/spec"
+)
+
+// Config is what the component needs to know.
+type Config struct {
+	Access  kube.Access
+	Catalog spec.Catalog
+}
+
+// Validate reports everything that is missing.
+func (c Config) Validate() error {
+	if c.Access.Server == "" || c.Access.CertFile == "" {
+		return errors.New("eklet: no access to the apiserver")
+	}
+	return nil
+}
+
+// Eklet is the component.
+type Eklet struct {
+	cfg    Config
+	log    *slog.Logger
+	now    func() time.Time
+	client kubernetes.Interface // made by Run; tests set it before
+}
+
+var _ run.Component = (*Eklet)(nil)
+
+// New gives a component that has not touched anything yet.
+func New(cfg Config, log *slog.Logger) *Eklet { return &Eklet{cfg: cfg, log: log, now: time.Now} }
+
+// Name is "eklet".
+func (e *Eklet) Name() string { return "eklet" }
+
+// Run follows Pods until ctx ends.
+func (e *Eklet) Run(ctx context.Context) error {
+	if err := e.cfg.Validate(); err != nil {
+		return err
+	}
+	if e.client == nil {
+		client, err := kubernetes.NewForConfig(e.cfg.Access.RESTConfig("nodeless-eklet"))
+		if err != nil {
+			return fmt.Errorf("make client of the apiserver: %w", err)
+		}
+		e.client = client
+	}
+	factory := informers.NewSharedInformerFactoryWithOptions(e.client, 0, informers.WithTransform(slim))
+	pods := factory.Core().V1().Pods()
+	queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
+	defer queue.ShutDown()
+	add := func(object any) {
+		if pod, ok := object.(*corev1.Pod); ok {
+			queue.Add(cache.MetaObjectToName(pod))
+		}
+	}
+	handler := cache.ResourceEventHandlerFuncs{AddFunc: add, UpdateFunc: func(_, now any) { add(now) }}
+	if _, err := pods.Informer().AddEventHandler(handler); err != nil {
+		return fmt.Errorf("follow Pods: %w", err)
+	}
+	factory.Start(ctx.Done())
+	factory.WaitForCacheSync(ctx.Done())
+	stop := context.AfterFunc(ctx, queue.ShutDown)
+	defer stop()
+	for e.next(ctx, queue, pods.Lister().Pods) {
+	}
+	factory.Shutdown()
+	return nil
+}
+
+// slim keeps of a Pod what is looked at: there are many of them.
+func slim(object any) (any, error) {
+	pod, ok := object.(*corev1.Pod)
+	if !ok {
+		return object, nil
+	}
+	kept := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: pod.Name, Namespace: pod.Namespace, UID: pod.UID, ResourceVersion: pod.ResourceVersion,
+			CreationTimestamp: pod.CreationTimestamp, DeletionTimestamp: pod.DeletionTimestamp, Annotations: map[string]string{}},
+		Spec: corev1.PodSpec{Resources: pod.Spec.Resources},
+	}
+	for _, key := range []string{api.Spec, api.SpecType, api.CPU, api.Memory} {
+		if value, ok := pod.Annotations[key]; ok {
+			kept.Annotations[key] = value
+		}
+	}
+	for _, c := range pod.Spec.Containers {
+		kept.Spec.Containers = append(kept.Spec.Containers, corev1.Container{Resources: c.Resources})
+	}
+	for _, c := range pod.Spec.InitContainers {
+		kept.Spec.InitContainers = append(kept.Spec.InitContainers, corev1.Container{Resources: c.Resources, RestartPolicy: c.RestartPolicy})
+	}
+	return kept, nil
+}

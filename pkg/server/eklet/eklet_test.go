@@ -1,0 +1,112 @@
+package eklet
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/nodeless/nodeless/pkg/api"
+	"github.com/nodeless/nodeless/pkg/kube"
+	"github.com/nodeless/nodeless/pkg/spec"
+)
+
+func amounts(cpu, memory string) corev1.ResourceList {
+	return corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu), corev1.ResourceMemory: resource.MustParse(memory)}
+}
+
+// sized is a Pod of 0.5C1Gi whose container asks for less.
+func sized(name string, created time.Time) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default", UID: "0123456789", CreationTimestamp: metav1.NewTime(created),
+			Annotations: map[string]string{api.Spec: "0.5C1Gi", api.SpecType: "intel"}},
+		Spec: corev1.PodSpec{
+			Resources:  &corev1.ResourceRequirements{Requests: amounts("500m", "1Gi"), Limits: amounts("500m", "1Gi")},
+			Containers: []corev1.Container{{Resources: corev1.ResourceRequirements{Requests: amounts("300m", "64Mi")}}},
+		},
+	}
+}
+
+// said runs the component on a cluster until it has nothing to do and gives its events' messages.
+func said(t *testing.T, client *fake.Clientset, change func(ctx context.Context)) []string {
+	t.Helper()
+	catalog, err := spec.DefaultCatalog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := New(Config{Access: kube.Access{Server: "https://192.0.2.1", CertFile: "cert"}, Catalog: catalog}, slog.New(slog.DiscardHandler))
+	e.client = client
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- e.Run(ctx) }()
+	synctest.Wait()
+	if change != nil {
+		change(ctx)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	list, err := client.CoreV1().Events("default").List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var messages []string
+	for _, event := range list.Items {
+		if event.Reason != SpecMatched || event.InvolvedObject.UID == "" || event.Source.Component != "eklet" {
+			t.Errorf("event %+v", event)
+		}
+		messages = append(messages, event.InvolvedObject.Name+": "+event.Message)
+	}
+	slices.Sort(messages)
+	return messages
+}
+
+func TestSpecsAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		named := sized("named", time.Now())
+		named.Annotations[api.CPU], named.Annotations[api.Memory] = "0.5", "1Gi"
+		plain := sized("plain", time.Now())
+		plain.Annotations = nil
+		client := fake.NewClientset(sized("web", time.Now()), named, plain, sized("old", time.Now().Add(-time.Hour)))
+		want := []string{
+			"named: The Pod is a 0.5C1Gi (intel); its annotations name that spec",
+			"web: The Pod is a 0.5C1Gi (intel); its containers ask for 0.3 cores, 0.0625 GiB",
+		}
+		for _, when := range []string{"at first", "after a restart"} {
+			if got := said(t, client, nil); !slices.Equal(got, want) {
+				t.Errorf("%s events are\n%s\nwant\n%s", when, strings.Join(got, "\n"), strings.Join(want, "\n"))
+			}
+		}
+	})
+}
+
+func TestResizeIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pod := sized("web", time.Now().Add(-time.Hour))
+		client := fake.NewClientset(pod)
+		got := said(t, client, func(ctx context.Context) {
+			pod.Spec.Resources.Limits = amounts("1", "2Gi")
+			if _, err := client.CoreV1().Pods("default").Update(ctx, pod, metav1.UpdateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if want := []string{"web: The Pod went from 0.5C1Gi to 1C2Gi (intel)"}; !slices.Equal(got, want) {
+			t.Errorf("events are %q, want %q", got, want)
+		}
+		now, err := client.CoreV1().Pods("default").Get(t.Context(), "web", metav1.GetOptions{})
+		if err != nil || now.Annotations[api.Spec] != "1C2Gi" {
+			t.Errorf("annotations %v, %v; want 1C2Gi", now.Annotations, err)
+		}
+	})
+}
