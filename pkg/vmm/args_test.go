@@ -109,9 +109,7 @@ func TestLimitsOfGrowth(t *testing.T) {
 			t.Errorf("maxMemory(%d, %d) = %d MiB, want %d", tt.size/mib, tt.hotplug/mib, got/mib, tt.want/mib)
 		}
 	}
-	for _, tt := range []struct{ boot, host, want int }{{1, 1, 1}, {1, 256, 8}, {4, 6, 6}, {4, 2, 4}} {
-		if got := maxVCPUs(tt.boot, tt.host); got != tt.want {
-			t.Errorf("maxVCPUs(%d, %d) = %d, want %d", tt.boot, tt.host, got, tt.want)
-		}
+	if got := maxVCPUs(4); got != 11 {
+		t.Errorf("maxVCPUs(4) = %d, want 11", got)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"time"
 
@@ -110,7 +109,7 @@ func (v *vm) newSpec(c vmConfig) Spec {
 		Name: v.id, Accel: v.cfg.Accel, Debug: v.cfg.Debug, Firmware: v.cfg.FirmwareDir(),
 		Kernel: c.Payload.Kernel, Initrd: c.Payload.Initramfs, Cmdline: KernelCommandLine(c.Payload.Cmdline, v.cfg),
 		Memory: c.Memory.Size, MaxMemory: maxMemory(c.Memory), SharedMemory: c.Memory.Shared && len(c.Fs) > 0,
-		HugePages: c.Memory.Hugepages, VCPUs: c.Cpus.BootVcpus, MaxVCPUs: maxVCPUs(c.Cpus.BootVcpus, runtime.NumCPU()),
+		HugePages: c.Memory.Hugepages, VCPUs: c.Cpus.BootVcpus, MaxVCPUs: maxVCPUs(c.Cpus.BootVcpus),
 		RootPorts: v.cfg.rootPorts(), RootPortWindowMiB: v.cfg.RootPortWindowMiB,
 		Scratch: v.scratch.path, QMPFD: fdQMP, ConsoleFD: fdConsole, AgentFD: fdAgent,
 	}
@@ -131,11 +130,11 @@ func maxMemory(m memoryConfig) int64 {
 	return grown / dimmBlock * dimmBlock
 }
 
-// maxVCPUs bounds what a guest can grow to: more than the host has are of no use, and each possible one costs the
-// guest memory. Kata's own bound is what it boots with.
-func maxVCPUs(boot, host int) int {
+// maxVCPUs bounds what a guest can grow to: each possible one costs the guest memory. It may be more than the host has, since
+// hosts give their CPUs several times. Kata's own bound is what it boots with.
+func maxVCPUs(boot int) int {
 	const extra = 7
-	return max(boot, min(host, boot+extra))
+	return boot + extra
 }
 
 // boot starts QEMU and reports how it went: a guest that answers, a QEMU that ended, or, when the budget

@@ -119,11 +119,21 @@ func (s *Space) MustExec(pod string, command ...string) string {
 // Apply applies manifests; the image's name is put in for IMAGE.
 func (s *Space) Apply(manifest string) {
 	s.T.Helper()
+	if out, code := s.TryApply(manifest); code != 0 {
+		s.T.Fatalf("apply: exit code %d\n%s", code, out)
+	}
+}
+
+// TryApply is Apply for manifests that may be refused: it returns what kubectl printed, warnings included, and its exit code.
+func (s *Space) TryApply(manifest string) (string, int) {
+	s.T.Helper()
 	cmd := s.Host.Command(s.Ctx, s.Host.Program, "kubectl", "-n", s.Name, "apply", "-f", "-")
 	cmd.Stdin = strings.NewReader(strings.ReplaceAll(manifest, "IMAGE", Image))
-	if out, err := cmd.CombinedOutput(); err != nil {
+	out, err := cmd.CombinedOutput()
+	if err != nil && cmd.ProcessState == nil {
 		s.T.Fatalf("apply: %v\n%s", err, out)
 	}
+	return string(out), cmd.ProcessState.ExitCode()
 }
 
 // Until polls; it ends the test when the time is up or the server has ended. The error of cond only matters for the
