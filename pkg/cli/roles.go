@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 
+	"github.com/nodeless/nodeless/pkg/admission/rules"
 	"github.com/nodeless/nodeless/pkg/cli/config"
 	"github.com/nodeless/nodeless/pkg/run"
 	"github.com/nodeless/nodeless/pkg/server"
@@ -30,6 +31,7 @@ func runRoles(ctx context.Context, cfg config.Config, ready run.Component, log *
 	if control.DNSBind, err = local.Net.Gateway(); err != nil {
 		return err
 	}
+	control.Rules = rules.Settings{DaemonSets: rules.Policy(cfg.Specs.DaemonSets), HostPath: rules.HostPath(cfg.Specs.HostPath)}
 	steps, err := worker.Steps(local, log)
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nodeless/nodeless/pkg/admission/rules"
 	"github.com/nodeless/nodeless/pkg/datadir"
 	"github.com/nodeless/nodeless/pkg/pki"
 	"github.com/nodeless/nodeless/pkg/price"
@@ -57,8 +58,9 @@ type Config struct {
 	NoDNS       bool
 	NoMetrics   bool
 
-	Catalog spec.Catalog // what Pods can be
-	Prices  price.Table  // what they cost
+	Catalog spec.Catalog   // what Pods can be
+	Prices  price.Table    // what they cost
+	Rules   rules.Settings // what admission lets through
 
 	APIServerArgs, ControllerManagerArgs, SchedulerArgs []string // "name=value"
 	Verbosity                                           int      // of the linked Kubernetes

@@ -78,7 +78,7 @@ func (c Config) apiserver(cred *credentials.Credentials, endpoint string) apiser
 		},
 		Access:    cred.Access(pki.Supervisor),
 		ExtraArgs: c.APIServerArgs,
-		Admission: admission.Config{Catalog: c.Catalog},
+		Admission: admission.Config{Catalog: c.Catalog, Rules: c.Rules},
 	}
 }
 

@@ -110,7 +110,7 @@ func TestGlobalConfig(t *testing.T) {
 			`: Invalid value: line 1: a: want a text; put it in quotes, or below a | if it has lines; line 2: want the name of an annotation in place of "2"`}},
 		{name: "a value that would refuse every Pod", cm: config(api.SpotPod + ": 'yes'\n" + api.CPU + ": 4\n"), denials: []string{
 			at + `[eks.tke.cloud.tencent.com/spot-pod]: Invalid value: "yes": want "true" or "false"`,
-			at + ": Invalid value: annotations eks.tke.cloud.tencent.com/cpu and eks.tke.cloud.tencent.com/mem: a spec is named by both or by none"}},
+			at + `: Invalid value: annotation eks.tke.cloud.tencent.com/cpu: "4": a spec is named by both or by none; add eks.tke.cloud.tencent.com/mem, or remove this one`}},
 		{name: "a refused key", cm: config(internalEKS + "init-script: reboot"), denials: []string{at + strings.TrimPrefix(sayRefused, "metadata.annotations")}},
 		{name: "keys without effect", cm: config(api.EKS + "pod-ip: 10.0.0.1\n" + api.EKS + "memory: 2Gi\nexample.org/x: y\n"), warnings: []string{
 			at + "[eks.tke.cloud.tencent.com/memory]: no such key, it has no effect; did you mean eks.tke.cloud.tencent.com/mem?",

@@ -66,6 +66,8 @@ type Network struct {
 type Specs struct {
 	Catalog, Prices string // files; those of TKE Serverless when empty
 	Currency        string
+	DaemonSets      string // what becomes of them: deny, run or inject
+	HostPath        string // what becomes of such volumes: deny or allow
 }
 
 // ExtraArgs are passed through to the Kubernetes components, each "name=value".

@@ -136,6 +136,10 @@ func specOptions() []Option {
 			field: func(c *Config) any { return &c.Specs.Prices }},
 		{Name: "currency", Default: "USD", Usage: "`currency` of bills, one of those in prices",
 			field: func(c *Config) any { return &c.Specs.Currency }},
+		{Name: "daemonsets", Default: "deny", Usage: "what becomes of DaemonSets: `policy` deny, run (a Pod on each host) or inject (their containers are added to Pods)",
+			field: func(c *Config) any { return &c.Specs.DaemonSets }},
+		{Name: "host-path", Default: "deny", Usage: "what becomes of hostPath volumes: `policy` deny or allow (Pods see folders of the real host)",
+			field: func(c *Config) any { return &c.Specs.HostPath }},
 	}
 }
 

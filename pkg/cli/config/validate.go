@@ -51,6 +51,14 @@ func (s Specs) faults() (errs []error) {
 			errs = append(errs, invalid(f.name, f.path, "not an absolute path", "give "+f.name+" a path that begins with /"))
 		}
 	}
+	for _, f := range []struct {
+		name, value string
+		choices     []string
+	}{{"daemonsets", s.DaemonSets, []string{"deny", "run", "inject"}}, {"host-path", s.HostPath, []string{"deny", "allow"}}} {
+		if !slices.Contains(f.choices, f.value) {
+			errs = append(errs, invalid(f.name, f.value, "no such policy", "choose of "+strings.Join(f.choices, ", ")))
+		}
+	}
 	return errs
 }
 

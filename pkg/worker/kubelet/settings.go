@@ -133,6 +133,7 @@ func pods(conf *kubeletconfig.KubeletConfiguration, c Config, host hostFacts) {
 	conf.MaxPods = c.MaxPods
 	conf.ClusterDNS = []string{c.ClusterDNS.String()}
 	conf.ClusterDomain = c.ClusterDomain
+	conf.AllowedUnsafeSysctls = []string{"net.*"} // of a kernel that is the Pod's own
 	conf.ResolverConfig = host.resolvConf
 	conf.SerializeImagePulls = false
 	limit := parallelPulls

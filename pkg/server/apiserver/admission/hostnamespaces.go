@@ -36,6 +36,7 @@ func (*hostNamespaces) Admit(ctx context.Context, a admission.Attributes, _ admi
 	if err != nil || pod == nil {
 		return err
 	}
+	delete(pod.Annotations, HostNamespacesAnnotation)
 	asked := ownHost(&pod.Spec)
 	if len(asked) == 0 {
 		return nil
@@ -54,6 +55,13 @@ func (*hostNamespaces) Admit(ctx context.Context, a admission.Attributes, _ admi
 func ownHost(spec *core.PodSpec) (asked []string) {
 	if spec.HostNetwork {
 		spec.HostNetwork = false
+		for _, containers := range [][]core.Container{spec.InitContainers, spec.Containers} {
+			for i := range containers {
+				for j := range containers[i].Ports {
+					containers[i].Ports[j].HostPort = 0 // the API has set it to the container's
+				}
+			}
+		}
 		asked = append(asked, "network")
 	}
 	if spec.HostPID {

@@ -12,6 +12,7 @@ import (
 	genericoptions "k8s.io/apiserver/pkg/server/options"
 	"k8s.io/kubernetes/plugin/pkg/admission/runtimeclass"
 
+	"github.com/nodeless/nodeless/pkg/admission/rules"
 	"github.com/nodeless/nodeless/pkg/pki"
 	"github.com/nodeless/nodeless/pkg/spec"
 )
@@ -25,7 +26,8 @@ const (
 
 // Config is what the plugins go by.
 type Config struct {
-	Catalog spec.Catalog // what Pods can be
+	Catalog spec.Catalog   // what Pods can be
+	Rules   rules.Settings // what is let through
 }
 
 // Install puts our plugins among the others: after LimitRanger, which says for Pods what they do not say themselves, and before
@@ -37,15 +39,22 @@ func Install(opts *genericoptions.AdmissionOptions, cfg Config) error {
 	opts.Plugins.Register(HostNamespacesName, func(io.Reader) (admission.Interface, error) {
 		return &hostNamespaces{Handler: admission.NewHandler(admission.Create)}, nil
 	})
-	opts.Plugins.Register(SizeName, func(io.Reader) (admission.Interface, error) {
-		return &size{Handler: admission.NewHandler(admission.Create, admission.Update), catalog: cfg.Catalog, teller: pki.UserEklet}, nil
+	if err := cfg.Rules.Validate(); err != nil {
+		return fmt.Errorf("install admission plugin %s: %w", RulesName, err)
+	}
+	newSize := func() *size {
+		return &size{Handler: admission.NewHandler(admission.Create, admission.Update), catalog: cfg.Catalog, teller: pki.UserEklet}
+	}
+	opts.Plugins.Register(SizeName, func(io.Reader) (admission.Interface, error) { return newSize(), nil })
+	opts.Plugins.Register(RulesName, func(io.Reader) (admission.Interface, error) {
+		return &ruling{Handler: admission.NewHandler(admission.Create, admission.Update), settings: cfg.Rules, size: newSize()}, nil
 	})
 	at := slices.Index(opts.RecommendedPluginOrder, runtimeclass.PluginName)
 	if at < 0 {
 		return fmt.Errorf("install admission plugin %s: there is no plugin %s", PluginName, runtimeclass.PluginName)
 	}
 	// A copy: the list is shared by all of the process.
-	opts.RecommendedPluginOrder = slices.Insert(slices.Clone(opts.RecommendedPluginOrder), at, PluginName, HostNamespacesName, SizeName)
+	opts.RecommendedPluginOrder = slices.Insert(slices.Clone(opts.RecommendedPluginOrder), at, PluginName, HostNamespacesName, RulesName, SizeName)
 	return nil
 }
 

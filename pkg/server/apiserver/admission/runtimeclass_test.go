@@ -44,7 +44,7 @@ func TestInstallGoesBeforeTheOverhead(t *testing.T) {
 		t.Fatal(err)
 	}
 	order := opts.RecommendedPluginOrder
-	if at := slices.Index(order, "RuntimeClass"); slices.Index(order, PluginName) != at-3 || slices.Index(order, HostNamespacesName) != at-2 || slices.Index(order, SizeName) != at-1 {
+	if at := slices.Index(order, "RuntimeClass"); slices.Index(order, PluginName) != at-4 || slices.Index(order, HostNamespacesName) != at-3 || slices.Index(order, RulesName) != at-2 || slices.Index(order, SizeName) != at-1 {
 		t.Errorf("order is %v", order)
 	}
 	if !slices.Equal(before, options.AllOrderedPlugins) {

@@ -150,7 +150,7 @@ func (s *size) create(ctx context.Context, pod *core.Pod) error {
 		}
 		pod.Spec.NodeSelector[api.CPUTypeLabel] = got.Type
 	}
-	for _, text := range append(fitInto(pod, wish, got), difference(pod, asked, wish, got)...) {
+	for _, text := range append(fitInto(pod, wish, got), difference(asked, wish, got)...) {
 		warning.AddWarning(ctx, "", text)
 	}
 	return nil

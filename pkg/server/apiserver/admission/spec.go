@@ -132,7 +132,7 @@ func fitInto(pod *core.Pod, wish spec.Wish, got spec.Size) []string {
 }
 
 // difference says what a Pod gets if that is not what it asks for.
-func difference(pod *core.Pod, asked spec.Demand, wish spec.Wish, got spec.Size) []string {
+func difference(asked spec.Demand, wish spec.Wish, got spec.Size) []string {
 	if wish.Named() || !asked.Usual && asked.CPU == got.CPU && asked.Memory == got.Memory {
 		return nil
 	}

@@ -1,0 +1,247 @@
+package admission
+
+import (
+	"context"
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/admission/initializer"
+	"k8s.io/apiserver/pkg/warning"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	appslisters "k8s.io/client-go/listers/apps/v1"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/kubernetes/pkg/api/legacyscheme"
+	"k8s.io/kubernetes/pkg/apis/apps"
+	"k8s.io/kubernetes/pkg/apis/core"
+
+	"github.com/nodeless/nodeless/pkg/admission/rules"
+	"github.com/nodeless/nodeless/pkg/api"
+)
+
+// RulesName is how --disable-admission-plugins knows the plugin that holds objects against the rules of pkg/admission/rules.
+const RulesName = "ServerlessRules"
+
+// ruling gives Pods the annotations and companions that the operator has for all of them, refuses what cannot be had without nodes,
+// with every reason at once, and warns of what has no effect.
+type ruling struct {
+	*admission.Handler
+	settings rules.Settings
+	size     *size // for what a workload's Pods will be
+
+	client  kubernetes.Interface
+	stop    <-chan struct{}
+	globals corelisters.ConfigMapLister
+	nodes   corelisters.NodeLister
+	sets    appslisters.DaemonSetLister // nil unless DaemonSets are added to Pods
+}
+
+var (
+	_ admission.MutationInterface                  = (*ruling)(nil)
+	_ admission.ValidationInterface                = (*ruling)(nil)
+	_ initializer.WantsExternalKubeInformerFactory = (*ruling)(nil)
+	_ initializer.WantsExternalKubeClientSet       = (*ruling)(nil)
+	_ initializer.WantsDrainedNotification         = (*ruling)(nil)
+)
+
+// SetExternalKubeClientSet gives the plugin a client, to follow the ConfigMap with annotations for all Pods.
+func (r *ruling) SetExternalKubeClientSet(client kubernetes.Interface) { r.client = client }
+
+// SetDrainedNotification tells the plugin when to stop.
+func (r *ruling) SetDrainedNotification(stop <-chan struct{}) { r.stop = stop }
+
+// SetExternalKubeInformerFactory gives the plugin the cluster's Nodes and DaemonSets.
+func (r *ruling) SetExternalKubeInformerFactory(f informers.SharedInformerFactory) {
+	r.nodes = f.Core().V1().Nodes().Lister()
+	r.size.nodes = r.nodes
+	synced := f.Core().V1().Nodes().Informer().HasSynced
+	if r.settings.DaemonSets == rules.PolicyInject {
+		r.sets = f.Apps().V1().DaemonSets().Lister()
+		nodes, sets := synced, f.Apps().V1().DaemonSets().Informer().HasSynced
+		synced = func() bool { return nodes() && sets() }
+	}
+	r.SetReadyFunc(synced)
+}
+
+// ValidateInitialization starts following the one ConfigMap, of which the shared informers would keep all.
+func (r *ruling) ValidateInitialization() error {
+	if r.nodes == nil || r.client == nil || r.stop == nil {
+		return fmt.Errorf("admission plugin %s: no access to the cluster", RulesName)
+	}
+	only := informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.FieldSelector = "metadata.name=" + rules.GlobalName })
+	factory := informers.NewSharedInformerFactoryWithOptions(r.client, 0, informers.WithNamespace(rules.GlobalNamespace), only)
+	r.globals = factory.Core().V1().ConfigMaps().Lister()
+	factory.Start(r.stop)
+	return nil
+}
+
+// Admit is called for each new or changed object.
+func (r *ruling) Admit(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	if a.GetSubresource() != "" {
+		return nil
+	}
+	switch object := a.GetObject().(type) {
+	case *core.Pod:
+		if a.GetOperation() != admission.Create || mirror(object) {
+			return nil
+		}
+		if err := r.annotate(object); err != nil {
+			return err
+		}
+		return r.inject(object)
+	case *apps.DaemonSet:
+		if r.settings.DaemonSets == rules.PolicyInject {
+			r.park(&object.Spec.Template.Spec)
+		}
+	}
+	return nil
+}
+
+// annotate gives a Pod what the Nodes and the cluster's ConfigMap say for all Pods, in this order, unless it says so itself.
+func (r *ruling) annotate(pod *core.Pod) error {
+	var global map[string]string
+	cm, err := r.globals.ConfigMaps(rules.GlobalNamespace).Get(rules.GlobalName)
+	if err == nil {
+		global, err = rules.ParseGlobal(cm) // what is wrong was refused when it was written
+	}
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("read annotations for all Pods: %w", err)
+	}
+	merged, _ := rules.Merge(pod.Annotations, r.common(), global)
+	pod.Annotations = merged
+	return nil
+}
+
+// common are the annotations that all Nodes have: it is not known yet on which a Pod will run.
+func (r *ruling) common() map[string]string {
+	nodes, err := r.nodes.List(labels.Everything())
+	if err != nil || len(nodes) == 0 {
+		return nil
+	}
+	all := map[string]string{}
+	for key, value := range nodes[0].Annotations {
+		all[key] = value
+	}
+	for _, node := range nodes[1:] {
+		for key, value := range all {
+			if node.Annotations[key] != value {
+				delete(all, key)
+			}
+		}
+	}
+	return all
+}
+
+// inject adds the containers of DaemonSets to a Pod.
+func (r *ruling) inject(pod *core.Pod) error {
+	if r.sets == nil {
+		return nil
+	}
+	list, err := r.sets.List(labels.Everything())
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	var sets []appsv1.DaemonSet
+	for _, ds := range list {
+		sets = append(sets, *ds.DeepCopy())
+	}
+	var external corev1.Pod
+	if err := legacyscheme.Scheme.Convert(pod, &external, nil); err != nil {
+		return fmt.Errorf("convert Pod: %w", err)
+	}
+	if len(rules.Inject(&external, sets, r.settings)) == 0 {
+		return nil
+	}
+	var with core.Pod
+	if err := legacyscheme.Scheme.Convert(&external, &with, nil); err != nil {
+		return fmt.Errorf("convert Pod: %w", err)
+	}
+	*pod = with
+	return nil
+}
+
+// park keeps the DaemonSet controller from making Pods of a DaemonSet whose containers are added to others: no Node has the label.
+func (*ruling) park(spec *core.PodSpec) {
+	if spec.NodeSelector == nil {
+		spec.NodeSelector = map[string]string{}
+	}
+	spec.NodeSelector[api.Own+"added-to"] = "pods"
+}
+
+// Validate is called for each new or changed object once it is as it will be.
+func (r *ruling) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	if a.GetSubresource() != "" {
+		return nil
+	}
+	found, err := r.find(a)
+	if err != nil {
+		return err
+	}
+	if meta, ok := a.GetObject().(metav1.Object); ok && metav1.GetControllerOfNoCopy(meta) == nil {
+		for _, text := range found.Warnings { // to a person; a controller would only log them
+			warning.AddWarning(ctx, "", text)
+		}
+	}
+	if len(found.Denials) > 0 {
+		return apierrors.NewInvalid(a.GetKind().GroupKind(), a.GetName(), found.Denials)
+	}
+	return nil
+}
+
+func (r *ruling) find(a admission.Attributes) (rules.Findings, error) {
+	switch object := a.GetObject().(type) {
+	case *core.Pod:
+		if a.GetOperation() != admission.Create || mirror(object) || object.Spec.RuntimeClassName == nil || *object.Spec.RuntimeClassName != RuntimeClass {
+			return rules.Findings{}, nil
+		}
+		var pod corev1.Pod
+		if err := legacyscheme.Scheme.Convert(object, &pod, nil); err != nil {
+			return rules.Findings{}, fmt.Errorf("convert Pod: %w", err)
+		}
+		return rules.Pod(&pod, r.settings), nil
+	case *core.Service:
+		var service corev1.Service
+		if err := legacyscheme.Scheme.Convert(object, &service, nil); err != nil {
+			return rules.Findings{}, fmt.Errorf("convert Service: %w", err)
+		}
+		return rules.Service(&service), nil
+	case *core.ConfigMap:
+		if object.Namespace != rules.GlobalNamespace || object.Name != rules.GlobalName {
+			return rules.Findings{}, nil
+		}
+		return rules.GlobalConfig(&corev1.ConfigMap{ObjectMeta: object.ObjectMeta, Data: object.Data, BinaryData: object.BinaryData}), nil
+	}
+	return r.workload(a)
+}
+
+// workload reports on an object that makes Pods when these are new.
+func (r *ruling) workload(a admission.Attributes) (rules.Findings, error) {
+	template := templateOf(a.GetObject())
+	if template == nil || unchanged(a) {
+		return rules.Findings{}, nil
+	}
+	meta, ok := a.GetObject().(metav1.Object)
+	if !ok {
+		return rules.Findings{}, fmt.Errorf("admit %s: object is a %T", a.GetKind().Kind, a.GetObject())
+	}
+	var external corev1.PodTemplateSpec
+	if err := legacyscheme.Scheme.Convert(template, &external, nil); err != nil {
+		return rules.Findings{}, fmt.Errorf("convert template of Pods: %w", err)
+	}
+	found := rules.Workload(a.GetKind().Kind, meta, &external, r.settings)
+	if ds, ok := a.GetObject().(*apps.DaemonSet); ok {
+		var set appsv1.DaemonSet
+		if err := legacyscheme.Scheme.Convert(ds, &set, nil); err != nil {
+			return rules.Findings{}, fmt.Errorf("convert DaemonSet: %w", err)
+		}
+		own := rules.DaemonSet(&set, r.settings.DaemonSets)
+		found.Denials, found.Warnings = append(found.Denials, own.Denials...), append(own.Warnings, found.Warnings...)
+	}
+	found.Warnings = append(found.Warnings, r.size.foresee(template)...)
+	return found, nil
+}
