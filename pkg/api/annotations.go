@@ -38,3 +38,18 @@ const (
 
 // CPUTypeLabel is on each Node: the type of its CPUs, as cpu-type has it.
 const CPUTypeLabel = Own + "cpu-type"
+
+// Values of ChargeType, by the names of the cloud's PodChargeInfo.
+const (
+	ChargePostPaid = "POSTPAID_BY_HOUR"
+	ChargeSpot     = "SPOT"
+)
+
+// SpotClass is the PriorityClass of spot Pods: below all others, and never pushing anybody out.
+const (
+	SpotClass    = "nodeless-spot"
+	SpotPriority = -1000
+)
+
+// InterruptionAt is on a spot Pod that was given notice: when it goes, by RFC 3339.
+const InterruptionAt = Own + "interruption-at"

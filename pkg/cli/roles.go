@@ -20,10 +20,10 @@ func runRoles(ctx context.Context, cfg config.Config, ready run.Component, log *
 		return err
 	}
 	control, local := serverConfig(cfg), workerConfig(cfg)
-	if control.Catalog, err = loadCatalog(cfg.Specs); err != nil {
+	if control.Serverless.Catalog, err = loadCatalog(cfg.Specs); err != nil {
 		return err
 	}
-	if control.Prices, err = loadPrices(cfg.Specs); err != nil {
+	if control.Serverless.Prices, err = loadPrices(cfg.Specs); err != nil {
 		return err
 	}
 	local.Bundle = files
@@ -31,7 +31,8 @@ func runRoles(ctx context.Context, cfg config.Config, ready run.Component, log *
 	if control.DNSBind, err = local.Net.Gateway(); err != nil {
 		return err
 	}
-	control.Rules = rules.Settings{DaemonSets: rules.Policy(cfg.Specs.DaemonSets), HostPath: rules.HostPath(cfg.Specs.HostPath)}
+	control.Serverless.Rules = rules.Settings{DaemonSets: rules.Policy(cfg.Specs.DaemonSets), HostPath: rules.HostPath(cfg.Specs.HostPath)}
+	control.Serverless.SpotReserve, control.Serverless.SpotNotice = cfg.Specs.SpotReserve, cfg.Specs.SpotNotice
 	steps, err := worker.Steps(local, log)
 	if err != nil {
 		return err

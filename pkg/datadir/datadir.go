@@ -129,6 +129,9 @@ func (r RunDir) VMMLogs() string { return r.path("vmm") }
 // CNIConf is the folder of the CNI configuration.
 func (r RunDir) CNIConf() string { return r.path("cni", "net.d") }
 
+// Scheduler is the configuration of the scheduler.
+func (r RunDir) Scheduler() string { return r.path("scheduler.yaml") }
+
 // ResolvConf is what the kubelet hands to Pods as the host's resolver configuration when the host's own is of no use.
 func (r RunDir) ResolvConf() string { return r.path("resolv.conf") }
 

@@ -16,6 +16,7 @@ const (
 	DNS                 = "dns"
 	Metrics             = "metrics"
 	Eklet               = "eklet"
+	Spot                = "spot"
 	FrontProxy          = "front-proxy-client"
 	KubeletClient       = "kubelet-client"
 	KubeletServing      = "kubelet-serving"
@@ -24,6 +25,7 @@ const (
 	UserDNS             = "nodeless:dns"                      // bound to nodeless:dns in manifests
 	UserMetrics         = "nodeless:metrics"                  // bound to nodeless:metrics in manifests
 	UserEklet           = "nodeless:eklet"                    // bound to nodeless:eklet in manifests
+	UserSpot            = "nodeless:spot"                     // bound to nodeless:spot in manifests
 	UserFrontProxy      = "nodeless:front-proxy-client"
 	groupAdministrators = "system:masters"
 )
@@ -56,6 +58,7 @@ func (h Host) Leaves() []Leaf {
 		client(h.TLSDir, DNS, ClientCA, UserDNS, ""),
 		client(h.TLSDir, Metrics, ClientCA, UserMetrics, ""),
 		client(h.TLSDir, Eklet, ClientCA, UserEklet, ""),
+		client(h.TLSDir, Spot, ClientCA, UserSpot, ""),
 		client(h.TLSDir, FrontProxy, FrontProxyCA, UserFrontProxy, ""),
 		client(h.AgentTLSDir, KubeletClient, ClientCA, node, "system:nodes"),
 		{Name: KubeletServing, Dir: h.AgentTLSDir, Signer: ServerCA, CommonName: node, Organization: "system:nodes",

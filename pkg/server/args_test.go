@@ -36,7 +36,7 @@ func TestArgs(t *testing.T) {
 			Kubeconfig: "/cred/controller-manager.kubeconfig", ServerCA: "/tls/server-ca.crt", ServerCAKey: "/tls/server-ca.key",
 			ClientCA: "/tls/client-ca.crt", ClientCAKey: "/tls/client-ca.key", ServiceAccountKey: "/tls/service-account.key",
 		})},
-		{golden: "scheduler.args", args: scheduler.Args(scheduler.Config{Kubeconfig: "/cred/scheduler.kubeconfig"})},
+		{golden: "scheduler.args", args: scheduler.Args(scheduler.Config{Kubeconfig: "/cred/scheduler.kubeconfig", File: "/run/scheduler.yaml"})},
 	}
 	for _, tt := range tests {
 		t.Run(tt.golden, func(t *testing.T) {

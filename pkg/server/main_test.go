@@ -63,8 +63,8 @@ func testConfig(dir string) server.Config {
 		panic(err) // it is built in
 	}
 	return server.Config{
-		Catalog: catalog,
-		Data:    datadir.Dir(filepath.Join(dir, "data")), Run: datadir.RunDir(filepath.Join(dir, "run")), Kubeconfig: filepath.Join(dir, "kubeconfig"),
+		Serverless: server.Serverless{Catalog: catalog},
+		Data:       datadir.Dir(filepath.Join(dir, "data")), Run: datadir.RunDir(filepath.Join(dir, "run")), Kubeconfig: filepath.Join(dir, "kubeconfig"),
 		NodeName: "node1", NodeIP: netip.MustParseAddr("10.99.0.1"), Bind: netip.IPv4Unspecified(), Port: port,
 		ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16"), NodePorts: "30000-32767", DNS: netip.MustParseAddr("10.43.0.10"),
 		DNSBind: netip.MustParseAddr("10.42.0.1"), Domain: "cluster.local", NoMetrics: os.Getenv(noMetricsEnv) != "",

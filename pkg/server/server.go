@@ -27,6 +27,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/server/liblog"
 	"github.com/nodeless/nodeless/pkg/server/metrics"
 	"github.com/nodeless/nodeless/pkg/server/scheduler"
+	"github.com/nodeless/nodeless/pkg/server/spot"
 	"github.com/nodeless/nodeless/pkg/spec"
 )
 
@@ -58,12 +59,20 @@ type Config struct {
 	NoDNS       bool
 	NoMetrics   bool
 
-	Catalog spec.Catalog   // what Pods can be
-	Prices  price.Table    // what they cost
-	Rules   rules.Settings // what admission lets through
+	Serverless Serverless
 
 	APIServerArgs, ControllerManagerArgs, SchedulerArgs []string // "name=value"
 	Verbosity                                           int      // of the linked Kubernetes
+}
+
+// Serverless is what Pods can be, may do and cost.
+type Serverless struct {
+	Catalog spec.Catalog
+	Prices  price.Table
+	Rules   rules.Settings // what admission lets through
+	// SpotReserve is the percentage of each host that spot Pods leave free, SpotNotice the time between telling one and ending it.
+	SpotReserve int
+	SpotNotice  time.Duration
 }
 
 // Validate reports all faults at once.
@@ -137,6 +146,7 @@ func steps(cfg Config, cred *credentials.Credentials, worker []run.Step, log *sl
 		run.Step{Component: controllermanager.New(cfg.controllerManager(cred), log), After: []string{"apiserver"}},
 		run.Step{Component: bootstrap.New(cfg.bootstrap(cred), log), After: []string{"apiserver"}},
 		run.Step{Component: eklet.New(cfg.eklet(cred), log), After: []string{"bootstrap"}},
+		run.Step{Component: spot.New(cfg.spot(cred), log), After: []string{"bootstrap"}},
 		run.Step{Component: aftermath.New(cfg.aftermath(cred, lost), log), After: []string{"bootstrap"}},
 	)
 	if slices.Contains(names(worker), "kubelet") {

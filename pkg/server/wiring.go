@@ -16,6 +16,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/server/eklet"
 	"github.com/nodeless/nodeless/pkg/server/metrics"
 	"github.com/nodeless/nodeless/pkg/server/scheduler"
+	"github.com/nodeless/nodeless/pkg/server/spot"
 )
 
 // WorkerFiles are the files that the components of the worker on this host use. Run makes them before it starts any
@@ -78,7 +79,7 @@ func (c Config) apiserver(cred *credentials.Credentials, endpoint string) apiser
 		},
 		Access:    cred.Access(pki.Supervisor),
 		ExtraArgs: c.APIServerArgs,
-		Admission: admission.Config{Catalog: c.Catalog, Rules: c.Rules},
+		Admission: admission.Config{Catalog: c.Serverless.Catalog, Rules: c.Serverless.Rules},
 	}
 }
 
@@ -101,7 +102,7 @@ func (c Config) controllerManager(cred *credentials.Credentials) controllermanag
 }
 
 func (c Config) scheduler(cred *credentials.Credentials) scheduler.Config {
-	return scheduler.Config{Kubeconfig: cred.Kubeconfig(pki.Scheduler), ExtraArgs: c.SchedulerArgs}
+	return scheduler.Config{Kubeconfig: cred.Kubeconfig(pki.Scheduler), File: c.Run.Scheduler(), SpotReserve: c.Serverless.SpotReserve, ExtraArgs: c.SchedulerArgs}
 }
 
 func (c Config) bootstrap(cred *credentials.Credentials) bootstrap.Config {
@@ -122,7 +123,11 @@ func (c Config) metrics(cred *credentials.Credentials) metrics.Config {
 }
 
 func (c Config) eklet(cred *credentials.Credentials) eklet.Config {
-	return eklet.Config{Access: cred.Access(pki.Eklet), Catalog: c.Catalog}
+	return eklet.Config{Access: cred.Access(pki.Eklet), Catalog: c.Serverless.Catalog}
+}
+
+func (c Config) spot(cred *credentials.Credentials) spot.Config {
+	return spot.Config{Access: cred.Access(pki.Spot), Reserve: c.Serverless.SpotReserve, Notice: c.Serverless.SpotNotice}
 }
 
 func (c Config) datastore() datastore.Config {

@@ -68,6 +68,8 @@ type Specs struct {
 	Currency        string
 	DaemonSets      string // what becomes of them: deny, run or inject
 	HostPath        string // what becomes of such volumes: deny or allow
+	SpotReserve     int    // percent of each host that spot Pods leave free
+	SpotNotice      time.Duration
 }
 
 // ExtraArgs are passed through to the Kubernetes components, each "name=value".

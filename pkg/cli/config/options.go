@@ -140,6 +140,10 @@ func specOptions() []Option {
 			field: func(c *Config) any { return &c.Specs.DaemonSets }},
 		{Name: "host-path", Default: "deny", Usage: "what becomes of hostPath volumes: `policy` deny or allow (Pods see folders of the real host)",
 			field: func(c *Config) any { return &c.Specs.HostPath }},
+		{Name: "spot-reserve", Default: "10", Usage: "how many `percent` of each host spot Pods leave free",
+			field: func(c *Config) any { return &c.Specs.SpotReserve }},
+		{Name: "spot-notice", Default: "2m", Usage: "`time` between telling a spot Pod that it has to go and ending it",
+			field: func(c *Config) any { return &c.Specs.SpotNotice }},
 	}
 }
 

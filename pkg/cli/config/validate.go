@@ -51,6 +51,12 @@ func (s Specs) faults() (errs []error) {
 			errs = append(errs, invalid(f.name, f.path, "not an absolute path", "give "+f.name+" a path that begins with /"))
 		}
 	}
+	if s.SpotReserve < 0 || s.SpotReserve > 100 {
+		errs = append(errs, invalid("spot-reserve", s.SpotReserve, "out of range", "choose 0 to 100 percent"))
+	}
+	if s.SpotNotice < 0 {
+		errs = append(errs, invalid("spot-notice", s.SpotNotice, "less than nothing", "choose a time such as 2m, or 0s for none"))
+	}
 	for _, f := range []struct {
 		name, value string
 		choices     []string

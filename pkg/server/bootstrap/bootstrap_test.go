@@ -53,7 +53,7 @@ func TestManifestsNameOurUsers(t *testing.T) {
 			}
 		}
 	}
-	for _, user := range []string{pki.UserDNS, pki.UserMetrics, pki.UserEklet, pki.UserAPIServer} {
+	for _, user := range []string{pki.UserDNS, pki.UserMetrics, pki.UserEklet, pki.UserSpot, pki.UserAPIServer} {
 		if !bound[user] {
 			t.Errorf("no binding for %s among %v", user, bound)
 		}

@@ -15,6 +15,9 @@ import (
 	schedapp "k8s.io/kubernetes/cmd/kube-scheduler/app"
 	"k8s.io/kubernetes/cmd/kube-scheduler/app/options"
 
+	"sigs.k8s.io/yaml"
+
+	"github.com/nodeless/nodeless/pkg/atomicfile"
 	"github.com/nodeless/nodeless/pkg/kube/kubeflags"
 	"github.com/nodeless/nodeless/pkg/run"
 )
@@ -24,26 +27,44 @@ const configzName = "componentconfig"
 
 // Config names the files the scheduler works with.
 type Config struct {
-	Kubeconfig string
-	ExtraArgs  []string // "name=value", after ours
+	Kubeconfig  string
+	File        string   // where to write the scheduler's own configuration
+	SpotReserve int      // percent of each host that spot Pods leave free
+	ExtraArgs   []string // "name=value", after ours
 }
 
 // Validate reports everything that is missing.
 func (c Config) Validate() error {
-	if c.Kubeconfig == "" {
-		return errors.New("scheduler: no kubeconfig")
+	if c.Kubeconfig == "" || c.File == "" {
+		return errors.New("scheduler: no kubeconfig or no file for its configuration")
+	}
+	if c.SpotReserve < 0 || c.SpotReserve > 100 {
+		return fmt.Errorf("scheduler: spot Pods leave %d percent of hosts free, want 0 to 100", c.SpotReserve)
 	}
 	return nil
+}
+
+// configuration is what no flag can say: a client for so many calls, and a plugin of ours.
+func (c Config) configuration() ([]byte, error) {
+	type object = map[string]any
+	raw, err := yaml.Marshal(object{
+		"apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration",
+		"clientConnection": object{"kubeconfig": c.Kubeconfig, "qps": 100, "burst": 200},
+		"enableProfiling":  false,
+		"leaderElection":   object{"leaderElect": false},
+		"profiles":         []object{{"schedulerName": "default-scheduler", "plugins": object{"filter": object{"enabled": []object{{"name": reserveName}}}}}},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode configuration of kube-scheduler: %w", err)
+	}
+	return raw, nil
 }
 
 // Args are the arguments of kube-scheduler for c.
 func Args(c Config) []string {
 	args := []string{
-		"--kube-api-burst=200",
-		"--kube-api-qps=100",
-		"--kubeconfig=" + c.Kubeconfig,
+		"--config=" + c.File,
 		"--leader-elect=false",
-		"--profiling=false",
 		"--secure-port=0",
 	}
 	return append(args, kubeflags.Extra(c.ExtraArgs)...)
@@ -74,6 +95,13 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	if err := s.cfg.Validate(); err != nil {
 		return err
 	}
+	text, err := s.cfg.configuration()
+	if err != nil {
+		return err
+	}
+	if err := atomicfile.Write(s.cfg.File, text, 0o600); err != nil {
+		return err
+	}
 	opts := options.NewOptions()
 	if err := kubeflags.Parse("kube-scheduler", *opts.Flags, Args(s.cfg)); err != nil {
 		return err
@@ -88,7 +116,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	defer name.Release()
 	opts.InformerName = name
 
-	config, sched, err := schedapp.Setup(ctx, opts)
+	config, sched, err := schedapp.Setup(ctx, opts, schedapp.WithPlugin(reserveName, newReserve(s.cfg.SpotReserve)))
 	if err != nil {
 		return fmt.Errorf("set up kube-scheduler: %w", err)
 	}

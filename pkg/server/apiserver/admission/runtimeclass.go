@@ -43,7 +43,7 @@ func Install(opts *genericoptions.AdmissionOptions, cfg Config) error {
 		return fmt.Errorf("install admission plugin %s: %w", RulesName, err)
 	}
 	newSize := func() *size {
-		return &size{Handler: admission.NewHandler(admission.Create, admission.Update), catalog: cfg.Catalog, teller: pki.UserEklet}
+		return &size{Handler: admission.NewHandler(admission.Create, admission.Update), catalog: cfg.Catalog, tellers: []string{pki.UserEklet, pki.UserSpot}}
 	}
 	opts.Plugins.Register(SizeName, func(io.Reader) (admission.Interface, error) { return newSize(), nil })
 	opts.Plugins.Register(RulesName, func(io.Reader) (admission.Interface, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -28,7 +29,7 @@ const SizeName = "PodSize"
 type size struct {
 	*admission.Handler
 	catalog spec.Catalog
-	teller  string // the user who brings annotations up to date after a resize
+	tellers []string // the users who bring annotations up to date after a resize, and give notice
 	nodes   corelisters.NodeLister
 }
 
@@ -69,7 +70,7 @@ func (s *size) Admit(ctx context.Context, a admission.Attributes, _ admission.Ob
 	case a.GetSubresource() == "resize":
 		return s.resize(ctx, pod, old)
 	}
-	if a.GetUserInfo().GetName() != s.teller {
+	if !slices.Contains(s.tellers, a.GetUserInfo().GetName()) {
 		keep(pod, old)
 	}
 	return nil
@@ -103,7 +104,7 @@ func mirror(pod *core.Pod) bool {
 }
 
 // owned are the annotations that nobody but this plugin sets.
-var owned = []string{api.Spec, api.SpecType, api.ChargeType, api.Workload, api.AskedWhole}
+var owned = []string{api.Spec, api.SpecType, api.ChargeType, api.Workload, api.AskedWhole, api.InterruptionAt}
 
 // keep undoes changes of what is ours. It is not an error: clients replace Pods by manifests that know nothing of it.
 func keep(pod, old *core.Pod) {

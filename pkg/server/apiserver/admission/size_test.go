@@ -31,7 +31,7 @@ func plugin(t *testing.T) *size {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &size{Handler: admission.NewHandler(admission.Create, admission.Update), catalog: catalog, teller: "teller"}
+	s := &size{Handler: admission.NewHandler(admission.Create, admission.Update), catalog: catalog, tellers: []string{"teller"}}
 	factory := informers.NewSharedInformerFactory(fake.NewClientset(), 0)
 	s.SetExternalKubeInformerFactory(factory)
 	if err := s.ValidateInitialization(); err != nil {

@@ -61,20 +61,21 @@ func give(pod *core.Pod, got spec.Size) {
 	pod.Spec.Resources = &r
 }
 
-// How Pods are paid for; pkg/bill has the same names.
-const (
-	chargePostPaid = "POSTPAID_BY_HOUR"
-	chargeSpot     = "SPOT"
-)
-
 // describe writes a Pod's spec and its account into its annotations.
 func describe(pod *core.Pod, got spec.Size) {
 	pod.Annotations[api.Spec], pod.Annotations[api.SpecType] = got.String(), got.Type
-	pod.Annotations[api.ChargeType] = chargePostPaid
+	pod.Annotations[api.ChargeType] = api.ChargePostPaid
 	if pod.Annotations[api.SpotPod] == "true" {
-		pod.Annotations[api.ChargeType] = chargeSpot
+		pod.Annotations[api.ChargeType] = api.ChargeSpot
+		lowest(&pod.Spec)
 	}
 	pod.Annotations[api.Workload] = workload(pod)
+}
+
+// lowest makes a Pod the first to go, and one that pushes nobody out.
+func lowest(spec *core.PodSpec) {
+	priority, never := int32(api.SpotPriority), core.PreemptNever
+	spec.PriorityClassName, spec.Priority, spec.PreemptionPolicy = api.SpotClass, &priority, &never
 }
 
 // workload names what made a Pod: a Deployment rather than its ReplicaSet, the Pod itself if nobody did.

@@ -1,0 +1,94 @@
+package spot
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/nodeless/nodeless/pkg/api"
+)
+
+// Interruption is the reason of events about spot Pods that go; Kept is that of those that were told to and may stay.
+const (
+	Interruption = "SpotPodInterruption"
+	Kept         = "SpotPodKept"
+	source       = "eklet" // where users of TKE look
+)
+
+// tell gives a Pod notice.
+func (s *Spot) tell(ctx context.Context, pod *corev1.Pod, at time.Time) error {
+	at = at.UTC().Truncate(time.Second)
+	text := at.Format(time.RFC3339)
+	if err := s.annotate(ctx, pod, &text); err != nil {
+		return err
+	}
+	s.log.Info("spot Pod given notice", "pod", pod.Namespace+"/"+pod.Name, "until", text)
+	return s.event(ctx, pod, "told-"+fmt.Sprint(at.Unix()), corev1.EventTypeWarning, Interruption,
+		fmt.Sprintf("The spot Pod will be killed and re-created at %s: ordinary Pods need its capacity", text))
+}
+
+// keep takes a notice back.
+func (s *Spot) keep(ctx context.Context, pod *corev1.Pod) error {
+	if err := s.annotate(ctx, pod, nil); err != nil {
+		return err
+	}
+	return s.event(ctx, pod, "kept-"+fmt.Sprint(s.now().Unix()), corev1.EventTypeNormal, Kept, "The spot Pod stays: its capacity is not needed any more")
+}
+
+// end deletes a Pod whose notice is over. Budgets for disruptions were honoured until then, by the choice of who was told.
+func (s *Spot) end(ctx context.Context, pod *corev1.Pod) error {
+	s.log.Info("spot Pod ended", "pod", pod.Namespace+"/"+pod.Name)
+	err := s.event(ctx, pod, "ended", corev1.EventTypeWarning, Interruption, "The spot Pod is killed and re-created: its notice is over")
+	if err != nil {
+		return err
+	}
+	uid := pod.UID
+	err = s.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		return fmt.Errorf("end spot Pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	return nil
+}
+
+// pushedOut tells of a Pod that the scheduler has pushed out for another one.
+func (s *Spot) pushedOut(ctx context.Context, pod *corev1.Pod) error {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue && c.Reason == corev1.PodReasonPreemptionByScheduler {
+			return s.event(ctx, pod, "pushed-out", corev1.EventTypeWarning, Interruption, "The spot Pod is killed and re-created, without notice: an ordinary Pod found no other room")
+		}
+	}
+	return nil
+}
+
+// annotate sets or removes the time at which a Pod goes.
+func (s *Spot) annotate(ctx context.Context, pod *corev1.Pod, at *string) error {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": pod.UID, "annotations": map[string]*string{api.InterruptionAt: at}}})
+	if err != nil {
+		return fmt.Errorf("encode annotation: %w", err)
+	}
+	_, err = s.client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		return fmt.Errorf("annotate spot Pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	return nil
+}
+
+// event is written once for each Pod and mark.
+func (s *Spot) event(ctx context.Context, pod *corev1.Pod, mark, kind, reason, message string) error {
+	at := metav1.NewTime(s.now())
+	_, err := s.client.CoreV1().Events(pod.Namespace).Create(ctx, &corev1.Event{
+		ObjectMeta:     metav1.ObjectMeta{Name: fmt.Sprintf("%s.%s.spot-%s", pod.Name, string(pod.UID[:min(8, len(pod.UID))]), mark), Namespace: pod.Namespace},
+		InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion},
+		Reason:         reason, Message: message, Type: kind, Source: corev1.EventSource{Component: source}, FirstTimestamp: at, LastTimestamp: at, Count: 1,
+	}, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) && !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+		return fmt.Errorf("tell of spot Pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	return nil
+}
