@@ -54,7 +54,7 @@ func startShared() (err error) {
 	if err != nil {
 		return err
 	}
-	shared = &testcluster.Cluster{Host: host}
+	shared = &testcluster.Cluster{Host: host, Flags: []string{"--host-path=allow"}} // a test of volumes has one
 	if registry, err = newRegistry(host); err != nil {
 		return errors.Join(err, shared.Close())
 	}

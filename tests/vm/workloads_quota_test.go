@@ -47,12 +47,12 @@ func TestQuotaAndLimitRange(t *testing.T) {
 	if got := s.MustExec("a", "cat", "/sys/fs/cgroup/memory.max"); got != strconv.Itoa(96<<20) {
 		t.Errorf("memory.max = %s, want the range's default of 96 MiB", got)
 	}
-	// What the microVM takes beside its containers is the tenant's as well.
+	// The Pod counts as its spec, the smallest one, and what the microVM takes beside its containers is the tenant's as well.
 	overhead := pod.Spec.Overhead.Memory()
 	if overhead.IsZero() {
 		t.Error("the Pod has no overhead")
 	}
-	for name, of := range map[corev1.ResourceName]string{"requests.memory": "32Mi", "limits.memory": "96Mi"} {
+	for name, of := range map[corev1.ResourceName]string{"requests.memory": "512Mi", "limits.memory": "512Mi"} {
 		want := resource.MustParse(of)
 		want.Add(*overhead)
 		if used := s.used(name); used.Cmp(want) != 0 {
