@@ -120,7 +120,7 @@ func steps(cfg Config, cred *credentials.Credentials, worker []run.Step, log *sl
 	}
 	api, measure := cfg.apiserver(cred, endpoint), metrics.New(cfg.metrics(cred), log)
 	if !cfg.NoMetrics {
-		api.Groups = append(api.Groups, measure.Group())
+		api.Groups = append(api.Groups, measure.Group(), measure.CustomGroup())
 	}
 	list = append(list,
 		run.Step{Component: liblog.NewFatal()},
