@@ -15,6 +15,7 @@ const (
 	Scheduler           = "scheduler"
 	DNS                 = "dns"
 	Metrics             = "metrics"
+	CronScaler          = "cronscaler"
 	FrontProxy          = "front-proxy-client"
 	KubeletClient       = "kubelet-client"
 	KubeletServing      = "kubelet-serving"
@@ -22,6 +23,7 @@ const (
 	UserAPIServer       = "nodeless:apiserver-kubelet-client" // bound to system:kubelet-api-admin in manifests
 	UserDNS             = "nodeless:dns"                      // bound to nodeless:dns in manifests
 	UserMetrics         = "nodeless:metrics"                  // bound to nodeless:metrics in manifests
+	UserCronScaler      = "nodeless:cronscaler"               // bound to nodeless:cronscaler in manifests
 	UserFrontProxy      = "nodeless:front-proxy-client"
 	groupAdministrators = "system:masters"
 )
@@ -53,6 +55,7 @@ func (h Host) Leaves() []Leaf {
 		client(h.TLSDir, Scheduler, ClientCA, "system:kube-scheduler", ""),
 		client(h.TLSDir, DNS, ClientCA, UserDNS, ""),
 		client(h.TLSDir, Metrics, ClientCA, UserMetrics, ""),
+		client(h.TLSDir, CronScaler, ClientCA, UserCronScaler, ""),
 		client(h.TLSDir, FrontProxy, FrontProxyCA, UserFrontProxy, ""),
 		client(h.AgentTLSDir, KubeletClient, ClientCA, node, "system:nodes"),
 		{Name: KubeletServing, Dir: h.AgentTLSDir, Signer: ServerCA, CommonName: node, Organization: "system:nodes",

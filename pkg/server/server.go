@@ -19,6 +19,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/server/bootstrap"
 	"github.com/nodeless/nodeless/pkg/server/controllermanager"
 	"github.com/nodeless/nodeless/pkg/server/credentials"
+	"github.com/nodeless/nodeless/pkg/server/cronscaler"
 	"github.com/nodeless/nodeless/pkg/server/datastore"
 	"github.com/nodeless/nodeless/pkg/server/dns"
 	"github.com/nodeless/nodeless/pkg/server/liblog"
@@ -129,6 +130,7 @@ func steps(cfg Config, cred *credentials.Credentials, worker []run.Step, log *sl
 		run.Step{Component: controllermanager.New(cfg.controllerManager(cred), log), After: []string{"apiserver"}},
 		run.Step{Component: bootstrap.New(cfg.bootstrap(cred), log), After: []string{"apiserver"}},
 		run.Step{Component: aftermath.New(cfg.aftermath(cred, lost), log), After: []string{"bootstrap"}},
+		run.Step{Component: cronscaler.New(cfg.cronScaler(cred), log), After: []string{"bootstrap"}},
 	)
 	if slices.Contains(names(worker), "kubelet") {
 		list = append(list, run.Step{Component: controllermanager.NewVolumeGate(log), After: []string{"apiserver"}})
