@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -27,6 +28,7 @@ import (
 	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	basecompatibility "k8s.io/component-base/compatibility"
@@ -451,4 +453,46 @@ func TestOpenAPIDescribesFigures(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestTheCacheFollowsPods since it holds something else than what upstream's informer is made for.
+func TestTheCacheFollowsPods(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sized := func(name, size string) *corev1.Pod {
+			return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "shop", Annotations: map[string]string{api.Spec: size, api.SpecType: "amd"}}}
+		}
+		client := fake.NewClientset(sized("old", "1C1Gi"))
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		known := follow(ctx, client)
+		pods := client.CoreV1().Pods("shop")
+		expect := func(want map[string]int64) {
+			t.Helper()
+			synctest.Wait()
+			found, err := known.pods.list("shop", labels.Everything())
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := map[string]int64{}
+			for _, p := range found {
+				got[p.Name] = p.spec.cpu
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("Pods and their cores (-want +got):\n%s", diff)
+			}
+		}
+		expect(map[string]int64{"old": 1000})
+		if _, err := pods.Create(ctx, sized("new", "2C4Gi"), metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		expect(map[string]int64{"old": 1000, "new": 2000})
+		if _, err := pods.Update(ctx, sized("new", "4C8Gi"), metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		expect(map[string]int64{"old": 1000, "new": 4000})
+		if err := pods.Delete(ctx, "old", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		expect(map[string]int64{"new": 4000})
+	})
 }

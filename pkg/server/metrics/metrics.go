@@ -80,9 +80,13 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := s.cfg.Validate(); err != nil {
 		return err
 	}
-	known, err := s.follow(ctx)
-	if err != nil || ctx.Err() != nil {
-		return err
+	client, err := s.cfg.Access.Client("nodeless-metrics")
+	if err != nil {
+		return fmt.Errorf("make client of the apiserver: %w", err)
+	}
+	known := follow(ctx, client)
+	if ctx.Err() != nil {
+		return nil
 	}
 	kubelets, err := s.kubelets()
 	if err != nil {
@@ -110,21 +114,16 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 // follow keeps the cluster's nodes and running Pods in memory until ctx ends, and returns when it has them all.
-func (s *Server) follow(ctx context.Context) (*figures, error) {
-	access := s.cfg.Access.RESTConfig("nodeless-metrics")
-	typed, err := kubernetes.NewForConfig(access)
-	if err != nil {
-		return nil, fmt.Errorf("make client of the apiserver: %w", err)
-	}
-	nodes := informers.NewSharedInformerFactory(typed, 0)
+func follow(ctx context.Context, client kubernetes.Interface) *figures {
+	nodes := informers.NewSharedInformerFactory(client, 0)
 	running := func(o *metav1.ListOptions) { o.FieldSelector = "status.phase=" + string(corev1.PodRunning) }
-	pods := informers.NewSharedInformerFactoryWithOptions(typed, 0, informers.WithTweakListOptions(running), informers.WithTransform(keep))
+	pods := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTweakListOptions(running), informers.WithTransform(keep))
 	known := &figures{nodes: nodes.Core().V1().Nodes().Lister(), pods: podCache{pods.Core().V1().Pods().Informer().GetIndexer()}}
 	nodes.Start(ctx.Done())
 	pods.Start(ctx.Done())
 	nodes.WaitForCacheSync(ctx.Done())
 	pods.WaitForCacheSync(ctx.Done())
-	return known, nil
+	return known
 }
 
 // kubelets is the client that asks each kubelet at its node's address.
