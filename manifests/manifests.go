@@ -9,11 +9,13 @@ import (
 const (
 	// SystemDir is the folder of what every cluster has.
 	SystemDir = "system"
-	// MetricsDir is the folder of what belongs to the API metrics.k8s.io.
+	// MetricsDir is the folder of what belongs to the APIs metrics.k8s.io and custom.metrics.k8s.io.
 	MetricsDir = "metrics"
+	// AutoscalingDir is the folder of what belongs to scaling at set times.
+	AutoscalingDir = "autoscaling"
 )
 
-//go:embed system/*.yaml metrics/*.yaml
+//go:embed system/*.yaml metrics/*.yaml autoscaling/*.yaml
 var files embed.FS
 
 // System gives the objects as files below the folders above, with ${NAME} where the cluster's own values belong.

@@ -17,6 +17,7 @@ const (
 	Metrics             = "metrics"
 	Eklet               = "eklet"
 	Spot                = "spot"
+	CronScaler          = "cronscaler"
 	FrontProxy          = "front-proxy-client"
 	KubeletClient       = "kubelet-client"
 	KubeletServing      = "kubelet-serving"
@@ -26,6 +27,7 @@ const (
 	UserMetrics         = "nodeless:metrics"                  // bound to nodeless:metrics in manifests
 	UserEklet           = "nodeless:eklet"                    // bound to nodeless:eklet in manifests
 	UserSpot            = "nodeless:spot"                     // bound to nodeless:spot in manifests
+	UserCronScaler      = "nodeless:cronscaler"               // bound to nodeless:cronscaler in manifests
 	UserFrontProxy      = "nodeless:front-proxy-client"
 	groupAdministrators = "system:masters"
 )
@@ -59,6 +61,7 @@ func (h Host) Leaves() []Leaf {
 		client(h.TLSDir, Metrics, ClientCA, UserMetrics, ""),
 		client(h.TLSDir, Eklet, ClientCA, UserEklet, ""),
 		client(h.TLSDir, Spot, ClientCA, UserSpot, ""),
+		client(h.TLSDir, CronScaler, ClientCA, UserCronScaler, ""),
 		client(h.TLSDir, FrontProxy, FrontProxyCA, UserFrontProxy, ""),
 		client(h.AgentTLSDir, KubeletClient, ClientCA, node, "system:nodes"),
 		{Name: KubeletServing, Dir: h.AgentTLSDir, Signer: ServerCA, CommonName: node, Organization: "system:nodes",

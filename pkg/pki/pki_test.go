@@ -150,6 +150,7 @@ func TestIdentities(t *testing.T) {
 		pki.ControllerManager: {"system:kube-controller-manager", ""},
 		pki.Scheduler:         {"system:kube-scheduler", ""},
 		pki.DNS:               {pki.UserDNS, ""},
+		pki.CronScaler:        {pki.UserCronScaler, ""},
 	}
 	for name, want := range tests {
 		subject := leafOf(t, h.Leaf(name)).Subject

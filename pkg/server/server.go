@@ -21,6 +21,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/server/bootstrap"
 	"github.com/nodeless/nodeless/pkg/server/controllermanager"
 	"github.com/nodeless/nodeless/pkg/server/credentials"
+	"github.com/nodeless/nodeless/pkg/server/cronscaler"
 	"github.com/nodeless/nodeless/pkg/server/datastore"
 	"github.com/nodeless/nodeless/pkg/server/dns"
 	"github.com/nodeless/nodeless/pkg/server/eklet"
@@ -137,7 +138,7 @@ func steps(cfg Config, cred *credentials.Credentials, worker []run.Step, log *sl
 	}
 	api, measure := cfg.apiserver(cred, endpoint), metrics.New(cfg.metrics(cred), log)
 	if !cfg.NoMetrics {
-		api.Groups = append(api.Groups, measure.Group())
+		api.Groups = append(api.Groups, measure.Group(), measure.CustomGroup())
 	}
 	list = append(list,
 		run.Step{Component: liblog.NewFatal()},
@@ -148,6 +149,7 @@ func steps(cfg Config, cred *credentials.Credentials, worker []run.Step, log *sl
 		run.Step{Component: eklet.New(cfg.eklet(cred), log), After: []string{"bootstrap"}},
 		run.Step{Component: spot.New(cfg.spot(cred), log), After: []string{"bootstrap"}},
 		run.Step{Component: aftermath.New(cfg.aftermath(cred, lost), log), After: []string{"bootstrap"}},
+		run.Step{Component: cronscaler.New(cfg.cronScaler(cred), log), After: []string{"bootstrap"}},
 	)
 	if slices.Contains(names(worker), "kubelet") {
 		list = append(list, run.Step{Component: controllermanager.NewVolumeGate(log), After: []string{"apiserver"}})

@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/nodeless/nodeless/manifests"
 	"github.com/nodeless/nodeless/pkg/pki"
@@ -11,6 +12,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/server/bootstrap"
 	"github.com/nodeless/nodeless/pkg/server/controllermanager"
 	"github.com/nodeless/nodeless/pkg/server/credentials"
+	"github.com/nodeless/nodeless/pkg/server/cronscaler"
 	"github.com/nodeless/nodeless/pkg/server/datastore"
 	"github.com/nodeless/nodeless/pkg/server/dns"
 	"github.com/nodeless/nodeless/pkg/server/eklet"
@@ -107,7 +109,7 @@ func (c Config) scheduler(cred *credentials.Credentials) scheduler.Config {
 
 func (c Config) bootstrap(cred *credentials.Credentials) bootstrap.Config {
 	conf := bootstrap.Config{
-		Access: cred.Access(pki.Supervisor), Manifests: manifests.System(), Dirs: []string{manifests.SystemDir},
+		Access: cred.Access(pki.Supervisor), Manifests: manifests.System(), Dirs: []string{manifests.SystemDir, manifests.AutoscalingDir},
 		DNSService: c.DNS, DNSEndpoint: c.DNSBind,
 	}
 	if c.NoMetrics {
@@ -128,6 +130,10 @@ func (c Config) eklet(cred *credentials.Credentials) eklet.Config {
 
 func (c Config) spot(cred *credentials.Credentials) spot.Config {
 	return spot.Config{Access: cred.Access(pki.Spot), Reserve: c.Serverless.SpotReserve, Notice: c.Serverless.SpotNotice}
+}
+
+func (c Config) cronScaler(cred *credentials.Credentials) cronscaler.Config {
+	return cronscaler.Config{Access: cred.Access(pki.CronScaler), Local: time.Local}
 }
 
 func (c Config) datastore() datastore.Config {

@@ -127,6 +127,7 @@ var owners = []struct {
 	{"github.com/k3s-io/kine", []string{"pkg/server/datastore"}},
 	{"github.com/coredns", []string{"pkg/server/dns"}},
 	{"sigs.k8s.io/metrics-server", []string{"pkg/server/metrics"}},
+	{"github.com/robfig/cron", []string{"pkg/server/cronscaler"}},
 	{"github.com/containerd/containerd/v2/cmd", []string{"pkg/worker/containerd"}},
 	{"github.com/containerd/containerd/v2/plugins", []string{"pkg/worker/containerd"}},
 	{"github.com/containerd/containerd/v2/internal", []string{"pkg/worker/containerd"}},

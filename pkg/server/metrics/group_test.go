@@ -3,6 +3,7 @@ package metrics
 import (
 	"context"
 	"log/slog"
+	"sort"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -15,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/endpoints/request"
+	genericapiserver "k8s.io/apiserver/pkg/server"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/metrics/pkg/apis/metrics"
@@ -70,15 +72,25 @@ func measuredServer(t *testing.T) *Server {
 		if name == unmeasured {
 			meta.Namespace = "ns-one"
 		}
-		if err := pods.Add(&metav1.PartialObjectMetadata{ObjectMeta: meta}); err != nil {
+		if err := pods.Add(kept(t, &corev1.Pod{ObjectMeta: meta})); err != nil {
 			t.Fatal(err)
 		}
 	}
 	s := New(Config{}, slog.New(slog.DiscardHandler))
 	s.figures.Store(&figures{
-		measured: fixed{}, nodes: corelisters.NewNodeLister(nodes), pods: cache.NewGenericLister(pods, corev1.Resource("pods")),
+		measured: fixed{}, nodes: corelisters.NewNodeLister(nodes), pods: podCache{pods},
 	})
 	return s
+}
+
+// kept is what the cache makes of a Pod.
+func kept(t *testing.T, p *corev1.Pod) *pod {
+	t.Helper()
+	object, err := keep(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return object.(*pod)
 }
 
 func TestBeforeTheFirstMeasurementTheAPISaysSo(t *testing.T) {
@@ -197,25 +209,27 @@ func TestGroupServesWhatTheManifestsAnnounce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	announced := map[string]bool{}
+	var announced []string
 	for _, o := range objects {
 		if o.GetKind() == "APIService" {
-			announced[o.GetName()] = true
+			announced = append(announced, o.GetName())
 		}
 	}
-	group := New(Config{}, slog.New(slog.DiscardHandler)).Group()
-	for _, version := range group.PrioritizedVersions {
-		if name := version.Version + "." + version.Group; !announced[name] {
-			t.Errorf("no APIService %s among %v", name, announced)
-		}
-		for _, kind := range []string{"nodes", "pods"} {
-			if _, ok := group.VersionedResourcesStorageMap[version.Version][kind].(served); !ok {
-				t.Errorf("%s is not served in %s", kind, version)
+	s := New(Config{}, slog.New(slog.DiscardHandler))
+	custom := s.CustomGroup()
+	var served []string
+	for _, group := range []*genericapiserver.APIGroupInfo{s.Group(), custom} {
+		for _, version := range group.PrioritizedVersions {
+			served = append(served, version.Version+"."+version.Group)
+			if _, ok := group.VersionedResourcesStorageMap[version.Version]["pods"]; !ok {
+				t.Errorf("pods are not served in %s", version)
 			}
 		}
 	}
-	if len(announced) != len(group.PrioritizedVersions) {
-		t.Errorf("announced are %v, served %v", announced, group.PrioritizedVersions)
+	sort.Strings(announced)
+	sort.Strings(served)
+	if diff := cmp.Diff(announced, served); diff != "" {
+		t.Errorf("announced and served (-announced +served):\n%s", diff)
 	}
 }
 

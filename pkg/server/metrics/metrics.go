@@ -1,7 +1,8 @@
-// Package metrics measures what Pods and nodes use and serves it as the API metrics.k8s.io, which `kubectl top` and
-// HorizontalPodAutoscalers read. The measuring is metrics-server's: it asks each kubelet for its figures and keeps the
-// last two of everything. The API is not an apiserver of its own but a group of the one in this process (docs/adr/0019):
-// pkg/server gives Group to pkg/server/apiserver before the start, and starts the component once a node takes Pods.
+// Package metrics measures what Pods and nodes use and serves it as the APIs metrics.k8s.io, which `kubectl top` and
+// HorizontalPodAutoscalers read, and custom.metrics.k8s.io, in which autoscalers find the same under the names of TKE Serverless
+// and as shares of a Pod's spec. The measuring is metrics-server's: it asks each kubelet for its figures and keeps the
+// last two of everything. The APIs are not apiservers of their own but groups of the one in this process (docs/adr/0019):
+// pkg/server gives Group and CustomGroup to pkg/server/apiserver before the start, and starts the component once a node takes Pods.
 package metrics
 
 import (
@@ -17,9 +18,6 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
-	"k8s.io/client-go/metadata"
-	"k8s.io/client-go/metadata/metadatainformer"
-	"k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/metrics-server/pkg/api"
 	"sigs.k8s.io/metrics-server/pkg/scraper"
 	"sigs.k8s.io/metrics-server/pkg/scraper/client"
@@ -68,7 +66,7 @@ var _ run.Component = (*Server)(nil)
 type figures struct {
 	measured api.MetricsGetter
 	nodes    corelisters.NodeLister
-	pods     cache.GenericLister // running Pods; of each only the metadata
+	pods     podCache // the running ones
 }
 
 // New gives a component that has not touched anything yet. Its API exists at once and says that it has no figures.
@@ -82,9 +80,13 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := s.cfg.Validate(); err != nil {
 		return err
 	}
-	known, err := s.follow(ctx)
-	if err != nil || ctx.Err() != nil {
-		return err
+	client, err := s.cfg.Access.Client("nodeless-metrics")
+	if err != nil {
+		return fmt.Errorf("make client of the apiserver: %w", err)
+	}
+	known := follow(ctx, client)
+	if ctx.Err() != nil {
+		return nil
 	}
 	kubelets, err := s.kubelets()
 	if err != nil {
@@ -112,28 +114,16 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 // follow keeps the cluster's nodes and running Pods in memory until ctx ends, and returns when it has them all.
-func (s *Server) follow(ctx context.Context) (*figures, error) {
-	access := s.cfg.Access.RESTConfig("nodeless-metrics")
-	typed, err := kubernetes.NewForConfig(access)
-	if err != nil {
-		return nil, fmt.Errorf("make client of the apiserver: %w", err)
-	}
-	meta, err := metadata.NewForConfig(access)
-	if err != nil {
-		return nil, fmt.Errorf("make metadata client of the apiserver: %w", err)
-	}
-	nodes := informers.NewSharedInformerFactory(typed, 0)
+func follow(ctx context.Context, client kubernetes.Interface) *figures {
+	nodes := informers.NewSharedInformerFactory(client, 0)
 	running := func(o *metav1.ListOptions) { o.FieldSelector = "status.phase=" + string(corev1.PodRunning) }
-	pods := metadatainformer.NewFilteredSharedInformerFactory(meta, 0, metav1.NamespaceAll, running)
-	known := &figures{
-		nodes: nodes.Core().V1().Nodes().Lister(),
-		pods:  pods.ForResource(corev1.SchemeGroupVersion.WithResource("pods")).Lister(),
-	}
+	pods := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTweakListOptions(running), informers.WithTransform(keep))
+	known := &figures{nodes: nodes.Core().V1().Nodes().Lister(), pods: podCache{pods.Core().V1().Pods().Informer().GetIndexer()}}
 	nodes.Start(ctx.Done())
 	pods.Start(ctx.Done())
 	nodes.WaitForCacheSync(ctx.Done())
 	pods.WaitForCacheSync(ctx.Done())
-	return known, nil
+	return known
 }
 
 // kubelets is the client that asks each kubelet at its node's address.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -26,20 +25,16 @@ func (podMetrics) NamespaceScoped() bool   { return true }
 func (podMetrics) GetSingularName() string { return "" }
 
 // Get gives the figures of one Pod.
-func (p podMetrics) Get(ctx context.Context, name string, _ *metav1.GetOptions) (runtime.Object, error) {
-	now, err := p.source()
+func (m podMetrics) Get(ctx context.Context, name string, _ *metav1.GetOptions) (runtime.Object, error) {
+	now, err := m.source()
 	if err != nil {
 		return nil, err
 	}
-	object, err := now.pods.ByNamespace(request.NamespaceValue(ctx)).Get(name)
+	p, err := now.pods.get(request.NamespaceValue(ctx), name)
 	if err != nil {
 		return nil, err
 	}
-	pod, ok := object.(*metav1.PartialObjectMetadata)
-	if !ok {
-		return nil, apierrors.NewInternalError(errKind(object))
-	}
-	found, err := now.measured.GetPodMetrics(pod)
+	found, err := now.measured.GetPodMetrics(&p.PartialObjectMetadata)
 	if err != nil {
 		return nil, apierrors.NewInternalError(err)
 	}
@@ -50,24 +45,20 @@ func (p podMetrics) Get(ctx context.Context, name string, _ *metav1.GetOptions) 
 }
 
 // List gives the figures of all Pods that are asked for and measured.
-func (p podMetrics) List(ctx context.Context, options *internalversion.ListOptions) (runtime.Object, error) {
-	now, err := p.source()
+func (m podMetrics) List(ctx context.Context, options *internalversion.ListOptions) (runtime.Object, error) {
+	now, err := m.source()
 	if err != nil {
 		return nil, err
 	}
 	want := selected(options)
-	all, err := now.pods.ByNamespace(request.NamespaceValue(ctx)).List(want.labels)
+	all, err := now.pods.list(request.NamespaceValue(ctx), want.labels)
 	if err != nil {
-		return nil, apierrors.NewInternalError(err)
+		return nil, err
 	}
 	var pods []*metav1.PartialObjectMetadata
-	for _, object := range all {
-		pod, ok := object.(*metav1.PartialObjectMetadata)
-		if !ok {
-			return nil, apierrors.NewInternalError(errKind(object))
-		}
-		if want.has(pod) {
-			pods = append(pods, pod)
+	for _, p := range all {
+		if want.has(p) {
+			pods = append(pods, &p.PartialObjectMetadata)
 		}
 	}
 	items, err := now.measured.GetPodMetrics(pods...)
@@ -94,15 +85,7 @@ func (podMetrics) ConvertToTable(_ context.Context, object, _ runtime.Object) (*
 }
 
 func podRow(m *metrics.PodMetrics) row {
-	sum := corev1.ResourceList{}
-	for _, c := range m.Containers {
-		for name, used := range c.Usage {
-			total := sum[name]
-			total.Add(used)
-			sum[name] = total
-		}
-	}
-	return row{object: m, name: m.Name, usage: sum, window: m.Window}
+	return row{object: m, name: m.Name, usage: total(m), window: m.Window}
 }
 
-func errKind(object runtime.Object) error { return fmt.Errorf("unexpected %T", object) }
+func errKind(object any) error { return fmt.Errorf("unexpected %T", object) }
