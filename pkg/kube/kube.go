@@ -62,6 +62,29 @@ func WriteInlineKubeconfig(path string, a Access) error {
 	return nil
 }
 
+// Identity is who somebody is and where: the content of a kubeconfig that can be taken anywhere.
+type Identity struct {
+	Server        string // https://host:port
+	CA, Cert, Key []byte // PEM
+	User          string // how the file calls them
+	Namespace     string // where they work when they name none; may be empty
+}
+
+// Kubeconfig is the text of the file. Its names tell the user apart from others in a file that several are merged into.
+func (i Identity) Kubeconfig() ([]byte, error) {
+	cfg := clientcmdapi.NewConfig()
+	cluster, context := "nodeless", i.User+"@nodeless"
+	cfg.Clusters[cluster] = &clientcmdapi.Cluster{Server: i.Server, CertificateAuthorityData: i.CA}
+	cfg.AuthInfos[i.User] = &clientcmdapi.AuthInfo{ClientCertificateData: i.Cert, ClientKeyData: i.Key}
+	cfg.Contexts[context] = &clientcmdapi.Context{Cluster: cluster, AuthInfo: i.User, Namespace: i.Namespace}
+	cfg.CurrentContext = context
+	data, err := runtime.Encode(clientcmdlatest.Codec, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("encode kubeconfig of %s: %w", i.User, err)
+	}
+	return data, nil
+}
+
 func unwritable(path string, err error) error {
 	return &hint.Error{Op: "write kubeconfig", On: path, Err: err, Do: "choose a writable place with --write-kubeconfig"}
 }

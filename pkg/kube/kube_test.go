@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/nodeless/nodeless/pkg/hint"
 	"github.com/nodeless/nodeless/pkg/kube"
@@ -56,6 +57,34 @@ func TestKubeconfigsReferToFilesOrCarryThem(t *testing.T) {
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: mode %v, %v; want 0600", path, info.Mode(), err)
 		}
+	}
+}
+
+func TestIdentityIsAKubeconfig(t *testing.T) {
+	who := kube.Identity{Server: "https://192.0.2.7:6443", CA: []byte("ca"), Cert: []byte("cert"), Key: []byte("key"), User: "alice", Namespace: "shop"}
+	data, err := who.Kubeconfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := clientcmd.NewClientConfigFromBytes(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := cfg.ClientConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	namespace, _, err := cfg.Namespace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := cfg.RawConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := []string{client.Host, string(client.CAData), string(client.CertData), string(client.KeyData), namespace, raw.CurrentContext}
+	if diff := cmp.Diff([]string{"https://192.0.2.7:6443", "ca", "cert", "key", "shop", "alice@nodeless"}, got); diff != "" {
+		t.Errorf("kubeconfig (-want +got):\n%s", diff)
 	}
 }
 
