@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -59,42 +60,44 @@ func newApp(s Streams) *cli.App {
 		Action:                    unknownCommand,
 	}
 	app.Commands = []*cli.Command{
-		serverCommand(s), kubectlCommand(s), ctrCommand(), crictlCommand(), checkCommand(s), versionCommand(s), backupCommand(s), restoreCommand(s), uninstallCommand(s), completionCommand(s), containerdCommand(),
+		serverCommand(s), kubectlCommand(s), ctrCommand(), crictlCommand(), checkCommand(s), versionCommand(s), backupCommand(s), restoreCommand(s), userCommand(s), uninstallCommand(s), completionCommand(s), containerdCommand(),
 	}
 	for _, c := range app.Commands {
 		c.OnUsageError = usageError
+		for _, sub := range c.Subcommands {
+			sub.OnUsageError = usageError
+		}
 	}
 	return app
 }
 
 // unknownCommand is the action of the program without a command that it knows.
 func unknownCommand(c *cli.Context) error {
-	name := c.Args().First()
-	if name == "" {
+	if !c.Args().Present() {
 		return cli.ShowAppHelp(c)
 	}
+	return noSuchCommand("nodeless", c.Args().First(), c.App.Commands)
+}
+
+// noSuchCommand names the nearest of the commands of parent.
+func noSuchCommand(parent, name string, commands []*cli.Command) error {
 	var names []string
-	for _, cmd := range c.App.Commands {
+	for _, cmd := range commands {
 		if !cmd.Hidden {
 			names = append(names, cmd.Name)
 		}
 	}
-	do := "`nodeless --help` lists the commands"
+	do := "`" + parent + " --help` lists the commands"
 	if near := hint.Nearest(name, names); near != "" {
-		do = fmt.Sprintf("did you mean `nodeless %s`?", near)
+		do = fmt.Sprintf("did you mean `%s %s`?", parent, near)
 	}
-	return &hint.Error{Op: "run", On: "nodeless " + name, Err: errors.New("there is no such command"), Do: do}
+	return &hint.Error{Op: "run", On: parent + " " + name, Err: errors.New("there is no such command"), Do: do}
 }
 
 // usageError turns the flag package's words into ours, with the nearest flag.
 func usageError(c *cli.Context, err error, _ bool) error {
 	_, flag, unknown := strings.Cut(err.Error(), "flag provided but not defined: ")
-	path := c.Command.FullName()
-	if c.Command.Name == c.App.Name || path == "" {
-		path = c.App.Name
-	} else {
-		path = c.App.Name + " " + strings.TrimPrefix(path, c.App.Name+" ")
-	}
+	path := commandPath(c)
 	do := "`" + path + " --help` lists the flags"
 	if !unknown {
 		return &hint.Error{Op: "read flags of " + path, Err: err, Do: do}
@@ -108,6 +111,17 @@ func usageError(c *cli.Context, err error, _ bool) error {
 		do = fmt.Sprintf("did you mean --%s?", near)
 	}
 	return &hint.Error{Op: "read flags of " + path, Err: fmt.Errorf("unknown flag --%s", flag), Do: do}
+}
+
+// commandPath is what somebody types to get to the command: "nodeless user create".
+func commandPath(c *cli.Context) string {
+	path := c.App.Name
+	for _, parent := range slices.Backward(c.Lineage()) {
+		if cmd := parent.Command; cmd != nil && cmd.Name != "" && cmd.Name != c.App.Name {
+			path += " " + cmd.Name
+		}
+	}
+	return path
 }
 
 // report prints each fault that err joins, with what to do about it.

@@ -70,6 +70,11 @@ func defaultKubeconfig(file string, args []string) error {
 			return nil
 		}
 	}
+	return unreadable(file, err)
+}
+
+// unreadable says what to do about a kubeconfig that cannot be read.
+func unreadable(file string, err error) error {
 	do := "start a cluster with `nodeless server`, or name one with --kubeconfig or KUBECONFIG"
 	if errors.Is(err, os.ErrPermission) {
 		do = "use sudo, or copy the file for your user: sudo install -D -m 600 -o $USER " + file + " ~/.kube/config"
