@@ -80,8 +80,11 @@ func (d Demand) or(other Demand) Demand {
 	return d
 }
 
-// plus adds what is not negative; what is too much for an integer is too much for any spec as well.
+// plus adds; what is too much for an integer is too much for any spec as well, and what is negative the API refuses.
 func plus(a, b int64) int64 {
+	if b < 0 {
+		return a
+	}
 	if a > math.MaxInt64-b {
 		return math.MaxInt64
 	}

@@ -27,7 +27,7 @@ func Args(c Config) []string {
 		"--authorization-mode=Node,RBAC",
 		"--bind-address=" + c.BindAddress,
 		"--client-ca-file=" + c.Files.ClientCA,
-		"--enable-admission-plugins=NodeRestriction",
+		"--enable-admission-plugins=NodeRestriction,DenyServiceExternalIPs",
 		"--encryption-provider-config=" + c.EncryptionFile,
 		// The two polls count every kind and ask for the database's size for metrics only.
 		"--etcd-count-metric-poll-period=10m",
