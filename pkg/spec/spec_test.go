@@ -88,7 +88,7 @@ func TestPodsAreSized(t *testing.T) {
 		{"two cards get four for the sake of the cores", pod(container("", "8 32Gi 1"), container("16 64Gi", "32 128Gi 1")), "V100", "36C160Gi 4×V100"},
 		{"memory alone", pod(container("- 8Gi", "")), "", "1C8Gi"},
 		{"nothing", pod(container("", "")), "", "1C2Gi"},
-		{"a negative amount, which the API refuses", pod(container("-1 2Gi", "")), "", "1C2Gi"},
+		{"a negative amount, which the API refuses", pod(container("-1 2Gi", "")), "", "0.25C2Gi"},
 		{"cores alone", pod(container("4", "")), "", "4C8Gi"},
 		{"between two steps", pod(container("300m", "")), "", "0.5C1Gi"},
 		{"half a GiB", pod(container("100m 300Mi", "")), "", "0.25C0.5Gi"},
