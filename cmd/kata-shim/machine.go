@@ -43,10 +43,10 @@ func (v vm) size(ctx context.Context) (memory int64, vcpus int, err error) {
 }
 
 // resize has nodeless-vmm plug in what is missing or take back what is too much, and the guest's agent use the rest.
-func (v vm) resize(ctx context.Context, memory int64, vcpus int) error {
+func (v vm) resize(ctx context.Context, memory int64, vcpus int, spec limits) error {
 	ctx, cancel := context.WithTimeout(ctx, resizeTimeout)
 	defer cancel()
-	want := map[string]any{"desired_ram": memory, "desired_vcpus": vcpus}
+	want := map[string]any{"desired_ram": memory, "desired_vcpus": vcpus, "nodeless_spec_cpu": spec.cpu, "nodeless_spec_memory": spec.memory}
 	if err := v.call(ctx, http.MethodPut, "vm.resize", want, nil); err != nil {
 		return err
 	}

@@ -110,8 +110,9 @@ type sizer struct {
 // machine is the microVM as it is now.
 type machine interface {
 	size(ctx context.Context) (memory int64, vcpus int, err error)
-	// resize returns when the guest uses what it is given, or has handed back what it has too much.
-	resize(ctx context.Context, memory int64, vcpus int) error
+	// resize returns when the guest uses what it is given, or has handed back what it has too much. spec is the Pod's new one, zero if
+	// it has none.
+	resize(ctx context.Context, memory int64, vcpus int, spec limits) error
 }
 
 // set notes the limits a container is to have, and makes room for them.
@@ -185,7 +186,11 @@ func (s *sizer) resize(ctx context.Context, want limits) error {
 	if s.base == 0 {
 		s.base = memory - s.granted.memory
 	}
-	if err := s.machine.resize(ctx, s.base+want.memory, max(vcpus, want.vcpus())); err != nil {
+	spec := limits{}
+	if s.fixed {
+		spec = want
+	}
+	if err := s.machine.resize(ctx, s.base+want.memory, max(vcpus, want.vcpus()), spec); err != nil {
 		return err
 	}
 	s.granted = want

@@ -18,17 +18,18 @@ type fakeVM struct {
 	memory, most int64
 	vcpus        int
 	resized      int
+	spec         limits // as the last resize had it
 }
 
 var errFull = errors.New("full")
 
 func (f *fakeVM) size(context.Context) (int64, int, error) { return f.memory, f.vcpus, nil }
 
-func (f *fakeVM) resize(_ context.Context, memory int64, vcpus int) error {
+func (f *fakeVM) resize(_ context.Context, memory int64, vcpus int, spec limits) error {
 	if memory > f.most {
 		return errFull
 	}
-	f.memory, f.vcpus, f.resized = memory, vcpus, f.resized+1
+	f.memory, f.vcpus, f.spec, f.resized = memory, vcpus, spec, f.resized+1
 	return nil
 }
 
@@ -129,8 +130,8 @@ func TestSpecIsTheSizeWhateverContainersMayUse(t *testing.T) {
 			}
 		})
 	}
-	if f.resized != 2 {
-		t.Errorf("it was resized %d times, want 2", f.resized)
+	if want := (limits{512 * mib, 500}); f.resized != 2 || f.spec != want {
+		t.Errorf("it was resized %d times, at last to %+v; want 2 and %+v", f.resized, f.spec, want)
 	}
 	if err := s.become(t.Context(), to(8192*mib, 1000)); !errors.Is(err, errFull) || s.granted.memory != 512*mib {
 		t.Errorf("more than it can have: %v, granted %d MiB", err, s.granted.memory/mib)
@@ -204,7 +205,7 @@ func TestWhatTheVMMSaysIsPassedOn(t *testing.T) {
 	if err != nil || memory != 320*mib || vcpus != 2 {
 		t.Errorf("size = %d, %d, %v", memory, vcpus, err)
 	}
-	if err := v.resize(t.Context(), 512*mib, 9); err == nil || !strings.Contains(err.Error(), "9 vCPUs are too many") {
+	if err := v.resize(t.Context(), 512*mib, 9, limits{}); err == nil || !strings.Contains(err.Error(), "9 vCPUs are too many") {
 		t.Errorf("resize = %v, want the VMM's own words", err)
 	}
 	if want := []string{"GET /api/v1/vm.info", "PUT /api/v1/vm.resize"}; !slices.Equal(asked, want) {

@@ -3,6 +3,7 @@ package server_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/nodeless/nodeless/pkg/api"
 	"github.com/nodeless/nodeless/pkg/users"
 )
 
@@ -159,6 +161,35 @@ func (p *people) tenantAttempts() []attempt {
 				return err
 			}
 			_, err = alice.RbacV1().RoleBindings("a2").Create(ctx, roleBinding("guest", "ClusterRole", users.RoleTenant, list[1].Username), metav1.CreateOptions{})
+			return err
+		}},
+
+		{"choose a host for a Pod", invalid, createPod(alice, "a", func(pod *corev1.Pod) { pod.Spec.NodeName = "node1" })},
+		{"push others' Pods out", invalid, createPod(alice, "a", func(pod *corev1.Pod) { pod.Spec.PriorityClassName = "system-node-critical" })},
+		{"mount a folder of a host", invalid, createPod(alice, "a", func(pod *corev1.Pod) {
+			pod.Spec.Volumes = []corev1.Volume{{Name: "host", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/"}}}}
+		})},
+		{"take a host's port", invalid, createPod(alice, "a", func(pod *corev1.Pod) {
+			pod.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 80}}
+		})},
+		{"run a Pod on every host", invalid, func(ctx context.Context) error {
+			d := deployment()
+			_, err := alice.AppsV1().DaemonSets("a").Create(ctx, &appsv1.DaemonSet{
+				ObjectMeta: metav1.ObjectMeta{Name: "agent"}, Spec: appsv1.DaemonSetSpec{Selector: d.Spec.Selector, Template: d.Spec.Template}}, metav1.CreateOptions{})
+			return err
+		}},
+		{"take a host's address for a Service", refused, func(ctx context.Context) error {
+			_, err := alice.CoreV1().Services("a").Create(ctx, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "thief"},
+				Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 6443}}, ExternalIPs: []string{"10.99.0.1"}}}, metav1.CreateOptions{})
+			return err
+		}},
+		{"have a Pod for nothing", works, func(ctx context.Context) error {
+			pod := simplePod("")
+			pod.Name, pod.Annotations = "forged", map[string]string{api.Spec: "0.25C0.5Gi", api.ChargeType: api.ChargeSpot}
+			made, err := alice.CoreV1().Pods("a").Create(ctx, pod, metav1.CreateOptions{})
+			if err == nil && (made.Annotations[api.Spec] != "1C2Gi" || made.Annotations[api.ChargeType] != api.ChargePostPaid) {
+				return fmt.Errorf("the Pod has annotations %v", made.Annotations)
+			}
 			return err
 		}},
 

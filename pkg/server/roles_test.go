@@ -342,6 +342,7 @@ type outcome string
 const (
 	works   outcome = "works"
 	refused outcome = "is refused"
+	invalid outcome = "is invalid"
 	reaches outcome = "reaches the API" // which has its own reasons to say no
 )
 
@@ -353,6 +354,8 @@ func try(t *testing.T, attempts []attempt) {
 		switch {
 		case apierrors.IsForbidden(err):
 			got = refused
+		case apierrors.IsInvalid(err):
+			got = invalid
 		case err != nil:
 			got = reaches
 		}

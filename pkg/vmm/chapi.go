@@ -75,6 +75,10 @@ type removeDevice struct {
 type resizeConfig struct {
 	DesiredVcpus int   `json:"desired_vcpus"`
 	DesiredRAM   int64 `json:"desired_ram"`
+	// SpecCPU and SpecMemory are the Pod's new spec, in thousandths of a core and in bytes, for the record of the microVM's life. They are
+	// the shim's, not Cloud Hypervisor's; zero when the Pod has none.
+	SpecCPU    int64 `json:"nodeless_spec_cpu"`
+	SpecMemory int64 `json:"nodeless_spec_memory"`
 }
 
 // deviceInfo answers a hot-plug. The Bdf names the slot in the form of an address on bus 0, which is all that Kata can

@@ -8,11 +8,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/nodeless/nodeless/pkg/lifespan"
+	"github.com/nodeless/nodeless/pkg/spec"
 )
 
 const (
@@ -25,9 +28,11 @@ const (
 // life writes down when QEMU started and ended.
 type life struct {
 	dir     lifespan.Dir
-	record  lifespan.Record
 	log     *slog.Logger
 	written chan struct{} // closed when the end is written, or cannot be
+
+	mu     sync.Mutex
+	record lifespan.Record // guarded by mu, except for what never changes
 }
 
 // record writes that QEMU has started, and sees to it that its end is written. A microVM that cannot be recorded must not run.
@@ -108,11 +113,59 @@ func (l *life) follow(p *process) {
 			running = false
 		}
 	}
-	l.record.EndBoot = p.ended
 	l.beat(p.ended)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.record.EndBoot = p.ended
 	if err := l.dir.Write(l.record); err != nil {
 		l.log.Error("the end of the microVM cannot be recorded, it will be estimated from the last beat", "err", err)
 	}
+}
+
+// recordResize writes that the Pod has another spec from now on. It is an error that the kubelet tries again after.
+func (v *vm) recordResize(c resizeConfig) error {
+	v.mu.Lock()
+	var l *life
+	if v.proc != nil {
+		l = v.proc.life
+	}
+	v.mu.Unlock()
+	if l == nil || c.SpecCPU <= 0 || c.SpecMemory <= 0 {
+		return nil
+	}
+	now, err := bootTime()
+	if err != nil {
+		return err
+	}
+	return l.resize(spec.Size{CPU: c.SpecCPU, Memory: c.SpecMemory}, now)
+}
+
+// resize writes another spec down, unless it is the one that the Pod has. The type and the cards stay.
+func (l *life) resize(to spec.Size, now time.Duration) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.record.EndBoot != 0 {
+		return errors.New("record the Pod's new spec: the microVM has ended")
+	}
+	have, kind := l.record.Spec, l.record.SpecType
+	if n := len(l.record.Resizes); n > 0 {
+		have, kind = l.record.Resizes[n-1].Spec, l.record.Resizes[n-1].SpecType
+	}
+	before, err := spec.ParseSize(have, kind)
+	if err != nil {
+		return nil // the Pod has none
+	}
+	to.Type, to.GPU = before.Type, before.GPU
+	if to == before {
+		return nil
+	}
+	changed := l.record
+	changed.Resizes = append(slices.Clone(l.record.Resizes), lifespan.Resize{At: now, Spec: to.String(), SpecType: kind})
+	if err := l.dir.Write(changed); err != nil {
+		return fmt.Errorf("record the Pod's new spec: %w", err)
+	}
+	l.record = changed
+	return nil
 }
 
 func (l *life) beat(at time.Duration) {

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nodeless/nodeless/pkg/lifespan"
+	"github.com/nodeless/nodeless/pkg/spec"
 )
 
 // fakeQEMU is the name by which the test binary plays a QEMU that has a monitor and nothing else.
@@ -208,5 +209,26 @@ func (g *guest) wantRecord(qemu int, ended bool) {
 	}
 	if beat, err := dir.LastBeat(r.Sandbox); beat < r.StartBoot || err != nil || ended && beat != r.EndBoot {
 		g.t.Errorf("last beat = %v, %v of a life from %v to %v", beat, err, r.StartBoot, r.EndBoot)
+	}
+}
+
+func TestANewSpecIsRecordedOnce(t *testing.T) {
+	dir := lifespan.Dir(t.TempDir())
+	l := &life{dir: dir, record: lifespan.Record{
+		Sandbox: "0123abcd", Pod: ociPod(), BootID: "boot", QEMU: lifespan.Process{PID: 1, Ticks: 1}, VMM: lifespan.Process{PID: 2, Ticks: 2},
+		Start: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC), StartBoot: time.Minute,
+	}}
+	for i, to := range []spec.Size{{CPU: 1000, Memory: 2 * spec.Gi}, {CPU: 2000, Memory: 4 * spec.Gi}, {CPU: 2000, Memory: 4 * spec.Gi}, {CPU: 250, Memory: spec.Gi / 2}} {
+		must(t, l.resize(to, time.Minute+time.Duration(i)*time.Second))
+	}
+	got, err := dir.Read("0123abcd")
+	must(t, err)
+	want := []lifespan.Resize{{At: time.Minute + time.Second, Spec: "2C4Gi", SpecType: "intel"}, {At: time.Minute + 3*time.Second, Spec: "0.25C0.5Gi", SpecType: "intel"}}
+	if diff := cmp.Diff(want, got.Resizes); diff != "" {
+		t.Errorf("resizes (-want +got):\n%s", diff)
+	}
+	l.record.EndBoot = 2 * time.Minute
+	if err := l.resize(spec.Size{CPU: 1000, Memory: spec.Gi}, 3*time.Minute); err == nil {
+		t.Error("a microVM that has ended got another spec")
 	}
 }

@@ -43,6 +43,9 @@ func (v *vm) resize(ctx context.Context, c resizeConfig) error {
 	if err == nil && c.DesiredRAM > 0 {
 		err = v.inflate(ctx, client, c.DesiredRAM)
 	}
+	if err == nil {
+		err = v.recordResize(c)
+	}
 	if err != nil {
 		return fmt.Errorf("resize VM: %w", err)
 	}

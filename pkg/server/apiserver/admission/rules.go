@@ -3,14 +3,17 @@ package admission
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/admission/initializer"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/warning"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -34,11 +37,12 @@ type ruling struct {
 	settings rules.Settings
 	size     *size // for what a workload's Pods will be
 
-	client  kubernetes.Interface
-	stop    <-chan struct{}
-	globals corelisters.ConfigMapLister
-	nodes   corelisters.NodeLister
-	sets    appslisters.DaemonSetLister // nil unless DaemonSets are added to Pods
+	authorizer authorizer.Authorizer
+	client     kubernetes.Interface
+	stop       <-chan struct{}
+	globals    corelisters.ConfigMapLister
+	nodes      corelisters.NodeLister
+	sets       appslisters.DaemonSetLister // nil unless DaemonSets are added to Pods
 }
 
 var (
@@ -47,10 +51,14 @@ var (
 	_ initializer.WantsExternalKubeInformerFactory = (*ruling)(nil)
 	_ initializer.WantsExternalKubeClientSet       = (*ruling)(nil)
 	_ initializer.WantsDrainedNotification         = (*ruling)(nil)
+	_ initializer.WantsAuthorizer                  = (*ruling)(nil)
 )
 
 // SetExternalKubeClientSet gives the plugin a client, to follow the ConfigMap with annotations for all Pods.
 func (r *ruling) SetExternalKubeClientSet(client kubernetes.Interface) { r.client = client }
+
+// SetAuthorizer gives the plugin the word on who may what.
+func (r *ruling) SetAuthorizer(a authorizer.Authorizer) { r.authorizer = a }
 
 // SetDrainedNotification tells the plugin when to stop.
 func (r *ruling) SetDrainedNotification(stop <-chan struct{}) { r.stop = stop }
@@ -70,7 +78,7 @@ func (r *ruling) SetExternalKubeInformerFactory(f informers.SharedInformerFactor
 
 // ValidateInitialization starts following the one ConfigMap, of which the shared informers would keep all.
 func (r *ruling) ValidateInitialization() error {
-	if r.nodes == nil || r.client == nil || r.stop == nil {
+	if r.nodes == nil || r.client == nil || r.stop == nil || r.authorizer == nil {
 		return fmt.Errorf("admission plugin %s: no access to the cluster", RulesName)
 	}
 	only := informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.FieldSelector = "metadata.name=" + rules.GlobalName })
@@ -87,7 +95,7 @@ func (r *ruling) Admit(_ context.Context, a admission.Attributes, _ admission.Ob
 	}
 	switch object := a.GetObject().(type) {
 	case *core.Pod:
-		if a.GetOperation() != admission.Create || mirror(object) {
+		if a.GetOperation() != admission.Create || mirror(a, object) {
 			return nil
 		}
 		if err := r.annotate(object); err != nil {
@@ -196,14 +204,15 @@ func (r *ruling) Validate(ctx context.Context, a admission.Attributes, _ admissi
 func (r *ruling) find(a admission.Attributes) (rules.Findings, error) {
 	switch object := a.GetObject().(type) {
 	case *core.Pod:
-		if a.GetOperation() != admission.Create || mirror(object) || object.Spec.RuntimeClassName == nil || *object.Spec.RuntimeClassName != RuntimeClass {
+		if a.GetOperation() != admission.Create || mirror(a, object) || object.Spec.RuntimeClassName == nil || *object.Spec.RuntimeClassName != RuntimeClass {
 			return rules.Findings{}, nil
 		}
 		var pod corev1.Pod
 		if err := legacyscheme.Scheme.Convert(object, &pod, nil); err != nil {
 			return rules.Findings{}, fmt.Errorf("convert Pod: %w", err)
 		}
-		return rules.Pod(&pod, r.settings), nil
+		found := rules.Pod(&pod, r.settings)
+		return found, r.reserved(a, &pod, &found)
 	case *core.Service:
 		var service corev1.Service
 		if err := legacyscheme.Scheme.Convert(object, &service, nil); err != nil {
@@ -217,6 +226,28 @@ func (r *ruling) find(a admission.Attributes) (rules.Findings, error) {
 		return rules.GlobalConfig(&corev1.ConfigMap{ObjectMeta: object.ObjectMeta, Data: object.Data, BinaryData: object.BinaryData}), nil
 	}
 	return r.workload(a)
+}
+
+// reserved refuses what only those may ask for who run the cluster: a place that the scheduler did not choose, for those who may choose
+// one for any Pod, and a priority above everybody's, for Pods of the system's namespace.
+func (r *ruling) reserved(a admission.Attributes, pod *corev1.Pod, found *rules.Findings) error {
+	if class := pod.Spec.PriorityClassName; strings.HasPrefix(class, "system-") && a.GetNamespace() != metav1.NamespaceSystem {
+		found.Denials = append(found.Denials, field.Forbidden(field.NewPath("spec", "priorityClassName"),
+			fmt.Sprintf("%q is for Pods of %s, since it pushes others out; leave it out, or name a class of the cluster's (kubectl get priorityclasses)", class, metav1.NamespaceSystem)))
+	}
+	if pod.Spec.NodeName == "" {
+		return nil
+	}
+	decision, _, err := r.authorizer.Authorize(context.Background(), authorizer.AttributesRecord{
+		User: a.GetUserInfo(), Verb: "create", APIVersion: "v1", Resource: "pods", Subresource: "binding", Namespace: a.GetNamespace(), ResourceRequest: true,
+	})
+	if err != nil && decision != authorizer.DecisionAllow {
+		return fmt.Errorf("ask whether %s may place Pods: %w", a.GetUserInfo().GetName(), err)
+	}
+	if decision != authorizer.DecisionAllow {
+		found.Denials = append(found.Denials, field.Forbidden(field.NewPath("spec", "nodeName"), "the scheduler finds a place for the Pod; remove the field"))
+	}
+	return nil
 }
 
 // workload reports on an object that makes Pods when these are new.

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/admission/initializer"
+	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/warning"
 	"k8s.io/client-go/informers"
 	corelisters "k8s.io/client-go/listers/core/v1"
@@ -56,7 +57,7 @@ func (s *size) ValidateInitialization() error {
 // Admit is called for each new Pod, for each change of one, and when one is resized.
 func (s *size) Admit(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
 	pod, old, err := podOf(a)
-	if err != nil || pod == nil || mirror(pod) {
+	if err != nil || pod == nil || mirror(a, pod) {
 		return err
 	}
 	switch {
@@ -97,10 +98,10 @@ func podOf(a admission.Attributes) (pod, old *core.Pod, err error) {
 	return pod, old, nil
 }
 
-// mirror tells that a Pod is the image of one that a kubelet has from a file: it runs already.
-func mirror(pod *core.Pod) bool {
+// mirror tells that a Pod is the image of one that a kubelet has from a file: it runs already. Nobody but a kubelet is believed.
+func mirror(a admission.Attributes, pod *core.Pod) bool {
 	_, ok := pod.Annotations[corev1.MirrorPodAnnotationKey]
-	return ok
+	return ok && slices.Contains(a.GetUserInfo().GetGroups(), user.NodesGroup)
 }
 
 // owned are the annotations that nobody but this plugin sets.
@@ -151,7 +152,7 @@ func (s *size) create(ctx context.Context, pod *core.Pod) error {
 		}
 		pod.Spec.NodeSelector[api.CPUTypeLabel] = got.Type
 	}
-	for _, text := range append(fitInto(pod, wish, got), difference(asked, wish, got)...) {
+	for _, text := range append(fitInto(pod, wish, got), difference("the Pod", asked, wish, got)...) {
 		warning.AddWarning(ctx, "", text)
 	}
 	return nil

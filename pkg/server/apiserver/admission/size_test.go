@@ -65,7 +65,7 @@ func sizing(t *testing.T, s *size, pod, old *core.Pod, op admission.Operation, s
 	}
 	var w warnings
 	a := admission.NewAttributesRecord(pod, before, core.Kind("Pod").WithVersion("v1"), "default", pod.Name,
-		core.Resource("pods").WithVersion("v1"), subresource, op, nil, false, &user.DefaultInfo{Name: who})
+		core.Resource("pods").WithVersion("v1"), subresource, op, nil, false, &user.DefaultInfo{Name: who, Groups: map[string][]string{"kubelet": {user.NodesGroup}}[who]})
 	err := s.Admit(warning.WithWarningRecorder(context.Background(), &w), a, nil)
 	return w.said, err
 }
@@ -296,12 +296,20 @@ func TestResizeFindsTheSpecAnew(t *testing.T) {
 
 func TestOtherPodsAreLeftAlone(t *testing.T) {
 	runc := "runc"
-	for name, pod := range map[string]*core.Pod{
-		"of another runtime": {Spec: core.PodSpec{RuntimeClassName: &runc}},
-		"of a file":          with(microVM(box("", "")), map[string]string{"kubernetes.io/config.mirror": "x"}),
+	fromFile := func() *core.Pod {
+		return with(microVM(box("", "")), map[string]string{"kubernetes.io/config.mirror": "x"})
+	}
+	for _, tt := range []struct {
+		name, user string
+		pod        *core.Pod
+		sized      bool
+	}{
+		{"of another runtime", "alice", &core.Pod{Spec: core.PodSpec{RuntimeClassName: &runc}}, false},
+		{"of a file of a kubelet", "kubelet", fromFile(), false},
+		{"that claims to be of a file", "alice", fromFile(), true},
 	} {
-		if _, err := sizing(t, plugin(t), pod, nil, admission.Create, "", "alice"); err != nil || pod.Spec.Resources != nil {
-			t.Errorf("a Pod %s: %v, resources %v", name, err, pod.Spec.Resources)
+		if _, err := sizing(t, plugin(t), tt.pod, nil, admission.Create, "", tt.user); err != nil || (tt.pod.Spec.Resources != nil) != tt.sized {
+			t.Errorf("a Pod %s: %v, resources %v", tt.name, err, tt.pod.Spec.Resources)
 		}
 	}
 }

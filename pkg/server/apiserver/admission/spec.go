@@ -132,12 +132,12 @@ func fitInto(pod *core.Pod, wish spec.Wish, got spec.Size) []string {
 	return []string{fmt.Sprintf("annotations %s and %s name the spec %s: what containers ask for beyond it (%s) is left out", api.CPU, api.Memory, got, strings.Join(cut, ", "))}
 }
 
-// difference says what a Pod gets if that is not what it asks for.
-func difference(asked spec.Demand, wish spec.Wish, got spec.Size) []string {
+// difference says of whom what it gets if that is not what it asks for.
+func difference(who string, asked spec.Demand, wish spec.Wish, got spec.Size) []string {
 	if wish.Named() || !asked.Usual && asked.CPU == got.CPU && asked.Memory == got.Memory {
 		return nil
 	}
-	return []string{fmt.Sprintf("the Pod gets the spec %s (%s): it asks for %s", got, got.Type, asked)}
+	return []string{fmt.Sprintf("%s gets the spec %s (%s): it asks for %s", who, got, got.Type, asked)}
 }
 
 // whole tells that CPU or memory is asked for the Pod as a whole.

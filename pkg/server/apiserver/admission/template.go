@@ -58,9 +58,5 @@ func (s *size) foresee(template *core.PodTemplateSpec) []string {
 	if err != nil {
 		return []string{fmt.Sprintf("its Pods will be refused: %v", err)}
 	}
-	var said []string
-	for _, text := range difference(asked, wish, got) {
-		said = append(said, "of its Pods: "+text)
-	}
-	return said
+	return difference("each of its Pods", asked, wish, got)
 }
