@@ -53,3 +53,12 @@ const (
 
 // InterruptionAt is on a spot Pod that was given notice: when it goes, by RFC 3339.
 const InterruptionAt = Own + "interruption-at"
+
+// What Nodes carry, as super nodes of TKE Serverless do.
+const (
+	InstanceTypeLabel     = "node.kubernetes.io/instance-type" // "eklet"
+	InstanceType          = "eklet"
+	SubnetID              = EKS + "subnet-id"          // annotation: "subnet-" and the end of the Node's name
+	AvailableIPCountLabel = EKS + "available-ip-count" // addresses of the Node's range that no Pod has
+	HostAnnotation        = Own + "host"               // the host behind the Node, for its operators: "name, address"
+)

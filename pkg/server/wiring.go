@@ -52,10 +52,11 @@ func (c Config) credentials() credentials.Config {
 
 // addresses are those that clients use for this host.
 func (c Config) addresses() []netip.Addr {
+	all := []netip.Addr{c.NodeIP, c.DNSBind} // the second is the Node's: the gateway of the host's Pods
 	if c.Advertise.IsValid() && c.Advertise != c.NodeIP {
-		return []netip.Addr{c.NodeIP, c.Advertise}
+		all = append(all, c.Advertise)
 	}
-	return []netip.Addr{c.NodeIP}
+	return all
 }
 
 func (c Config) apiserver(cred *credentials.Credentials, endpoint string) apiserver.Config {
