@@ -33,6 +33,7 @@ const (
 	SpecType   = Own + "spec-type"   // its type of CPU or model of GPU: "intel"
 	ChargeType = Own + "charge-type" // how it is paid for, as bill.Charge has it: "SPOT"
 	Workload   = Own + "workload"    // kind and name of what made it: "Deployment/web"
+	RootDisk   = Own + "root-disk"   // GiB of the writable disk, where it is not the usual one: "50"
 	AskedWhole = Own + "asked-whole" // "true" when its author gave the Pod as a whole resources
 )
 
