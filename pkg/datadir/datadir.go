@@ -66,6 +66,12 @@ func (d Dir) Images() string { return d.path("agent", "images") }
 // Scratch holds the writable disk of each running Pod.
 func (d Dir) Scratch() string { return d.path("agent", "scratch") }
 
+// Lifespans holds the records of microVMs' lives that are not in the ledger yet.
+func (d Dir) Lifespans() string { return d.path("agent", "lifespans") }
+
+// Ledger is the SQLite file of how long every sandbox ran.
+func (d Dir) Ledger() string { return d.path("server", "meter", "ledger.db") }
+
 // CNI holds the address allocations of the Pod range.
 func (d Dir) CNI() string { return d.path("agent", "cni") }
 
@@ -74,7 +80,7 @@ func (d Dir) Probe() string { return d.path("agent", "kvm-probe.json") }
 
 // Prepare makes the folders, closed to other users, and proves that the data folder can be written.
 func (d Dir) Prepare() error {
-	for _, dir := range []string{string(d), d.DB(), d.TLS(), d.Cred(), d.AgentTLS(), d.Containerd(), d.Kubelet(), d.PodLogs(), d.Images(), d.Scratch(), d.CNI()} {
+	for _, dir := range []string{string(d), d.DB(), d.TLS(), d.Cred(), d.AgentTLS(), d.Containerd(), d.Kubelet(), d.PodLogs(), d.Images(), d.Scratch(), d.Lifespans(), d.CNI()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return unwritable(d, err)
 		}

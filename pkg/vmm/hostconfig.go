@@ -34,6 +34,9 @@ type HostConfig struct {
 	LogDir     string `json:"logDir"`           // one log and one console log per microVM
 	Debug      bool   `json:"debug"`            // verbose guest kernel and adapter log
 
+	LifespanDir string `json:"lifespanDir,omitempty"` // where the microVMs' lives are recorded; empty for no record
+	NodeName    string `json:"nodeName,omitempty"`    // this host's, for the record
+
 	// RootPorts is how many devices can be passed through to a microVM, 8 when zero under KVM. Each costs boot time.
 	// Disks and network cards do not need one.
 	RootPorts int `json:"rootPorts,omitempty"`
@@ -69,6 +72,9 @@ func (c HostConfig) Validate() error {
 		if !filepath.IsAbs(path) {
 			errs = append(errs, fmt.Errorf("%s: %q is not an absolute path", name, path))
 		}
+	}
+	if c.LifespanDir != "" && !filepath.IsAbs(c.LifespanDir) {
+		errs = append(errs, fmt.Errorf("lifespanDir: %q is not an absolute path", c.LifespanDir))
 	}
 	if c.Accel != AccelKVM && c.Accel != AccelTCG {
 		errs = append(errs, fmt.Errorf("accel: %q is neither %q nor %q", c.Accel, AccelKVM, AccelTCG))

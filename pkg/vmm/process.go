@@ -8,19 +8,26 @@ import (
 	"os/exec"
 	"runtime"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nodeless/nodeless/pkg/lifespan"
 )
 
 // process is a running QEMU with the near ends of its three channels.
 type process struct {
-	cmd     *exec.Cmd
-	qmp     *net.UnixConn
-	console *net.UnixConn
-	agent   *net.UnixConn
-	stderr  *syncTail
-	done    chan struct{} // closed when QEMU has ended
-	err     error         // how it ended; read after done
+	cmd      *exec.Cmd
+	qmp      *net.UnixConn
+	console  *net.UnixConn
+	agent    *net.UnixConn
+	stderr   *syncTail
+	started  lifespan.Process
+	startErr error         // why started is not known
+	life     *life         // its record; nil without one
+	done     chan struct{} // closed when QEMU has ended
+	ended    time.Duration // when, since the boot; read after done
+	err      error         // how it ended; read after done
 }
 
 // Descriptor numbers in QEMU, in the order of exec.Cmd.ExtraFiles.
@@ -71,11 +78,15 @@ func (p *process) run(started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	err := p.cmd.Start()
+	if err == nil { // before it is waited for: until then the kernel keeps its start, even if it has ended
+		p.started, _, p.startErr = lifespan.Find(os.DirFS("/proc"), p.cmd.Process.Pid)
+	}
 	started <- err
 	if err != nil {
 		return
 	}
 	p.err = p.cmd.Wait()
+	p.ended, _ = bootTime() // it works: vm.record tries it first
 	close(p.done)
 }
 

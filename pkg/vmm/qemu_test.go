@@ -154,6 +154,7 @@ func TestNothingIsLeftWhen(t *testing.T) {
 			g.call("PUT", "vm.create", g.config(""), nil)
 			g.call("PUT", "vm.boot", nil, nil)
 			qemu := g.qemu()
+			g.wantRecord(qemu, false)
 			if got, err := SweepScratch(h.cfg.ScratchDir); err != nil || len(got) > 0 {
 				t.Errorf("sweep of a disk in use = %q, %v", got, err)
 			}
@@ -167,6 +168,7 @@ func TestNothingIsLeftWhen(t *testing.T) {
 				must(t, errors.Join(os.Remove(g.api()), os.Remove(g.agent())))
 			}
 			g.wantNothing(qemu)
+			g.wantRecord(qemu, !tt.swept)
 		})
 	}
 }

@@ -41,6 +41,9 @@ type Options struct {
 	APISocket string
 	Parent    int // the process whose end ends this one; 0 for none
 	Verbose   bool
+	// Sandbox is the folder of the sandbox's OCI configuration, config.json, which says whose Pod it is; the working
+	// directory when empty: the shim's, and thus the one of what it starts.
+	Sandbox string
 	// Errors receives what went wrong before there is a log file.
 	Errors io.Writer
 }
@@ -65,6 +68,7 @@ func Run(ctx context.Context, cfg HostConfig, opts Options) error {
 		}
 	}
 	v := newVM(id, cfg, log)
+	v.sandbox = opts.Sandbox
 	err = serve(ctx, listener, v, stop)
 	clean := err == nil
 	if clean {

@@ -30,10 +30,11 @@ var errState = errors.New("not possible in this state")
 
 // vm is one microVM. Calls come from the REST API, several at once.
 type vm struct {
-	id    string
-	cfg   HostConfig
-	log   *slog.Logger
-	agent *agentChannel
+	id      string
+	sandbox string // folder of its OCI configuration
+	cfg     HostConfig
+	log     *slog.Logger
+	agent   *agentChannel
 
 	bootMu   sync.Mutex // held by create and boot
 	resizeMu sync.Mutex // held by resize
@@ -178,6 +179,13 @@ func (v *vm) start(ctx context.Context) error {
 		v.fail(err)
 		return err
 	}
+	if err := v.record(p); err != nil { // while QEMU starts up
+		p.kill()
+		<-p.done
+		p.closeChannels()
+		v.fail(err)
+		return err
+	}
 	v.mu.Lock()
 	v.proc, v.spec, v.state, v.nets = p, spec, stateRunning, nil
 	v.mu.Unlock()
@@ -308,6 +316,7 @@ func (v *vm) shutdown() {
 	}
 	p.kill()
 	<-p.done
+	p.life.wait()
 }
 
 // cleanup removes what create and boot made. QEMU has ended.

@@ -27,6 +27,10 @@ import (
 const parentEnv = "NODELESS_TEST_PARENT"
 
 func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == fakeQEMU {
+		playQEMU()
+		os.Exit(0)
+	}
 	if prog := os.Getenv(parentEnv); prog != "" {
 		cmd := exec.Command(prog, os.Args[1:]...)
 		cmd.Stderr = os.Stderr
@@ -61,7 +65,7 @@ func needHost(t *testing.T) *host {
 		bundle, _ = filepath.Abs("../../dist/bundle")
 	}
 	h := &host{dir: t.TempDir()}
-	h.cfg = HostConfig{Bundle: bundle, Accel: AccelTCG, ScratchDir: h.dir + "/scratch", LogDir: h.dir + "/log"}
+	h.cfg = HostConfig{Bundle: bundle, Accel: AccelTCG, ScratchDir: h.dir + "/scratch", LogDir: h.dir + "/log", LifespanDir: h.dir + "/lifespans"}
 	for _, f := range []string{h.kernel(), bundle + "/guest/initrd", h.cfg.ScratchTemplate(), h.cfg.QEMUCommand()[0]} {
 		if _, err := os.Stat(f); err != nil {
 			t.Skipf("skipped: no bundle with QEMU and a guest kernel here: %v", err)
@@ -130,6 +134,8 @@ func (h *host) launch(t *testing.T, id string) *guest {
 	g.parent = exec.Command(os.Args[0], "--api-socket", g.api())
 	g.parent.Env = append(os.Environ(), parentEnv+"="+h.prog, ConfigEnv+"="+h.cfgPath)
 	g.parent.Stderr = os.Stderr
+	g.parent.Dir = g.dir // as the shim's is the bundle
+	must(t, os.WriteFile(filepath.Join(g.dir, "config.json"), []byte(ociConfig), 0o600))
 	out, err := g.parent.StdoutPipe()
 	must(t, err)
 	must(t, g.parent.Start())

@@ -121,7 +121,10 @@ func (c Config) host() teardown.Host {
 func (c Config) hypervisor() hypervisor.Config {
 	return hypervisor.Config{
 		File: c.Run.VMMConfig(), Want: c.Accel,
-		Host: vmm.HostConfig{Bundle: c.Bundle.Dir(), ScratchDir: c.Data.Scratch(), LogDir: c.Run.VMMLogs(), Debug: c.Debug},
+		Host: vmm.HostConfig{
+			Bundle: c.Bundle.Dir(), ScratchDir: c.Data.Scratch(), LogDir: c.Run.VMMLogs(), Debug: c.Debug,
+			LifespanDir: c.Data.Lifespans(), NodeName: c.Node.Name,
+		},
 	}
 }
 

@@ -33,7 +33,7 @@ var layers = map[string]int{
 	"pkg/guest": guest,
 
 	"pkg/spec": leaf, "pkg/price": leaf, "pkg/cidr": leaf, "pkg/run": leaf, "pkg/hint": leaf, "pkg/datadir": leaf, "pkg/atomicfile": leaf,
-	"pkg/version": leaf, "pkg/api": leaf, "pkg/unixsocket": leaf,
+	"pkg/version": leaf, "pkg/api": leaf, "pkg/unixsocket": leaf, "pkg/lifespan": leaf,
 
 	"manifests": leaf,                        // embedded YAML
 	"bundle":    program, "scripts": program, // build-time programs
@@ -138,7 +138,7 @@ var owners = []struct {
 	{"github.com/opencontainers/runc", []string{"pkg/guest", "cmd/nodeless-guest"}},
 	{"github.com/coreos/go-iptables", []string{"pkg/netdev"}},
 	{"github.com/urfave/cli", []string{"pkg/cli"}},
-	{"github.com/mattn/go-sqlite3", []string{"pkg/server/datastore"}},
+	{"github.com/mattn/go-sqlite3", []string{"pkg/server/datastore", "pkg/meter"}},
 	{"go.etcd.io/etcd/server", []string{"tests"}}, // the yardstick of the datastore benchmark
 }
 

@@ -4,13 +4,16 @@ import (
 	"flag"
 	"log/slog"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/pelletier/go-toml/v2"
 
+	"github.com/nodeless/nodeless/pkg/api"
 	"github.com/nodeless/nodeless/pkg/vmm"
 )
 
@@ -73,6 +76,36 @@ func TestPathsAreQuoted(t *testing.T) {
 	var parsed struct{ Root string }
 	if err := toml.Unmarshal(text, &parsed); err != nil || parsed.Root != cfg.Root {
 		t.Errorf("root = %q, %v; want %q", parsed.Root, err, cfg.Root)
+	}
+}
+
+// TestRecordedAnnotationsReachTheMicroVM holds the names in the template and those in pkg/api together.
+func TestRecordedAnnotationsReachTheMicroVM(t *testing.T) {
+	text, err := ContainerdTOML(exampleConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var parsed struct {
+		Plugins map[string]struct {
+			Containerd struct {
+				Runtimes map[string]struct {
+					PodAnnotations []string `toml:"pod_annotations"`
+				}
+			}
+		}
+	}
+	if err := toml.Unmarshal(text, &parsed); err != nil {
+		t.Fatal(err)
+	}
+	patterns := parsed.Plugins["io.containerd.cri.v1.runtime"].Containerd.Runtimes[Handler].PodAnnotations
+	for _, key := range []string{api.Spec, api.SpecType, api.ChargeType, api.Workload, api.ResourceTag} {
+		handed := slices.ContainsFunc(patterns, func(pattern string) bool {
+			ok, err := path.Match(pattern, key) // as containerd does
+			return ok && err == nil
+		})
+		if !handed {
+			t.Errorf("%s is not among %q", key, patterns)
+		}
 	}
 }
 

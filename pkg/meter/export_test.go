@@ -1,0 +1,121 @@
+package meter
+
+import (
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"flag"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/nodeless/nodeless/pkg/spec"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+// hostile is what a Pod may call itself or its tags.
+var hostile = []string{
+	"=cmd|' /C calc'!A0", "+1", "-2+3", "@SUM(1)", "\t=1", "\r=1", "  =1", "\u00a0=1", "＝1", "|x", "a,b", `say "hi"`, "two\nlines", `back\slash`, "ok", "", "é", ";=1",
+}
+
+func samples() ([]Usage, Instant) {
+	intel := spec.Size{Type: "intel", CPU: 250, Memory: spec.Gi / 2}
+	v100 := spec.Size{Type: "V100", CPU: 8000, Memory: 40 * spec.Gi, GPU: 1}
+	now := Instant{Wall: noon.Add(time.Hour), BootID: thisBoot, Boot: 2 * time.Hour}
+	usage := func(id string, start, length time.Duration, size spec.Size) Usage {
+		u := Usage{Sandbox: id, Namespace: "shop", Pod: "web-" + id, PodUID: "u-" + id, Workload: "Deployment/web", Node: "host-1", Spec: size,
+			Charge: "POSTPAID_BY_HOUR", Start: noon.Add(start), BootID: thisBoot, StartBoot: time.Hour + start}
+		if length >= 0 {
+			u.End = u.Start.Add(length)
+		}
+		return u
+	}
+	b := usage("b", 0, 90*time.Second+1, intel)
+	next := usage("b", 90*time.Second+1, -1, v100)
+	next.Stretch = 1
+	c := usage("c", 0, 0, spec.Size{})
+	c.Estimated = true
+	odd := usage("d", time.Minute, time.Second, intel)
+	odd.Namespace, odd.Pod, odd.Workload, odd.Charge = "=1", "two\nlines", `a"b\c`+"\n", "SPOT"
+	odd.Tags = map[string]string{"b": "=1+1", "a": "x,\"y\"\n<é>"}
+	return []Usage{odd, next, c, usage("a", 0, 1500*time.Millisecond, intel), b, usage("e", 2*time.Minute, -1, intel)}, now
+}
+
+func TestExports(t *testing.T) {
+	usages, now := samples()
+	for name, write := range map[string]func(io.Writer, []Usage, Instant) error{"usages.csv": WriteCSV, "usages.json": WriteJSON, "usages.prom": WritePrometheus} {
+		t.Run(name, func(t *testing.T) {
+			var got strings.Builder
+			must(t, write(&got, usages, now))
+			golden := filepath.Join("testdata", name)
+			if *update {
+				must(t, os.WriteFile(golden, []byte(got.String()), 0o644))
+			}
+			want, err := os.ReadFile(golden)
+			must(t, err)
+			if diff := cmp.Diff(string(want), got.String()); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", name, diff)
+			}
+			for range 10 { // whatever order they come in
+				rand.Shuffle(len(usages), func(i, j int) { usages[i], usages[j] = usages[j], usages[i] })
+				var again strings.Builder
+				must(t, write(&again, usages, now))
+				if again.String() != got.String() {
+					t.Fatalf("another order gives\n%s", again.String())
+				}
+			}
+			must(t, write(io.Discard, nil, now))
+			if err := write(failing{}, usages, now); !errors.Is(err, io.ErrShortWrite) {
+				t.Errorf("a writer that fails gives %v", err)
+			}
+		})
+	}
+}
+
+type failing struct{}
+
+func (failing) Write([]byte) (int, error) { return 0, io.ErrShortWrite }
+
+func TestNoCellIsAFormula(t *testing.T) {
+	for _, text := range hostile {
+		u := Usage{Sandbox: "a", Namespace: text, Pod: text, PodUID: text, Workload: text, Node: text, Charge: text, Tags: map[string]string{text: text}, Start: noon, End: noon}
+		var out strings.Builder
+		must(t, WriteCSV(&out, []Usage{u}, Instant{}))
+		rows, err := csv.NewReader(strings.NewReader(out.String())).ReadAll()
+		if err != nil || len(rows) != 2 {
+			t.Fatalf("%q makes %d rows, %v:\n%s", text, len(rows), err, out.String())
+		}
+		for i, cell := range rows[1] {
+			if trimmed := strings.TrimLeft(cell, " \t\r\n\u00a0"); trimmed != "" && strings.ContainsAny(trimmed[:1], "=+-@|") || strings.HasPrefix(trimmed, "＝") {
+				t.Errorf("%q makes the cell %s %q", text, rows[0][i], cell)
+			}
+		}
+		if got := strings.TrimPrefix(rows[1][2], "'"); got != strings.ReplaceAll(text, "\r\n", "\n") {
+			t.Errorf("%q is read back as %q", text, rows[1][2])
+		}
+		var raw strings.Builder
+		must(t, WriteJSON(&raw, []Usage{u}, Instant{}))
+		var objects []row
+		if err := json.Unmarshal([]byte(raw.String()), &objects); err != nil || len(objects) != 1 || objects[0].Pod != text || objects[0].Tags[text] != text {
+			t.Errorf("%q is in JSON as %s, %v", text, raw.String(), err)
+		}
+	}
+}
+
+func TestSumsBeyondADuration(t *testing.T) {
+	var s sum
+	const long = 1<<63 - 1 // 292 years
+	for range 1000 {
+		s.add(long)
+	}
+	if s.seconds != 9223372036854 || s.nanos != 775807000 {
+		t.Errorf("sum = %d.%09d s", s.seconds, s.nanos)
+	}
+}

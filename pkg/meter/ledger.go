@@ -1,0 +1,287 @@
+// Package meter knows how long each sandbox ran, to the nanosecond. Its Collector takes the records that nodeless-vmm leaves
+// (pkg/lifespan) into its Ledger, a SQLite file to which rows are only added; the Ledger answers who used what. pkg/server runs
+// the Collector, and asks for Usages to bill them (pkg/bill), to list and to export them.
+//
+// A life is counted once whatever is killed when: a record stays until it is in the ledger, and is not added again.
+package meter
+
+import (
+	"context"
+	"database/sql"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	_ "github.com/mattn/go-sqlite3" // the driver called sqlite3
+
+	"github.com/nodeless/nodeless/pkg/atomicfile"
+	"github.com/nodeless/nodeless/pkg/hint"
+	"github.com/nodeless/nodeless/pkg/lifespan"
+)
+
+//go:embed schema.sql
+var schema string
+
+const (
+	schemaVersion = 1
+	// applicationID tells a ledger from other SQLite files: "nlml".
+	applicationID = 0x6e6c6d6c
+	// params: what is committed survives a power cut, and readers do not wait for the writer.
+	params = "_journal_mode=WAL&_synchronous=FULL&_busy_timeout=30000&_txlock=immediate&_foreign_keys=1&_recursive_triggers=1"
+	// mostConns is the writer and a few readers.
+	mostConns = 4
+)
+
+// Errors of Open.
+var (
+	ErrNewer   = errors.New("the ledger was written by a newer nodeless")
+	ErrForeign = errors.New("the file is not a ledger")
+)
+
+// Ledger is the file of all lives. Several processes may have it open.
+type Ledger struct{ db *sql.DB }
+
+// Open opens the ledger in file and makes it, mode 0600, where there is none. The error is ErrNewer or ErrForeign when this
+// program must not touch the file.
+func Open(ctx context.Context, file string) (_ *Ledger, err error) {
+	if err := prepare(file); err != nil {
+		return nil, fmt.Errorf("open ledger: %w", err)
+	}
+	db, err := sql.Open("sqlite3", "file:"+(&url.URL{Path: file}).EscapedPath()+"?"+params)
+	if err != nil {
+		return nil, fmt.Errorf("open ledger %s: %w", file, err)
+	}
+	db.SetMaxOpenConns(mostConns)
+	if err := setUp(ctx, db); err != nil {
+		return nil, errors.Join(&hint.Error{Op: "open ledger", On: file, Err: err, Do: remedy(err, file)}, db.Close())
+	}
+	return &Ledger{db}, nil
+}
+
+// remedy is what an operator does about a ledger that does not open.
+func remedy(err error, file string) string {
+	switch {
+	case errors.Is(err, ErrNewer):
+		return "install the version of nodeless that ran here last, or a newer one"
+	case errors.Is(err, ErrForeign):
+		return "move " + file + " away; a new ledger is made in its place"
+	}
+	return "see that there is room on the disk; a damaged file is moved away, and what is in it read with `sqlite3 " + file + " .recover`"
+}
+
+// Close ends the use of the file.
+func (l *Ledger) Close() error { return l.db.Close() }
+
+// prepare makes an empty file, which SQLite takes: the mode is ours then, and of the files that it puts beside.
+func prepare(file string) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Chmod(0o600), f.Close(), atomicfile.SyncDir(filepath.Dir(file)))
+}
+
+// setUp makes the tables in an empty file, and refuses a file that is not of this version.
+func setUp(ctx context.Context, db *sql.DB) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
+	var app, version, tables int
+	for query, into := range map[string]*int{"PRAGMA application_id": &app, "PRAGMA user_version": &version, "SELECT count(*) FROM sqlite_schema": &tables} {
+		if err := tx.QueryRowContext(ctx, query).Scan(into); err != nil {
+			return err
+		}
+	}
+	switch {
+	case app == applicationID && version > schemaVersion:
+		return fmt.Errorf("%w: its version is %d, this program knows up to %d", ErrNewer, version, schemaVersion)
+	case app == applicationID && version == schemaVersion:
+		return nil
+	case app != 0 || version != 0 || tables != 0:
+		return fmt.Errorf("%w: application %#x, version %d, %d tables", ErrForeign, app, version, tables)
+	}
+	if _, err := tx.ExecContext(ctx, fmt.Sprintf("%s; PRAGMA application_id = %d; PRAGMA user_version = %d", schema, applicationID, schemaVersion)); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// Life is a sandbox's record as the ledger takes and keeps it.
+type Life struct {
+	lifespan.Record
+	Estimated bool // nobody saw the end: EndBoot is the last moment at which it was seen to run
+}
+
+// Conflict says that a life is not as the ledger has it. The ledger keeps what it has.
+type Conflict struct {
+	Sandbox string
+	Reason  string
+}
+
+func (c *Conflict) Error() string {
+	return fmt.Sprintf("sandbox %s is in the ledger otherwise: %s", c.Sandbox, c.Reason)
+}
+
+// Put adds what the ledger does not have of the lives. When it returns, all of it survives a power cut, or, with an error,
+// none was added. Lives that contradict the ledger are left out as a whole and returned.
+func (l *Ledger) Put(ctx context.Context, lives ...Life) (conflicts []*Conflict, err error) {
+	tx, err := l.db.BeginTx(ctx, nil)
+	if err != nil {
+		return nil, fmt.Errorf("write to ledger: %w", err)
+	}
+	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
+	for _, life := range lives {
+		if err := life.Validate(); err != nil {
+			return nil, fmt.Errorf("write sandbox %s to ledger: %w", life.Sandbox, err)
+		}
+		conflict, err := put(ctx, tx, life)
+		if err != nil {
+			return nil, fmt.Errorf("write sandbox %s to ledger: %w", life.Sandbox, err)
+		}
+		if conflict != nil {
+			conflicts = append(conflicts, conflict)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return nil, fmt.Errorf("write to ledger: %w", err)
+	}
+	return conflicts, nil
+}
+
+// Resize adds that a sandbox, whose start the ledger has, has another spec from a moment on. Told twice it is added once.
+// The error is *Conflict when the ledger has another spec from that moment on, or the end before it.
+func (l *Ledger) Resize(ctx context.Context, sandbox string, r lifespan.Resize) error {
+	life, ok, err := l.life(ctx, sandbox)
+	if err == nil && !ok {
+		err = errors.New("the ledger does not have it")
+	}
+	if err != nil {
+		return fmt.Errorf("resize sandbox %s: %w", sandbox, err)
+	}
+	life.Record.Resizes, life.Record.EndBoot, life.Estimated = []lifespan.Resize{r}, 0, false
+	conflicts, err := l.Put(ctx, life)
+	if len(conflicts) > 0 {
+		err = conflicts[0]
+	}
+	if err != nil {
+		return fmt.Errorf("resize sandbox %s: %w", sandbox, err)
+	}
+	return nil
+}
+
+func (l *Ledger) life(ctx context.Context, sandbox string) (Life, bool, error) {
+	return load(ctx, l.db, sandbox)
+}
+
+// put adds what is missing of a life.
+func put(ctx context.Context, tx *sql.Tx, life Life) (*Conflict, error) {
+	have, known, err := load(ctx, tx, life.Sandbox)
+	if err != nil {
+		return nil, err
+	}
+	todo := life
+	if known {
+		var reason string
+		if todo, reason = missing(have, life); reason != "" {
+			return &Conflict{life.Sandbox, reason}, nil
+		}
+	} else if err := insertStart(ctx, tx, life.Record); err != nil {
+		return nil, err
+	}
+	for _, r := range todo.Resizes {
+		if _, err := tx.ExecContext(ctx, "INSERT INTO resizes (sandbox, at_boot, spec, spec_type) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+			life.Sandbox, int64(r.At), r.Spec, r.SpecType); err != nil {
+			return nil, err
+		}
+	}
+	if todo.EndBoot == 0 {
+		return nil, nil
+	}
+	_, err = tx.ExecContext(ctx, "INSERT INTO ends (sandbox, end_boot, end_wall, estimated) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+		life.Sandbox, int64(todo.EndBoot), todo.End().UnixNano(), todo.Estimated)
+	return nil, err
+}
+
+func insertStart(ctx context.Context, tx *sql.Tx, r lifespan.Record) error {
+	tags, err := json.Marshal(r.Tags) // sorted
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, "INSERT INTO starts ("+startColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+		r.Sandbox, r.Namespace, r.Name, r.UID, r.Workload, r.Node, r.Spec, r.SpecType, r.Charge, string(tags),
+		r.BootID, r.QEMU.PID, r.QEMU.Ticks, r.VMM.PID, r.VMM.Ticks, r.Start.UnixNano(), int64(r.StartBoot))
+	return err
+}
+
+// missing is what has to be added to have for it to say all that want says, or the reason why they contradict each other. An
+// end that was estimated where the ledger has one already is no news.
+func missing(have, want Life) (todo Life, reason string) {
+	todo = want
+	todo.Resizes, todo.EndBoot = nil, 0
+	if diff := startDiff(have.Record, want.Record); diff != "" {
+		return todo, diff
+	}
+	known := map[time.Duration]lifespan.Resize{}
+	for _, r := range have.Resizes {
+		known[r.At] = r
+	}
+	for _, r := range want.Resizes {
+		old, ok := known[r.At]
+		switch {
+		case ok && old != r:
+			return todo, fmt.Sprintf("from %v after the boot it has spec %q of type %q, and now %q of type %q", r.At, old.Spec, old.SpecType, r.Spec, r.SpecType)
+		case ok:
+		case have.EndBoot != 0:
+			return todo, fmt.Sprintf("it ended %v after the boot, and now had another spec from %v on", have.EndBoot, r.At)
+		default:
+			todo.Resizes = append(todo.Resizes, r)
+		}
+	}
+	switch {
+	case want.EndBoot == 0 || have.EndBoot == want.EndBoot || have.EndBoot != 0 && want.Estimated:
+		return todo, ""
+	case have.EndBoot != 0:
+		return todo, fmt.Sprintf("it ended %v after the boot (estimated: %t), and now %v", have.EndBoot, have.Estimated, want.EndBoot)
+	}
+	todo.EndBoot = want.EndBoot
+	for _, r := range have.Resizes {
+		switch {
+		case r.At <= todo.EndBoot:
+		case want.Estimated: // it ran when it got another spec
+			todo.EndBoot = r.At
+		default:
+			return todo, fmt.Sprintf("it has another spec from %v after the boot on, and now ended before, at %v", r.At, want.EndBoot)
+		}
+	}
+	return todo, ""
+}
+
+// startDiff names what differs in two starts of one sandbox.
+func startDiff(have, want lifespan.Record) string {
+	text := func(r lifespan.Record) string {
+		r.Resizes, r.EndBoot = nil, 0
+		r.Start = time.Unix(0, r.Start.UnixNano()).UTC() // the moment alone counts
+		if len(r.Tags) == 0 {
+			r.Tags = nil
+		}
+		raw, err := json.Marshal(r) // maps are sorted
+		if err != nil {
+			return err.Error()
+		}
+		return string(raw)
+	}
+	if h, w := text(have), text(want); h != w {
+		return fmt.Sprintf("its start is %s, and now %s", h, w)
+	}
+	return ""
+}

@@ -1,0 +1,193 @@
+package meter
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/nodeless/nodeless/pkg/lifespan"
+	"github.com/nodeless/nodeless/pkg/spec"
+)
+
+const startColumns = "sandbox, namespace, pod, pod_uid, workload, node, spec, spec_type, charge, tags, " +
+	"boot_id, qemu_pid, qemu_ticks, vmm_pid, vmm_ticks, start_wall, start_boot"
+
+// lifeQuery gives a row for each resize of each life, and one for a life without any. It is one statement, and thus sees one
+// state of the ledger.
+const lifeQuery = "SELECT s.sandbox, s.namespace, s.pod, s.pod_uid, s.workload, s.node, s.spec, s.spec_type, s.charge, s.tags, " +
+	"s.boot_id, s.qemu_pid, s.qemu_ticks, s.vmm_pid, s.vmm_ticks, s.start_wall, s.start_boot, e.end_boot, e.estimated, r.at_boot, r.spec, r.spec_type " +
+	"FROM starts s LEFT JOIN ends e ON e.sandbox = s.sandbox LEFT JOIN resizes r ON r.sandbox = s.sandbox "
+
+const lifeOrder = " ORDER BY s.start_wall, s.sandbox, r.at_boot"
+
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// load gives what the ledger has of a sandbox.
+func load(ctx context.Context, db querier, sandbox string) (Life, bool, error) {
+	found, err := lives(ctx, db, "WHERE s.sandbox = ?", sandbox)
+	if err != nil || len(found) == 0 {
+		return Life{}, false, err
+	}
+	return found[0], true, nil
+}
+
+// lives reads whole lives, the oldest first.
+func lives(ctx context.Context, db querier, where string, args ...any) ([]Life, error) {
+	rows, err := db.QueryContext(ctx, lifeQuery+where+lifeOrder, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []Life
+	for rows.Next() {
+		life, resize, err := scanLife(rows)
+		if err != nil {
+			return nil, err
+		}
+		if n := len(all); n == 0 || all[n-1].Sandbox != life.Sandbox {
+			all = append(all, life)
+		}
+		if resize != nil {
+			last := &all[len(all)-1]
+			last.Resizes = append(last.Resizes, *resize)
+		}
+	}
+	return all, rows.Err()
+}
+
+func scanLife(rows *sql.Rows) (life Life, resize *lifespan.Resize, err error) {
+	r := &life.Record
+	var tags string
+	var startWall int64
+	var end, estimated, at sql.NullInt64
+	var newSpec, newType sql.NullString
+	if err := rows.Scan(&r.Sandbox, &r.Namespace, &r.Name, &r.UID, &r.Workload, &r.Node, &r.Spec, &r.SpecType, &r.Charge, &tags,
+		&r.BootID, &r.QEMU.PID, &r.QEMU.Ticks, &r.VMM.PID, &r.VMM.Ticks, &startWall, &r.StartBoot, &end, &estimated, &at, &newSpec, &newType); err != nil {
+		return life, nil, err
+	}
+	if err := json.Unmarshal([]byte(tags), &r.Tags); err != nil {
+		return life, nil, fmt.Errorf("tags of sandbox %s: %w", r.Sandbox, err)
+	}
+	r.Start, r.EndBoot, life.Estimated = time.Unix(0, startWall).UTC(), time.Duration(end.Int64), estimated.Int64 != 0
+	if at.Valid {
+		resize = &lifespan.Resize{At: time.Duration(at.Int64), Spec: newSpec.String, SpecType: newType.String}
+	}
+	return life, resize, nil
+}
+
+// Running lists the lives whose end the ledger does not have, the oldest first.
+func (l *Ledger) Running(ctx context.Context) ([]lifespan.Record, error) {
+	found, err := lives(ctx, l.db, "WHERE e.sandbox IS NULL")
+	if err != nil {
+		return nil, fmt.Errorf("list running sandboxes of the ledger: %w", err)
+	}
+	var running []lifespan.Record
+	for _, life := range found {
+		running = append(running, life.Record)
+	}
+	return running, nil
+}
+
+// Usage is a sandbox for the time that it had one spec.
+type Usage struct {
+	Sandbox string // its id; no other has it
+	Stretch int    // counts the specs that the sandbox had, from 0
+
+	Namespace, Pod, PodUID, Workload, Node string // empty where it was not known
+
+	Spec   spec.Size // the zero Size when the Pod had none, or none that can be read: see Unsized
+	Charge string    // as api.ChargeType; may be empty
+	Tags   map[string]string
+
+	Start, End time.Time // UTC; End is zero while it runs
+	Estimated  bool      // nobody saw the end: End is the last moment at which it was seen to run
+
+	BootID    string        // of the host
+	StartBoot time.Duration // Start, since the boot of the host
+}
+
+// Unsized tells whether it is not known what the sandbox had. There is no price for it.
+func (u Usage) Unsized() bool { return u.Spec == spec.Size{} }
+
+// Until is how long it has run by now. For a sandbox that runs on the host of which now is, the wall clock does not count.
+func (u Usage) Until(now Instant) time.Duration {
+	switch {
+	case !u.End.IsZero():
+		return u.End.Sub(u.Start)
+	case u.BootID == now.BootID:
+		return max(0, now.Boot-u.StartBoot)
+	}
+	return max(0, now.Wall.Sub(u.Start))
+}
+
+// Filter narrows what Usages lists.
+type Filter struct {
+	Namespaces []string // of these; nil for all
+}
+
+// Usages lists what ran between two moments, the second excluded; a zero moment is no bound. They are whole: they may begin
+// before and end after. The order is that of the starts.
+func (l *Ledger) Usages(ctx context.Context, from, to time.Time, f Filter) ([]Usage, error) {
+	low, high := int64(math.MinInt64), int64(math.MaxInt64)
+	if !from.IsZero() {
+		low = from.UnixNano()
+	}
+	if !to.IsZero() {
+		high = to.UnixNano()
+	}
+	names, err := json.Marshal(f.Namespaces)
+	if err != nil {
+		return nil, fmt.Errorf("list usages: %w", err)
+	}
+	found, err := lives(ctx, l.db, "WHERE s.start_wall < ? AND (e.sandbox IS NULL OR e.end_wall > ? OR s.start_wall >= ?) "+
+		"AND (? OR s.namespace IN (SELECT value FROM json_each(?)))", high, low, low, f.Namespaces == nil, string(names))
+	if err != nil {
+		return nil, fmt.Errorf("list usages: %w", err)
+	}
+	var all []Usage
+	for _, life := range found {
+		for _, u := range stretches(life) {
+			start, end := u.Start.UnixNano(), int64(math.MaxInt64)
+			if !u.End.IsZero() {
+				end = u.End.UnixNano()
+			}
+			if start < high && (end > low || start >= low) {
+				all = append(all, u)
+			}
+		}
+	}
+	return all, nil
+}
+
+// stretches parts a life by the specs that it had.
+func stretches(life Life) []Usage {
+	r := life.Record
+	u := Usage{
+		Sandbox: r.Sandbox, Namespace: r.Namespace, Pod: r.Name, PodUID: r.UID, Workload: r.Workload, Node: r.Node,
+		Spec: size(r.Spec, r.SpecType), Charge: r.Charge, Tags: r.Tags,
+		Start: r.Start, BootID: r.BootID, StartBoot: r.StartBoot,
+	}
+	var all []Usage
+	for i, s := range r.Resizes {
+		at := r.Start.Add(s.At - r.StartBoot)
+		u.End = at
+		all = append(all, u)
+		u.Stretch, u.Spec, u.Start, u.StartBoot, u.End = i+1, size(s.Spec, s.SpecType), at, s.At, time.Time{}
+	}
+	u.End, u.Estimated = r.End(), life.Estimated
+	return append(all, u)
+}
+
+// size is what a spec says, or the zero Size.
+func size(text, kind string) spec.Size {
+	s, err := spec.ParseSize(text, kind)
+	if err != nil {
+		return spec.Size{}
+	}
+	return s
+}

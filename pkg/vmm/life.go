@@ -1,0 +1,138 @@
+package vmm
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nodeless/nodeless/pkg/lifespan"
+)
+
+const (
+	// beatInterval is by how much the end of a microVM is unknown when this process is killed with it.
+	beatInterval = 5 * time.Second
+	// longestConfig bounds what is read of a sandbox's OCI configuration.
+	longestConfig = 4 << 20
+)
+
+// life writes down when QEMU started and ended.
+type life struct {
+	dir     lifespan.Dir
+	record  lifespan.Record
+	log     *slog.Logger
+	written chan struct{} // closed when the end is written, or cannot be
+}
+
+// record writes that QEMU has started, and sees to it that its end is written. A microVM that cannot be recorded must not run.
+func (v *vm) record(p *process) error {
+	if v.cfg.LifespanDir == "" {
+		return nil
+	}
+	r, err := v.newRecord(p)
+	if err != nil {
+		return fmt.Errorf("record the microVM's start: %w", err)
+	}
+	l := &life{dir: lifespan.Dir(v.cfg.LifespanDir), record: r, log: v.log, written: make(chan struct{})}
+	if err := l.dir.Write(r); err != nil {
+		return fmt.Errorf("record the microVM's start: %w", err)
+	}
+	p.life = l
+	go l.follow(p)
+	return nil
+}
+
+func (v *vm) newRecord(p *process) (lifespan.Record, error) {
+	proc := os.DirFS("/proc")
+	self, _, err := lifespan.Find(proc, os.Getpid())
+	id, bootErr := lifespan.BootID(proc)
+	now, clockErr := bootTime()
+	if err := errors.Join(p.startErr, err, bootErr, clockErr); err != nil {
+		return lifespan.Record{}, err
+	}
+	start := p.started.Boot()
+	return lifespan.Record{
+		Sandbox: v.id, Pod: v.readPod(), Node: v.cfg.NodeName, BootID: id, QEMU: p.started, VMM: self,
+		Start: time.Now().Add(start - now).UTC(), StartBoot: start,
+	}, nil
+}
+
+// readPod finds out whose microVM this is. One that nobody can be asked for runs all the same.
+func (v *vm) readPod() lifespan.Pod {
+	annotations, err := readAnnotations(filepath.Join(v.sandbox, "config.json"))
+	if err != nil {
+		v.log.Warn("it is not known whose microVM this is", "err", err)
+		return lifespan.Pod{}
+	}
+	pod, err := lifespan.PodOf(annotations)
+	if err != nil {
+		v.log.Warn("the record of this microVM's life is incomplete", "err", err)
+	}
+	return pod
+}
+
+// readAnnotations reads the annotations of an OCI configuration.
+func readAnnotations(path string) (map[string]string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read OCI configuration: %w", err)
+	}
+	defer f.Close()
+	var config struct {
+		Annotations map[string]string `json:"annotations"`
+	}
+	if err := json.NewDecoder(io.LimitReader(f, longestConfig)).Decode(&config); err != nil {
+		return nil, fmt.Errorf("read OCI configuration %s: %w", path, err)
+	}
+	return config.Annotations, nil
+}
+
+// follow beats until QEMU has ended, and writes the end. The last beat says the same, for it needs no room on a full disk.
+func (l *life) follow(p *process) {
+	defer close(l.written)
+	ticker := time.NewTicker(beatInterval)
+	defer ticker.Stop()
+	for running := true; running; {
+		if now, err := bootTime(); err == nil { // the same call worked at the start
+			l.beat(now)
+		}
+		select {
+		case <-ticker.C:
+		case <-p.done:
+			running = false
+		}
+	}
+	l.record.EndBoot = p.ended
+	l.beat(p.ended)
+	if err := l.dir.Write(l.record); err != nil {
+		l.log.Error("the end of the microVM cannot be recorded, it will be estimated from the last beat", "err", err)
+	}
+}
+
+func (l *life) beat(at time.Duration) {
+	if err := l.dir.Beat(l.record.Sandbox, at); err != nil {
+		l.log.Warn("it cannot be noted that the microVM runs", "err", err)
+	}
+}
+
+// wait returns when the end is written. QEMU has ended.
+func (l *life) wait() {
+	if l != nil {
+		<-l.written
+	}
+}
+
+// bootTime reads CLOCK_BOOTTIME, which nobody can set.
+func bootTime() (time.Duration, error) {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return 0, fmt.Errorf("read the time since the boot: %w", err)
+	}
+	return time.Duration(ts.Nano()), nil
+}
