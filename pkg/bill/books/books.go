@@ -27,7 +27,7 @@ var schema string
 var (
 	ErrSettled = errors.New("the hour is settled otherwise")
 	ErrChanged = errors.New("the hour was corrected by somebody else")
-	ErrExists  = errors.New("there is one of this name, or was")
+	ErrExists  = errors.New("there is one of this name")
 	ErrUnknown = errors.New("there is no such reservation")
 	ErrEnded   = errors.New("the reservation has ended")
 )
@@ -219,6 +219,46 @@ func (b *Books) charges(ctx context.Context, where string, args ...any) (found [
 		found = append(found, c)
 	}
 	return found, rows.Err()
+}
+
+// Sum is what the lines of one kind on a day come to.
+type Sum struct {
+	Day                                         time.Time // its beginning, in UTC
+	Namespace, Workload, Spec, SpecType, Charge string
+	Currency                                    Currency
+	Seconds                                     int64
+	Amount                                      price.Amount
+}
+
+// Daily adds up what Charges lists, by day, namespace and kind, in the order of these.
+func (b *Books) Daily(ctx context.Context, from, to time.Time, namespaces []string) (sums []Sum, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("add charges up: %w", err)
+		}
+	}()
+	names, err := json.Marshal(namespaces)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := b.db.QueryContext(ctx, "SELECT billed - ((billed % 86400) + 86400) % 86400 AS day, namespace, workload, spec, spec_type, charge, currency, digits, sum(seconds), sum(amount) "+
+		"FROM charges WHERE billed >= ? AND billed < ? AND (? OR namespace IN (SELECT value FROM json_each(?))) "+
+		"GROUP BY day, namespace, workload, spec, spec_type, charge, currency, digits ORDER BY day, namespace, workload, spec, spec_type, charge, currency, digits",
+		low(from), high(to), namespaces == nil, string(names))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var s Sum
+		var day, amount int64
+		if err := rows.Scan(&day, &s.Namespace, &s.Workload, &s.Spec, &s.SpecType, &s.Charge, &s.Currency.Code, &s.Currency.Digits, &s.Seconds, &amount); err != nil {
+			return nil, err
+		}
+		s.Day, s.Amount = time.Unix(day, 0).UTC(), price.Amount(amount)
+		sums = append(sums, s)
+	}
+	return sums, rows.Err()
 }
 
 // Charged tells for how many seconds each of some usages was charged. Those that never were are left out.

@@ -112,6 +112,12 @@ func TestCharges(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
 		}
 	}
+	daily, err := b.Daily(t.Context(), time.Time{}, time.Time{}, []string{"shop"})
+	must(t, err)
+	if diff := cmp.Diff([]Sum{{Day: hour.Truncate(24 * time.Hour), Namespace: "shop", Workload: "Deployment/web", Spec: "2C4Gi", SpecType: "intel", Charge: "POSTPAID_BY_HOUR",
+		Currency: yuan(), Seconds: 3610, Amount: 3_610_000}}, daily); diff != "" {
+		t.Errorf("days (-want +got):\n%s", diff)
+	}
 	sums, err := b.Charged(t.Context(), []string{"a/0", "c/0"})
 	must(t, err)
 	if diff := cmp.Diff(map[string]int64{"a/0": 3610}, sums); diff != "" {
@@ -208,12 +214,20 @@ func TestRefund(t *testing.T) {
 			t.Errorf("%s: %s, %v; want %s, %v", tt.what, got.Format(6), err, tt.want, tt.err)
 		}
 	}
+	again := reserved("first")
+	again.Until = third.Until
+	must(t, b.Buy(t.Context(), again)) // the name is free
+	_, err := b.Refund(t.Context(), again.ID, hour)
+	must(t, err)
 	coupons, err := b.Coupons(t.Context())
 	must(t, err)
 	for _, c := range coupons {
 		want := later.Truncate(time.Hour)
-		if c.ID == third.ID {
+		switch c.ID {
+		case third.ID:
 			want = third.Until
+		case again.ID:
+			want = hour
 		}
 		if !c.Until.Equal(want) {
 			t.Errorf("coupon %+v, want it to end %v", c, want)

@@ -31,7 +31,7 @@ const NoReason = 5 * 24 * time.Hour
 type Reservation struct {
 	ID           string // "eksri-" and eight digits of hexadecimal
 	Namespace    string // whose Pods it pays for; empty for those of the whole cluster
-	Name         string // no two in a namespace have one, and those of the cluster are in kube-system in this
+	Name         string // no two in a namespace have one, unless refunded; those of the cluster are in kube-system in this
 	Size         spec.Size
 	Node         string // the only one it pays on; empty for all
 	Months       int
@@ -71,7 +71,7 @@ func NewID() string {
 	return "eksri-" + hex.EncodeToString(raw[:])
 }
 
-// Buy writes a reservation down. The error is ErrExists when there is or was one of its name or ID.
+// Buy writes a reservation down. The error is ErrExists when there is one of its name that is not refunded, or of its ID.
 func (b *Books) Buy(ctx context.Context, r Reservation) error {
 	if err := b.buy(ctx, r); err != nil {
 		return fmt.Errorf("buy reservation %q: %w", r.Name, err)
@@ -86,7 +86,7 @@ func (b *Books) buy(ctx context.Context, r Reservation) error {
 	}
 	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
 	var n int
-	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM reservations WHERE id = ? OR name = ? AND "+
+	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM reservations r LEFT JOIN refunds f USING (id) WHERE r.id = ? OR f.id IS NULL AND name = ? AND "+
 		"coalesce(nullif(namespace, ''), 'kube-system') = coalesce(nullif(?, ''), 'kube-system')", r.ID, r.Name, r.Namespace).Scan(&n); err != nil {
 		return err
 	}

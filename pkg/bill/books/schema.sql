@@ -7,7 +7,6 @@ CREATE TABLE reservations (
 	paid INTEGER NOT NULL CHECK (paid >= 0), list INTEGER NOT NULL, currency TEXT NOT NULL, digits INTEGER NOT NULL,
 	hold INTEGER NOT NULL CHECK (hold IN (0, 1))
 ) STRICT;
-CREATE UNIQUE INDEX reservations_by_name ON reservations (coalesce(nullif(namespace, ''), 'kube-system'), name);
 
 CREATE TABLE refunds (
 	id TEXT NOT NULL PRIMARY KEY REFERENCES reservations,
@@ -36,8 +35,7 @@ CREATE INDEX charges_by_bill ON charges (billed, namespace);
 -- are off the triggers called _once ignore it.
 CREATE TRIGGER reservations_stay BEFORE UPDATE ON reservations BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;
 CREATE TRIGGER reservations_keep BEFORE DELETE ON reservations BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;
-CREATE TRIGGER reservations_once BEFORE INSERT ON reservations WHEN EXISTS (SELECT 1 FROM reservations WHERE id = NEW.id OR
-	name = NEW.name AND coalesce(nullif(namespace, ''), 'kube-system') = coalesce(nullif(NEW.namespace, ''), 'kube-system'))
+CREATE TRIGGER reservations_once BEFORE INSERT ON reservations WHEN EXISTS (SELECT 1 FROM reservations WHERE id = NEW.id)
 	BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;
 CREATE TRIGGER refunds_stay BEFORE UPDATE ON refunds BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;
 CREATE TRIGGER refunds_keep BEFORE DELETE ON refunds BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;

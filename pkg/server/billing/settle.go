@@ -2,7 +2,6 @@ package billing
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -89,15 +88,7 @@ func (s *Server) Settle(ctx context.Context, now meter.Instant) error {
 	if err := s.correct(ctx, l, settled, now); err != nil {
 		return err
 	}
-	due, end := map[time.Time]bool{}, over(now)
-	for _, u := range l.usages {
-		hours(u, func(at time.Time, _ int64) {
-			if at.Before(end) && !settled[at] {
-				due[at] = true
-			}
-		})
-	}
-	for _, at := range slices.SortedFunc(maps.Keys(due), time.Time.Compare) {
+	for _, at := range l.open(settled, time.Time{}, over(now)) {
 		charges := l.charges(bill.Settle(at, l.usages, l.coupons, s.cfg.Prices), at, s.currency())
 		cycle := books.Cycle{Hour: at, Currency: s.currency(), Prices: s.cfg.Prices.Digest(), Now: now.Wall}
 		if err := s.cfg.Books.Settle(ctx, cycle, charges); err != nil {
@@ -252,35 +243,9 @@ func (s *Server) tell(hour time.Time, charges []books.Charge) {
 	}
 }
 
-// Entry is a line of a statement.
-type Entry struct {
-	books.Charge
-	Settled bool // it does not change any more
-}
-
-// Statement lists what is on the bills of a time, which is whole hours, the end excluded, for some namespaces or, when that is nil, for
-// all: what is settled, and behind it what would be if it was settled as it is now.
-func (s *Server) Statement(ctx context.Context, from, to time.Time, namespaces []string) ([]Entry, error) {
-	now := s.cfg.Clock()
-	// One is settled either before both looks or after them: what is settled in between would be there twice or not at all.
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	charges, err := s.cfg.Books.Charges(ctx, from, to, namespaces)
-	if err != nil {
-		return nil, err
-	}
-	var entries []Entry
-	for _, c := range charges {
-		entries = append(entries, Entry{c, true})
-	}
-	settled, err := s.settled(ctx)
-	if err != nil {
-		return nil, err
-	}
-	l, err := s.lives(ctx, from, to, now)
-	if err != nil {
-		return nil, err
-	}
+// open lists the hours in which something ran and which are not settled, the oldest first, between two moments, the second excluded;
+// a zero moment is no bound.
+func (l lives) open(settled map[time.Time]bool, from, to time.Time) []time.Time {
 	open := map[time.Time]bool{}
 	for _, u := range l.usages {
 		hours(u, func(at time.Time, _ int64) {
@@ -289,34 +254,5 @@ func (s *Server) Statement(ctx context.Context, from, to time.Time, namespaces [
 			}
 		})
 	}
-	for _, at := range slices.SortedFunc(maps.Keys(open), time.Time.Compare) {
-		for _, c := range l.charges(bill.Settle(at, l.usages, l.coupons, s.cfg.Prices), at, s.currency()) {
-			if namespaces == nil || slices.Contains(namespaces, c.Namespace) {
-				entries = append(entries, Entry{c, false})
-			}
-		}
-	}
-	return entries, nil
-}
-
-// SettledUntil is up to when nothing is left to settle: the first hour with a sandbox that is not settled, or the present one.
-func (s *Server) SettledUntil(ctx context.Context, from time.Time) (time.Time, error) {
-	now := s.cfg.Clock()
-	settled, err := s.settled(ctx)
-	if err != nil {
-		return time.Time{}, fmt.Errorf("find the first hour to settle: %w", err)
-	}
-	l, err := s.lives(ctx, from, time.Time{}, now)
-	if err != nil {
-		return time.Time{}, fmt.Errorf("find the first hour to settle: %w", err)
-	}
-	until := over(now)
-	for _, u := range l.usages {
-		hours(u, func(at time.Time, _ int64) {
-			if !settled[at] && at.Before(until) && !at.Before(from) {
-				until = at
-			}
-		})
-	}
-	return until, nil
+	return slices.SortedFunc(maps.Keys(open), time.Time.Compare)
 }

@@ -22,7 +22,7 @@ import (
 )
 
 // total adds amounts up.
-func total(entries []Entry) price.Amount {
+func total(entries []entry) price.Amount {
 	var sum price.Amount
 	for _, e := range entries {
 		sum += e.Amount
@@ -264,9 +264,9 @@ func TestStatementIsOfNamespaces(t *testing.T) {
 			}
 		}
 	}
-	until, err := w.server.SettledUntil(t.Context(), time.Time{})
-	if err != nil || !until.Equal(morning.Add(time.Hour)) {
-		t.Errorf("settled until %v, %v", until, err)
+	stated, err := w.server.Statement(t.Context(), time.Time{}, time.Time{}, nil)
+	if err != nil || !stated.Until.Equal(morning.Add(time.Hour)) {
+		t.Errorf("settled until %v, %v", stated.Until, err)
 	}
 }
 

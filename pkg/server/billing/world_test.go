@@ -129,10 +129,40 @@ func (w *world) hourly(n int) {
 	}
 }
 
-func (w *world) statement(from, to time.Time, namespaces []string) []Entry {
+// entry is a line of a bill.
+type entry struct {
+	books.Charge
+	Settled bool
+}
+
+// statement is every line of a time, and has what it comes to compared with the server's own statement.
+func (w *world) statement(from, to time.Time, namespaces []string) []entry {
 	w.t.Helper()
-	entries, err := w.server.Statement(w.t.Context(), from, to, namespaces)
+	var entries []entry
+	var settled, open price.Amount
+	charges, err := w.books.Charges(w.t.Context(), from, to, namespaces)
 	must(w.t, err)
+	for _, c := range charges {
+		entries = append(entries, entry{c, true})
+		settled += c.Amount
+	}
+	p, err := w.server.pending(w.t.Context(), from, to, namespaces)
+	must(w.t, err)
+	for _, c := range p.charges {
+		entries = append(entries, entry{c, false})
+		open += c.Amount
+	}
+	stated, err := w.server.Statement(w.t.Context(), from, to, namespaces)
+	must(w.t, err)
+	for _, s := range stated.Settled {
+		settled -= s.Amount
+	}
+	for _, s := range stated.Pending {
+		open -= s.Amount
+	}
+	if settled != 0 || open != 0 {
+		w.t.Errorf("the statement lacks %s that are settled and %s that are not", settled.Format(9), open.Format(9))
+	}
 	return entries
 }
 
