@@ -13,9 +13,11 @@ const (
 	MetricsDir = "metrics"
 	// AutoscalingDir is the folder of what belongs to scaling at set times.
 	AutoscalingDir = "autoscaling"
+	// BillingDir is the folder of what belongs to the API billing.nodeless.dev.
+	BillingDir = "billing"
 )
 
-//go:embed system/*.yaml metrics/*.yaml autoscaling/*.yaml
+//go:embed system/*.yaml metrics/*.yaml autoscaling/*.yaml billing/*.yaml
 var files embed.FS
 
 // System gives the objects as files below the folders above, with ${NAME} where the cluster's own values belong.

@@ -65,8 +65,8 @@ type Server struct {
 	cfg Config
 	log *slog.Logger
 
-	mu       sync.Mutex // held while something is settled or corrected
-	compared bool       // all charges were compared with the ledger; guarded by mu
+	mu   sync.Mutex // held while something is settled or corrected
+	last time.Time  // when all that was known was settled, by the wall clock; zero before that; guarded by mu
 }
 
 var _ run.Component = (*Server)(nil)
@@ -112,6 +112,18 @@ func (s *Server) Run(ctx context.Context) error {
 		case <-ticker.C:
 		}
 	}
+}
+
+// since is from when on the ledger may have something that is not settled. It is zero when that is not known.
+func (s *Server) since(now meter.Instant) time.Time {
+	if s.last.IsZero() {
+		return time.Time{}
+	}
+	earliest := now.Wall
+	if s.last.Before(earliest) { // the clock may have been set forward meanwhile
+		earliest = s.last
+	}
+	return earliest.Add(-memory).UTC().Truncate(time.Hour)
 }
 
 // over is the end of the last hour that is over for long enough to be settled.

@@ -73,11 +73,7 @@ func hours(u bill.Usage, do func(hour time.Time, seconds int64)) {
 func (s *Server) Settle(ctx context.Context, now meter.Instant) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var from time.Time
-	if s.compared {
-		from = now.Wall.Add(-memory)
-	}
-	l, err := s.lives(ctx, from, time.Time{}, now)
+	l, err := s.lives(ctx, s.since(now), time.Time{}, now)
 	if err != nil {
 		return err
 	}
@@ -96,7 +92,7 @@ func (s *Server) Settle(ctx context.Context, now meter.Instant) error {
 		}
 		s.tell(at, charges)
 	}
-	s.compared = true
+	s.last = now.Wall
 	return nil
 }
 

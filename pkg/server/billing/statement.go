@@ -16,15 +16,15 @@ type pending struct {
 }
 
 // pending settles, without writing it down, what ran between two moments, the second excluded, in some namespaces or, when that is nil,
-// in all. A zero moment is no bound, but that what is older than memory is settled.
+// in all. A zero moment is no bound.
 func (s *Server) pending(ctx context.Context, from, to time.Time, namespaces []string) (pending, error) {
 	now := s.cfg.Clock()
 	settled, err := s.settled(ctx)
 	if err != nil {
 		return pending{}, err
 	}
-	if oldest := now.Wall.Add(-memory); from.Before(oldest) {
-		from = oldest.UTC().Truncate(bill.Cycle)
+	if oldest := s.since(now); from.Before(oldest) {
+		from = oldest
 	}
 	l, err := s.lives(ctx, from, time.Time{}, now)
 	if err != nil {

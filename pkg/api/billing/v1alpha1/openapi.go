@@ -144,12 +144,13 @@ func describe(ref common.ReferenceCallback, says string, fields ...field) common
 			}
 			dependencies = append(dependencies, f.kind)
 		}
+		one := value
 		switch {
 		case f.list:
-			value = spec.Schema{SchemaProps: spec.SchemaProps{Type: []string{"array"}, Items: &spec.SchemaOrArray{Schema: &value}},
+			value = spec.Schema{SchemaProps: spec.SchemaProps{Type: []string{"array"}, Items: &spec.SchemaOrArray{Schema: &one}},
 				VendorExtensible: spec.VendorExtensible{Extensions: spec.Extensions{"x-kubernetes-list-type": "atomic"}}}
 		case f.tags:
-			value = spec.Schema{SchemaProps: spec.SchemaProps{Type: []string{"object"}, AdditionalProperties: &spec.SchemaOrBool{Allows: true, Schema: &value}}}
+			value = spec.Schema{SchemaProps: spec.SchemaProps{Type: []string{"object"}, AdditionalProperties: &spec.SchemaOrBool{Allows: true, Schema: &one}}}
 		case f.kind == "string":
 			value.Default = nil
 		}
