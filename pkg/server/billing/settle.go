@@ -170,7 +170,9 @@ func (s *Server) wrong(ctx context.Context, l lives, settled map[time.Time]bool)
 				ran += n
 			}
 		})
-		if ran != charged[u.ID] {
+		// An end that nobody saw is when the sandbox was last seen. It takes nothing back: it was seen later by who charged it, and the record of
+		// that is lost, as after a restore.
+		if ran > charged[u.ID] || ran < charged[u.ID] && !l.known[u.ID].Estimated {
 			wrong = append(wrong, u)
 		}
 	}

@@ -172,6 +172,23 @@ func TestWhatWasTooMuchIsTakenBack(t *testing.T) {
 	}
 }
 
+// After a restore on another host the ledger has running sandboxes that nobody knows the end of.
+func TestAnEndThatNobodySawTakesNothingBack(t *testing.T) {
+	w := newWorld(t, "CNY")
+	w.start(id(0), "shop", "1C2Gi", "intel", "")
+	w.hourly(5)
+	before := w.statement(time.Time{}, time.Time{}, nil)
+	r := w.starts[id(0)]
+	r.EndBoot = r.StartBoot
+	_, err := w.ledger.Put(t.Context(), meter.Life{Record: r, Estimated: true})
+	must(t, err)
+	w.pass(10 * time.Hour)
+	w.settle()
+	if diff := cmp.Diff(before[:4], w.statement(time.Time{}, time.Time{}, nil)); diff != "" {
+		t.Errorf("charges (-before +after):\n%s", diff)
+	}
+}
+
 func TestAResizeIsPricedFromItsMoment(t *testing.T) {
 	w := newWorld(t, "CNY")
 	w.start(id(0), "shop", "1C2Gi", "intel", "")
