@@ -15,6 +15,7 @@ import (
 	"math/big"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"sigs.k8s.io/yaml"
@@ -41,6 +42,21 @@ func (a Amount) Format(digits int) string {
 	a = (a + step/2) / step * step
 	text := fmt.Sprintf("%s%d.%09d", sign, a/Unit, a%Unit)
 	return strings.TrimSuffix(text[:len(text)-9+min(digits, 9)], ".")
+}
+
+var amountForm = regexp.MustCompile(`^(-?)([0-9]{1,10})(?:\.([0-9]{1,9}))?$`)
+
+// ParseAmount reads what Format writes.
+func ParseAmount(text string) (Amount, error) {
+	m := amountForm.FindStringSubmatch(text)
+	if m == nil {
+		return 0, fmt.Errorf("read amount %q: want a decimal such as 0.036672", text)
+	}
+	n, err := strconv.ParseInt(m[1]+m[2]+(m[3] + "000000000")[:9], 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("read amount %q: more than can be counted", text)
+	}
+	return Amount(n), nil
 }
 
 // ErrNoPrice says that a type has no price in a currency.

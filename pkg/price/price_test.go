@@ -161,3 +161,19 @@ func TestDigestTellsPricesApart(t *testing.T) {
 		seen[digest] = name
 	}
 }
+
+func TestParseAmount(t *testing.T) {
+	for _, a := range []Amount{0, 1, -1, Unit, -1_005_000_000, math.MaxInt64, math.MinInt64 + 1} {
+		if got, err := ParseAmount(a.Format(9)); err != nil || got != a {
+			t.Errorf("ParseAmount(%s) = %d, %v", a.Format(9), got, err)
+		}
+	}
+	if got, err := ParseAmount("0.5"); err != nil || got != Unit/2 {
+		t.Errorf("ParseAmount(0.5) = %d, %v", got, err)
+	}
+	for _, text := range []string{"", ".5", "1.", "1e3", "+1", "0.0000000001", "9999999999", "=1", " 1"} {
+		if got, err := ParseAmount(text); err == nil {
+			t.Errorf("ParseAmount(%q) = %d", text, got)
+		}
+	}
+}

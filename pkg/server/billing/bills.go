@@ -137,10 +137,13 @@ func (d *draft) finish(today books.Currency, until time.Time) v1alpha1.Bill {
 	return d.bill
 }
 
+// exact is the decimals of a line: all that there are, so that lines add up to the total, which is rounded once.
+const exact = 9
+
 func billLine(s books.Sum, settled bool) v1alpha1.BillLine {
 	return v1alpha1.BillLine{
 		Day: s.Day.Format(time.DateOnly), Workload: s.Workload, Spec: s.Spec, SpecType: s.SpecType, ChargeType: s.Charge,
-		Seconds: s.Seconds, Amount: s.Amount.Format(s.Currency.Digits), Currency: s.Currency.Code, Settled: settled,
+		Seconds: s.Seconds, Amount: s.Amount.Format(exact), Currency: s.Currency.Code, Settled: settled,
 	}
 }
 

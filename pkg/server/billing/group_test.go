@@ -187,8 +187,8 @@ func TestBills(t *testing.T) {
 	}
 	got := list.Items[0]
 	lines := []v1alpha1.BillLine{
-		{Day: "2026-03-01", Workload: "StatefulSet/web", Spec: "1C2Gi", SpecType: "amd", ChargeType: "SPOT", Seconds: 3600, Amount: "0.023803", Currency: "CNY", Settled: true},
-		{Day: "2026-03-01", Workload: "StatefulSet/web", Spec: "1C2Gi", SpecType: "amd", ChargeType: "SPOT", Seconds: 1800, Amount: "0.011902", Currency: "CNY"},
+		{Day: "2026-03-01", Workload: "StatefulSet/web", Spec: "1C2Gi", SpecType: "amd", ChargeType: "SPOT", Seconds: 3600, Amount: "0.023803200", Currency: "CNY", Settled: true},
+		{Day: "2026-03-01", Workload: "StatefulSet/web", Spec: "1C2Gi", SpecType: "amd", ChargeType: "SPOT", Seconds: 1800, Amount: "0.011901600", Currency: "CNY"},
 	}
 	if diff := cmp.Diff(lines, got.Lines); diff != "" {
 		t.Errorf("lines (-want +got):\n%s", diff)

@@ -53,7 +53,7 @@ func Definitions(ref common.ReferenceCallback) map[string]common.OpenAPIDefiniti
 			field{name: "specType", kind: "string", says: "The type of CPU or model of GPU."},
 			field{name: "chargeType", kind: "string", says: "POSTPAID_BY_HOUR, SPOT, RESERVED_INSTANCE, or UNPRICED when there is no price.", required: true},
 			field{name: "seconds", kind: "integer", says: "For how long, all Pods together.", required: true},
-			field{name: "amount", kind: "string", says: "What it costs, a decimal.", required: true},
+			field{name: "amount", kind: "string", says: "What it costs: an exact decimal, which the bill's total is rounded from.", required: true},
 			field{name: "currency", kind: "string", says: "In which currency.", required: true},
 			field{name: "settled", kind: "boolean", says: "Whether it is settled; what is not can change.", required: true}),
 		ReservationSpec{}.OpenAPIModelName(): describe(ref, "ReservationSpec is what is bought.",

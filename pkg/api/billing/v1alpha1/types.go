@@ -86,7 +86,7 @@ type BillLine struct {
 	SpecType   string `json:"specType,omitempty"`
 	ChargeType string `json:"chargeType"`
 	Seconds    int64  `json:"seconds"`
-	Amount     string `json:"amount"`
+	Amount     string `json:"amount"` // with nine decimals, none of them rounded
 	Currency   string `json:"currency"`
 	Settled    bool   `json:"settled"`
 }
