@@ -29,7 +29,7 @@ var (
 	ErrChanged = errors.New("the hour was corrected by somebody else")
 	ErrExists  = errors.New("there is one of this name")
 	ErrUnknown = errors.New("there is no such reservation")
-	ErrEnded   = errors.New("the reservation has ended")
+	ErrEnded   = errors.New("it was given back before")
 )
 
 // Books is the file. Several processes may have it open.

@@ -40,14 +40,14 @@ type Reservation struct {
 	Currency     Currency
 	HoldCapacity bool
 
-	RefundedAt time.Time // zero when it was not
+	RefundedAt time.Time // zero when it was not; behind Until when it was put away after its end
 	Refund     price.Amount
 }
 
 // State is what has become of it by now.
 func (r Reservation) State(now time.Time) State {
 	switch {
-	case !r.RefundedAt.IsZero():
+	case !r.RefundedAt.IsZero() && r.RefundedAt.Before(r.Until):
 		return Refunded
 	case !now.Before(r.Until):
 		return Expired
@@ -104,7 +104,7 @@ func (b *Books) buy(ctx context.Context, r Reservation) error {
 const reservationColumns = "id, namespace, name, spec, spec_type, node, months, valid_from, valid_until, paid, list, currency, digits, hold"
 
 // Refund ends a reservation and says what is given back: all for the first within five days of its purchase, else what
-// bill.Refund says. The error is ErrUnknown, or ErrEnded when it was refunded before or has expired.
+// bill.Refund says. One that has expired is put away, for nothing. The error is ErrUnknown, or ErrEnded when that was done before.
 func (b *Books) Refund(ctx context.Context, id string, now time.Time) (price.Amount, error) {
 	amount, err := b.refund(ctx, id, now)
 	if err != nil {
@@ -127,8 +127,8 @@ func (b *Books) refund(ctx context.Context, id string, now time.Time) (price.Amo
 		return 0, ErrUnknown
 	}
 	r := found[0]
-	if state := r.State(now); state != Active {
-		return 0, fmt.Errorf("%w: it is %s", ErrEnded, state)
+	if !r.RefundedAt.IsZero() {
+		return 0, ErrEnded
 	}
 	amount, noReason := bill.Refund(r.Coupon(), r.Paid, now), false
 	if now.Sub(r.From) <= NoReason {

@@ -145,6 +145,8 @@ func explain(what, on string, err error) error {
 		do = "`nodeless reservation list` shows what there is, `nodeless reservation buy --help` what can be asked for"
 	case apierrors.IsNotFound(err) && what == "list":
 		do = "the cluster keeps no accounts: its server is older than this program, or of another kind"
+	case apierrors.IsNotFound(err) && what == "buy":
+		do = "see that the namespace exists: `nodeless kubectl get namespaces`"
 	case apierrors.IsNotFound(err):
 		do = "`nodeless reservation list` shows what there is"
 	case errors.As(err, &refused):

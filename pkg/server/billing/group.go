@@ -35,7 +35,22 @@ func (s *Server) Group() *genericapiserver.APIGroupInfo {
 	group.VersionedResourcesStorageMap[v1alpha1.GroupVersion().Version] = map[string]rest.Storage{
 		"usages": usages{s}, "bills": bills{s}, "reservations": reservations{s},
 	}
+	group.NegotiatedSerializer = textual{group.NegotiatedSerializer}
 	return &group
+}
+
+// textual offers JSON and YAML, as for custom resources: the kinds have no other form, and clients that would rather have one are told.
+type textual struct{ runtime.NegotiatedSerializer }
+
+// SupportedMediaTypes lists what is offered.
+func (t textual) SupportedMediaTypes() []runtime.SerializerInfo {
+	var offered []runtime.SerializerInfo
+	for _, info := range t.NegotiatedSerializer.SupportedMediaTypes() {
+		if info.MediaType == runtime.ContentTypeJSON || info.MediaType == runtime.ContentTypeYAML {
+			offered = append(offered, info)
+		}
+	}
+	return offered
 }
 
 // served is what every resource of the group can do.

@@ -240,7 +240,7 @@ func (s *Server) offered(text, kind string) (spec.Size, *field.Error) {
 	return spec.Size{}, field.Invalid(at.Child("size"), text, "the catalog has no such spec of type "+kind+"; docs/billing.md says how to read it")
 }
 
-// Delete refunds one.
+// Delete refunds one, or puts one away that has expired: the end of its namespace does that as well, and must not wait for it.
 func (r reservations) Delete(ctx context.Context, name string, validate rest.ValidateObjectFunc, options *metav1.DeleteOptions) (runtime.Object, bool, error) {
 	found, err := r.find(ctx, name)
 	if err != nil {
@@ -256,9 +256,6 @@ func (r reservations) Delete(ctx context.Context, name string, validate rest.Val
 		}
 	}
 	now := r.s.cfg.Clock().Wall
-	if state := found.State(now); state != books.Active {
-		return nil, false, conflict("reservation %s has ended on %s; it cannot be given back", name, found.Until.Format(time.RFC3339))
-	}
 	if options != nil && len(options.DryRun) > 0 {
 		return o, true, nil
 	}
