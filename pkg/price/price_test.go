@@ -114,6 +114,18 @@ func TestATableOfPricesIsChecked(t *testing.T) {
 	}
 }
 
+func TestEveryFaultOfATableIsNamed(t *testing.T) {
+	_, err := ParseTables([]byte("yuan: {digits: 2, rates: {a: {cpu: '1', memory: '1'}}}\nCNY: {digits: 10}\nUSD: {digits: 2, rates: {intel: {cpu: '1e-5', disk: '1'}}}"))
+	want := `read prices: CNY.digits: want 0 to 9 decimals
+USD.rates.intel: cpu: "1e-5": want a price such as "0.00003334", with at most twelve decimals
+"disk": want cpu, memory or gpu
+memory is missing
+"yuan": want a currency's three capital letters`
+	if err == nil || err.Error() != want {
+		t.Errorf("ParseTables = %v\nwant %s", err, want)
+	}
+}
+
 func TestReservation(t *testing.T) {
 	small := spec.Size{Type: "common", CPU: 2000, Memory: 4 * spec.Gi}
 	for _, tt := range []struct {

@@ -170,11 +170,21 @@ const chargeColumns = "cycle, line, billed, usage, namespace, pod, workload, spe
 // Charges lists what is on the bills of a time, which is whole hours, the end excluded; a zero moment is no bound. They are those of
 // some namespaces, or of all when that is nil, by hour and line.
 func (b *Books) Charges(ctx context.Context, from, to time.Time, namespaces []string) ([]Charge, error) {
-	names, err := json.Marshal(namespaces)
+	where, args, err := billed(from, to, namespaces)
 	if err != nil {
 		return nil, fmt.Errorf("list charges: %w", err)
 	}
-	return b.charges(ctx, "billed >= ? AND billed < ? AND (? OR namespace IN (SELECT value FROM json_each(?)))", low(from), high(to), namespaces == nil, string(names))
+	return b.charges(ctx, where, args...)
+}
+
+// billed is the condition of what is on the bills of a time, such that there is an index for it.
+func billed(from, to time.Time, namespaces []string) (where string, args []any, err error) {
+	where, args = "billed >= ? AND billed < ?", []any{low(from), high(to)}
+	if namespaces == nil {
+		return where, args, nil
+	}
+	names, err := json.Marshal(namespaces)
+	return "namespace IN (SELECT value FROM json_each(?)) AND " + where, append([]any{string(names)}, args...), err
 }
 
 // Hour lists the charges for the time of one hour, in the order of their lines.
@@ -237,14 +247,13 @@ func (b *Books) Daily(ctx context.Context, from, to time.Time, namespaces []stri
 			err = fmt.Errorf("add charges up: %w", err)
 		}
 	}()
-	names, err := json.Marshal(namespaces)
+	where, args, err := billed(from, to, namespaces)
 	if err != nil {
 		return nil, err
 	}
 	rows, err := b.db.QueryContext(ctx, "SELECT billed - ((billed % 86400) + 86400) % 86400 AS day, namespace, workload, spec, spec_type, charge, currency, digits, sum(seconds), sum(amount) "+
-		"FROM charges WHERE billed >= ? AND billed < ? AND (? OR namespace IN (SELECT value FROM json_each(?))) "+
-		"GROUP BY day, namespace, workload, spec, spec_type, charge, currency, digits ORDER BY day, namespace, workload, spec, spec_type, charge, currency, digits",
-		low(from), high(to), namespaces == nil, string(names))
+		"FROM charges WHERE "+where+" GROUP BY day, namespace, workload, spec, spec_type, charge, currency, digits "+
+		"ORDER BY day, namespace, workload, spec, spec_type, charge, currency, digits", args...)
 	if err != nil {
 		return nil, err
 	}

@@ -302,3 +302,25 @@ func TestTheFileIsClosedToOthers(t *testing.T) {
 		t.Errorf("%v, %v; want mode 0600", info, err)
 	}
 }
+
+// TestBillsOfANamespaceAreFoundByAnIndex keeps what a tenant asks for from reading everybody's lines.
+func TestBillsOfANamespaceAreFoundByAnIndex(t *testing.T) {
+	b := open(t, t.TempDir())
+	for index, namespaces := range map[string][]string{"charges_by_bill": nil, "charges_by_namespace": {"shop"}} {
+		where, args, err := billed(hour, hour.Add(time.Hour), namespaces)
+		must(t, err)
+		rows, err := b.db.QueryContext(t.Context(), "EXPLAIN QUERY PLAN SELECT sum(amount) FROM charges WHERE "+where, args...)
+		must(t, err)
+		var plan []string
+		for rows.Next() {
+			var id, parent, unused int
+			var detail string
+			must(t, rows.Scan(&id, &parent, &unused, &detail))
+			plan = append(plan, detail)
+		}
+		must(t, errors.Join(rows.Err(), rows.Close()))
+		if text := strings.Join(plan, "; "); !strings.Contains(text, "SEARCH charges USING INDEX "+index+" ") {
+			t.Errorf("of %q: %s; want index %s", namespaces, text, index)
+		}
+	}
+}

@@ -29,7 +29,8 @@ CREATE TABLE charges (
 	PRIMARY KEY (cycle, line)
 ) STRICT;
 CREATE INDEX charges_by_usage ON charges (usage, seconds);
-CREATE INDEX charges_by_bill ON charges (billed, namespace);
+CREATE INDEX charges_by_bill ON charges (billed);
+CREATE INDEX charges_by_namespace ON charges (namespace, billed);
 
 -- Nobody changes a row, whatever program opens the file. INSERT OR REPLACE would delete, which recursive triggers see; where they
 -- are off the triggers called _once ignore it.

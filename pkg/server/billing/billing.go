@@ -126,6 +126,17 @@ func (s *Server) since(now meter.Instant) time.Time {
 	return earliest.Add(-memory).UTC().Truncate(time.Hour)
 }
 
+// open is from when on hours may not be settled, but for what comes late; zero when that is not known.
+func (s *Server) open(now meter.Instant) time.Time {
+	switch {
+	case s.last.IsZero():
+		return time.Time{}
+	case s.last.Before(now.Wall):
+		return over(meter.Instant{Wall: s.last})
+	}
+	return over(now)
+}
+
 // over is the end of the last hour that is over for long enough to be settled.
 func over(now meter.Instant) time.Time {
 	return now.Wall.Add(-grace).UTC().Truncate(time.Hour)

@@ -16,15 +16,15 @@ type pending struct {
 }
 
 // pending settles, without writing it down, what ran between two moments, the second excluded, in some namespaces or, when that is nil,
-// in all. A zero moment is no bound.
+// in all. A zero moment is no bound. What comes late to an hour that is over is not in it before it is settled. s.mu is held.
 func (s *Server) pending(ctx context.Context, from, to time.Time, namespaces []string) (pending, error) {
 	now := s.cfg.Clock()
 	settled, err := s.settled(ctx)
 	if err != nil {
 		return pending{}, err
 	}
-	if oldest := s.since(now); from.Before(oldest) {
-		from = oldest
+	if open := s.open(now); from.Before(open) { // no more of the ledger is read than has to be: tenants ask for this
+		from = open
 	}
 	l, err := s.lives(ctx, from, time.Time{}, now)
 	if err != nil {
