@@ -110,7 +110,7 @@ func (c Config) scheduler(cred *credentials.Credentials) scheduler.Config {
 
 func (c Config) bootstrap(cred *credentials.Credentials) bootstrap.Config {
 	conf := bootstrap.Config{
-		Access: cred.Access(pki.Supervisor), Manifests: manifests.System(), Dirs: []string{manifests.SystemDir, manifests.AutoscalingDir, manifests.RolesDir},
+		Access: cred.Access(pki.Supervisor), Manifests: manifests.System(), Dirs: []string{manifests.SystemDir, manifests.AutoscalingDir, manifests.RolesDir, manifests.BillingDir},
 		DNSService: c.DNS, DNSEndpoint: c.DNSBind,
 	}
 	if c.NoMetrics {

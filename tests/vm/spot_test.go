@@ -43,7 +43,9 @@ func TestSpotPodsGiveWay(t *testing.T) {
 	// 2 + 4 + 2 of 8: the last tenth is in use, so that the spot Pod is told, and goes 20 s later.
 	s.Apply(ordinary("web", "4") + "---" + ordinary("small", "2"))
 	s.event("cheap", "SpotPodInterruption", "will be killed and re-created at ")
-	told := s.Pod("cheap", "was told", func(pod *corev1.Pod) bool { return pod.Annotations[api.InterruptionAt] != "" && pod.DeletionTimestamp == nil })
+	told := s.Pod("cheap", "was told", func(pod *corev1.Pod) bool {
+		return pod.Annotations[api.InterruptionAt] != "" && pod.DeletionTimestamp == nil
+	})
 	at, err := time.Parse(time.RFC3339, told.Annotations[api.InterruptionAt])
 	if left := time.Until(at); err != nil || left > 20*time.Second {
 		t.Errorf("it goes at %s, in %s; want within its notice of 20 s", at, left)
@@ -56,7 +58,7 @@ func TestSpotPodsGiveWay(t *testing.T) {
 
 	// A spot Pod is not let into the reserve, nor does it push anybody out.
 	s.Apply(spot("late", "2"))
-	s.event("late", "FailedScheduling", "spot Pods leave 10 % of a host free")
+	s.event("late", "FailedScheduling", "spot Pods leave 10 percent of a host free")
 
 	// It takes what is idle beside the reserve, and an ordinary Pod that finds no other room pushes it out.
 	s.Kubectl("delete", "pod", "small", "late")
