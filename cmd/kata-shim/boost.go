@@ -14,10 +14,12 @@ import (
 // boostTime bounds a boost: a Pod whose image has to be pulled first starts none of its containers for a while.
 const boostTime = 30 * time.Second
 
-// boost lets a microVM boot with all the CPUs it can get. The host's limit on a Pod is its spec, and a quarter of a core would make
-// the boot, which is nobody's workload, four times as long. The limit is back before the first container runs.
+// boost lets a microVM boot and end with all the CPUs it can get. The host's limit on a Pod is its spec, and a quarter of a core would
+// make the boot, which is nobody's workload, four times as long, and nodeless-vmm late in seeing the end. The limit is back before
+// the first container runs.
 type boost struct {
 	mu   sync.Mutex
+	pod  string // the Pod's cgroup, as the runtime specification writes that of the sandbox; guarded by mu
 	file string // the control file of the Pod's cgroup; empty while there is no boost; guarded by mu
 	back string // what was in it; guarded by mu
 }
@@ -35,8 +37,19 @@ func quotaFiles(root, cgroup string) []quotaFile {
 // begin lifts the limit on the parent of the sandbox's cgroup, the Pod's own. Where that cannot be done the boot takes longer.
 func (b *boost) begin(root, cgroupsPath string) {
 	b.mu.Lock()
+	b.pod = cgroupsPath
+	b.mu.Unlock()
+	b.again(root)
+}
+
+// again lifts the limit once more, on the Pod that begin was about.
+func (b *boost) again(root string) {
+	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, f := range quotaFiles(root, filepath.Dir(filepath.Clean("/"+cgroupsPath))) {
+	if b.pod == "" || b.file != "" {
+		return
+	}
+	for _, f := range quotaFiles(root, filepath.Dir(filepath.Clean("/"+b.pod))) {
 		raw, err := os.ReadFile(f.path)
 		if err != nil {
 			continue

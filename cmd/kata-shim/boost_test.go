@@ -42,6 +42,10 @@ func TestBoost(t *testing.T) {
 			write("10000")
 			b.end()
 			expect("after a second end", "10000")
+			b.again(root)
+			if b.end(); tt.boosted != tt.limited {
+				expect("after the Pod's own end", "10000")
+			}
 		})
 	}
 }

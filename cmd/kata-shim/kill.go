@@ -26,6 +26,9 @@ const (
 func (s service) Kill(ctx context.Context, r *taskapi.KillRequest) (*emptypb.Empty, error) {
 	if syscall.Signal(r.Signal) == syscall.SIGKILL && r.ExecID == "" {
 		go s.insist(r.ID)
+		if r.ID == s.sandbox.id {
+			s.boost.again(s.sandbox.root)
+		}
 	}
 	return s.Shim.Kill(ctx, r)
 }
