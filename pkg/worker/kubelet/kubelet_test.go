@@ -1,6 +1,7 @@
 package kubelet
 
 import (
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -8,6 +9,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/nodeless/nodeless/pkg/api"
 )
 
 const hybrid = `31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
@@ -163,5 +169,32 @@ func TestValidateReportsAllFaults(t *testing.T) {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("Validate = %q, want %q in it", err, want)
 		}
+	}
+}
+
+func TestNodesAreDescribed(t *testing.T) {
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "eklet-subnet-1", Annotations: map[string]string{"other": "stays"}}}
+	client := fake.NewClientset(node)
+	k := New(Config{PodCIDR: netip.MustParsePrefix("10.42.0.0/24"), Annotations: map[string]string{api.SubnetID: "subnet-1"}}, slog.New(slog.DiscardHandler))
+	for range 2 {
+		if err := k.describe(t.Context(), client, node); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if node, err = client.CoreV1().Nodes().Get(t.Context(), "eklet-subnet-1", metav1.GetOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if node.Spec.PodCIDR != "10.42.0.0/24" || node.Annotations[api.SubnetID] != "subnet-1" || node.Annotations["other"] != "stays" {
+		t.Errorf("the Node has range %s and annotations %v", node.Spec.PodCIDR, node.Annotations)
+	}
+	patches := 0
+	for _, a := range client.Actions() {
+		if a.GetVerb() == "patch" {
+			patches++
+		}
+	}
+	if patches != 1 {
+		t.Errorf("the Node was written %d times, want once", patches)
 	}
 }

@@ -150,6 +150,7 @@ func (s *size) create(ctx context.Context, pod *core.Pod) error {
 		pod.Annotations[api.RootDisk] = strconv.FormatInt(wish.RootDisk, 10)
 	}
 	give(pod, got)
+	askForCards(pod, wish.On(asked).GPU)
 	if len(wish.CPUTypes()) > 0 && got.GPU == 0 {
 		if pod.Spec.NodeSelector == nil {
 			pod.Spec.NodeSelector = map[string]string{}

@@ -313,3 +313,30 @@ func TestOtherPodsAreLeftAlone(t *testing.T) {
 		}
 	}
 }
+
+func TestCardsOfAnAnnotationAreAskedFor(t *testing.T) {
+	annotated := func(containers ...core.Container) *core.Pod {
+		return with(microVM(containers...), map[string]string{api.GPUCount: "2", api.GPUType: "V100"})
+	}
+	asking := box("", "")
+	asking.Resources.Requests[cards], asking.Resources.Limits[cards] = resource.MustParse("2"), resource.MustParse("2")
+	for name, tt := range map[string]struct {
+		pod  *core.Pod
+		want []int64
+	}{
+		"by nobody":           {annotated(box("1 2Gi", ""), box("", "")), []int64{2, 0}},
+		"by the second":       {annotated(box("1 2Gi", ""), asking), []int64{0, 2}},
+		"without the wish":    {microVM(box("1 2Gi", "")), []int64{0}},
+		"without any figures": {annotated(core.Container{}), []int64{2}},
+	} {
+		if _, err := sizing(t, plugin(t), tt.pod, nil, admission.Create, "", "alice"); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		for i, want := range tt.want {
+			got := tt.pod.Spec.Containers[i].Resources.Requests[cards]
+			if got.Value() != want {
+				t.Errorf("%s: container %d asks for %s cards, want %d", name, i, got.String(), want)
+			}
+		}
+	}
+}

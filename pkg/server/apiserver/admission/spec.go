@@ -61,6 +61,29 @@ func give(pod *core.Pod, got spec.Size) {
 	pod.Spec.Resources = &r
 }
 
+// cards is what containers ask for GPUs by.
+const cards = core.ResourceName(spec.GPUResource)
+
+// askForCards has the first container ask for the cards that an annotation names, if no container asks for any: without that the Pod
+// would run, and be billed, on a host that has none.
+func askForCards(pod *core.Pod, n int64) {
+	if n == 0 || len(pod.Spec.Containers) == 0 {
+		return
+	}
+	for i := range pod.Spec.Containers {
+		if _, ok := pod.Spec.Containers[i].Resources.Limits[cards]; ok {
+			return
+		}
+	}
+	r := &pod.Spec.Containers[0].Resources
+	for _, list := range []*core.ResourceList{&r.Requests, &r.Limits} {
+		if *list == nil {
+			*list = core.ResourceList{}
+		}
+		(*list)[cards] = *resource.NewQuantity(n, resource.DecimalSI)
+	}
+}
+
 // describe writes a Pod's spec and its account into its annotations.
 func describe(pod *core.Pod, got spec.Size) {
 	pod.Annotations[api.Spec], pod.Annotations[api.SpecType] = got.String(), got.Type
