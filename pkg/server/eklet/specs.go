@@ -2,19 +2,17 @@ package eklet
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 
 	"github.com/nodeless/nodeless/pkg/api"
+	"github.com/nodeless/nodeless/pkg/kube"
 	"github.com/nodeless/nodeless/pkg/spec"
 )
 
@@ -22,7 +20,6 @@ const (
 	// SpecMatched is the reason of the event that names a Pod's spec, Starting that of the one about its sandbox.
 	SpecMatched = "SpecMatched"
 	Starting    = "Starting"
-	source      = "eklet"
 	// recent is how old a Pod may be for its spec to be news.
 	recent = 5 * time.Minute
 )
@@ -75,7 +72,7 @@ func (e *Eklet) tell(ctx context.Context, pod *corev1.Pod) error {
 	if pod.Spec.NodeName == "" {
 		return nil
 	}
-	return e.event(ctx, pod, "starting", Starting, "Starting pod sandbox eks-"+shorten(string(pod.UID)))
+	return e.event(ctx, pod, "starting", Starting, "Starting pod sandbox eks-"+kube.ShortUID(pod))
 }
 
 // mark tells events about different specs apart.
@@ -92,31 +89,11 @@ func (e *Eklet) reason(pod *corev1.Pod) string {
 }
 
 func (e *Eklet) annotate(ctx context.Context, pod *corev1.Pod, now spec.Size) error {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": pod.UID, "annotations": map[string]string{api.Spec: now.String()}}})
-	if err != nil {
-		return fmt.Errorf("encode annotation: %w", err)
-	}
-	if _, err := e.client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
-		return fmt.Errorf("annotate Pod %s/%s: %w", pod.Namespace, pod.Name, err)
-	}
-	return nil
+	text := now.String()
+	return kube.Annotate(ctx, e.client, pod, map[string]*string{api.Spec: &text})
 }
 
-// event says something about a Pod; its name makes sure that it is said once.
+// event says something about a Pod, once for each mark.
 func (e *Eklet) event(ctx context.Context, pod *corev1.Pod, mark, reason, message string) error {
-	at := metav1.NewTime(e.now())
-	name := fmt.Sprintf("%s.%s.%s", pod.Name, shorten(string(pod.UID)), mark)
-	_, err := e.client.CoreV1().Events(pod.Namespace).Create(ctx, &corev1.Event{
-		ObjectMeta:     metav1.ObjectMeta{Name: name, Namespace: pod.Namespace},
-		InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion},
-		Reason:         reason, Message: message, Type: corev1.EventTypeNormal, Source: corev1.EventSource{Component: source},
-		FirstTimestamp: at, LastTimestamp: at, Count: 1,
-	}, metav1.CreateOptions{})
-	if err != nil && !apierrors.IsAlreadyExists(err) && !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
-		return fmt.Errorf("tell spec of Pod %s/%s: %w", pod.Namespace, pod.Name, err)
-	}
-	return nil
+	return kube.Tell(ctx, e.client, pod, kube.Note{Mark: mark, Type: corev1.EventTypeNormal, Reason: reason, Message: message}, e.now())
 }
-
-// shorten keeps of a UID what tells two Pods of one name apart.
-func shorten(uid string) string { return uid[:min(len(uid), 8)] }

@@ -2,23 +2,21 @@ package spot
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeless/nodeless/pkg/api"
+	"github.com/nodeless/nodeless/pkg/kube"
 )
 
 // Interruption is the reason of events about spot Pods that go; Kept is that of those that were told to and may stay.
 const (
 	Interruption = "SpotPodInterruption"
 	Kept         = "SpotPodKept"
-	source       = "eklet" // where users of TKE look
 )
 
 // tell gives a Pod notice.
@@ -68,27 +66,10 @@ func (s *Spot) pushedOut(ctx context.Context, pod *corev1.Pod) error {
 
 // annotate sets or removes the time at which a Pod goes.
 func (s *Spot) annotate(ctx context.Context, pod *corev1.Pod, at *string) error {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": pod.UID, "annotations": map[string]*string{api.InterruptionAt: at}}})
-	if err != nil {
-		return fmt.Errorf("encode annotation: %w", err)
-	}
-	_, err = s.client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{})
-	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-		return fmt.Errorf("annotate spot Pod %s/%s: %w", pod.Namespace, pod.Name, err)
-	}
-	return nil
+	return kube.Annotate(ctx, s.client, pod, map[string]*string{api.InterruptionAt: at})
 }
 
 // event is written once for each Pod and mark.
 func (s *Spot) event(ctx context.Context, pod *corev1.Pod, mark, kind, reason, message string) error {
-	at := metav1.NewTime(s.now())
-	_, err := s.client.CoreV1().Events(pod.Namespace).Create(ctx, &corev1.Event{
-		ObjectMeta:     metav1.ObjectMeta{Name: fmt.Sprintf("%s.%s.spot-%s", pod.Name, string(pod.UID[:min(8, len(pod.UID))]), mark), Namespace: pod.Namespace},
-		InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion},
-		Reason:         reason, Message: message, Type: kind, Source: corev1.EventSource{Component: source}, FirstTimestamp: at, LastTimestamp: at, Count: 1,
-	}, metav1.CreateOptions{})
-	if err != nil && !apierrors.IsAlreadyExists(err) && !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
-		return fmt.Errorf("tell of spot Pod %s/%s: %w", pod.Namespace, pod.Name, err)
-	}
-	return nil
+	return kube.Tell(ctx, s.client, pod, kube.Note{Mark: "spot-" + mark, Type: kind, Reason: reason, Message: message}, s.now())
 }
