@@ -144,8 +144,8 @@ func (s *space) watchRunning(label string) func() int {
 	}
 }
 
-// nothingRuns waits until no microVM of the Pods is left, and until the record of each life has its end: from then on nothing of it is
-// billed. The Pods themselves are there still. A record that is in the ledger already is gone from the folder.
+// nothingRuns waits until no microVM of the Pods is left and the record of each life has its end: from then on nothing of it is
+// billed. The Pods themselves are there still. The records are those in the folder, which nodeless-vmm leaves there for the ledger.
 func (s *space) nothingRuns(pods []corev1.Pod) {
 	s.T.Helper()
 	uids := map[string]string{}
@@ -166,7 +166,7 @@ func (s *space) nothingRuns(pods []corev1.Pod) {
 		}
 		return len(open) == 0, fmt.Errorf("these have no end: %v", open)
 	})
-	lives := 0
+	var lives []lifespan.Record
 	all, err := records.ReadAll()
 	if err != nil {
 		s.T.Fatal(err)
@@ -179,7 +179,7 @@ func (s *space) nothingRuns(pods []corev1.Pod) {
 		if _, ours := uids[r.UID]; !ours {
 			continue
 		}
-		lives++
+		lives = append(lives, r)
 		s.T.Logf("Pod %s, a %s, lived for %s", r.Name, r.Spec, (r.EndBoot - r.StartBoot).Round(time.Millisecond))
 		for pid, command := range processes {
 			if strings.Contains(command, "qemu-system") && strings.Contains(command, r.Sandbox) {
@@ -187,9 +187,25 @@ func (s *space) nothingRuns(pods []corev1.Pod) {
 			}
 		}
 	}
-	if lives != len(pods) {
-		s.T.Errorf("%d lives are on record, want %d", lives, len(pods))
+	if len(lives) != len(pods) {
+		s.T.Errorf("%d lives are on record, want %d", len(lives), len(pods))
 	}
+	s.T.Logf("at most %d microVMs were there at once", atOnce(lives))
+}
+
+// atOnce is the largest number of microVMs that were there at the same time.
+func atOnce(lives []lifespan.Record) int {
+	most := 0
+	for _, one := range lives {
+		n := 0
+		for _, other := range lives {
+			if other.StartBoot <= one.StartBoot && one.StartBoot < other.EndBoot {
+				n++
+			}
+		}
+		most = max(most, n)
+	}
+	return most
 }
 
 // TestExampleInference: the model tells three languages through its Service, and refuses what is no text.
