@@ -108,8 +108,8 @@ func TestExampleOffline(t *testing.T) {
 		parts[m[1]] = true
 		sum += n
 	}
-	if len(parts) != 10 || sum != 664579 {
-		t.Errorf("%d parts have %d primes together, want ten and 664579", len(parts), sum)
+	if len(parts) != 10 || sum != 1270607 {
+		t.Errorf("%d parts have %d primes together, want ten and 1270607", len(parts), sum)
 	}
 	s.nothingRuns(pods.Items)
 }
