@@ -15,9 +15,11 @@ const (
 	AutoscalingDir = "autoscaling"
 	// RolesDir is the folder of the roles of people: tenants and operators.
 	RolesDir = "roles"
+	// BillingDir is the folder of what belongs to the API billing.nodeless.dev.
+	BillingDir = "billing"
 )
 
-//go:embed system/*.yaml metrics/*.yaml autoscaling/*.yaml roles/*.yaml
+//go:embed system/*.yaml metrics/*.yaml autoscaling/*.yaml roles/*.yaml billing/*.yaml
 var files embed.FS
 
 // System gives the objects as files below the folders above, with ${NAME} where the cluster's own values belong.

@@ -33,6 +33,7 @@ const (
 	SpecType   = Own + "spec-type"   // its type of CPU or model of GPU: "intel"
 	ChargeType = Own + "charge-type" // how it is paid for, as bill.Charge has it: "SPOT"
 	Workload   = Own + "workload"    // kind and name of what made it: "Deployment/web"
+	RootDisk   = Own + "root-disk"   // GiB of the writable disk, where it is not the usual one: "50"
 	AskedWhole = Own + "asked-whole" // "true" when its author gave the Pod as a whole resources
 )
 
@@ -53,3 +54,12 @@ const (
 
 // InterruptionAt is on a spot Pod that was given notice: when it goes, by RFC 3339.
 const InterruptionAt = Own + "interruption-at"
+
+// What Nodes carry, as super nodes of TKE Serverless do.
+const (
+	InstanceTypeLabel     = "node.kubernetes.io/instance-type" // "eklet"
+	InstanceType          = "eklet"
+	SubnetID              = EKS + "subnet-id"          // annotation: "subnet-" and the end of the Node's name
+	AvailableIPCountLabel = EKS + "available-ip-count" // addresses of the Node's range that no Pod has
+	HostAnnotation        = Own + "host"               // the host behind the Node, for its operators: "name, address"
+)

@@ -16,6 +16,8 @@ type Coupon struct {
 	ID   string    // "eksri-…"
 	Size spec.Size // its Type is the kind: Common, "amd", or a model of GPU
 	Node string    // the only node it pays on; empty for all
+	// Namespace is the only one whose Pods it pays for; empty for all.
+	Namespace string
 	// From is when it was bought, Until the first moment at which it is not valid any more.
 	From, Until time.Time
 }
@@ -36,8 +38,11 @@ func (c Coupon) kinds() []string {
 // breadth is how many Pods it might fit, roughly.
 func (c Coupon) breadth() int {
 	n := 0
+	if c.Namespace == "" {
+		n = 4
+	}
 	if c.Node == "" {
-		n = 2
+		n += 2
 	}
 	if c.Size.Type == Common {
 		n++
@@ -49,7 +54,7 @@ func (c Coupon) breadth() int {
 func (c Coupon) fits(u Usage, kind string) bool {
 	want := c.Size
 	want.Type = kind
-	return u.Size == want && !u.Spot && (c.Node == "" || c.Node == u.Node)
+	return u.Size == want && !u.Spot && (c.Node == "" || c.Node == u.Node) && (c.Namespace == "" || c.Namespace == u.Namespace)
 }
 
 // ValidUntil is when a coupon ends that is bought for so many months: at the end of the same day of the month, or of the

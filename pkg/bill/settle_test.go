@@ -1,7 +1,6 @@
 package bill
 
 import (
-	"errors"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -52,6 +51,8 @@ func TestSettle(t *testing.T) {
 	spot.Spot = true
 	elsewhere := valid("c", size(Common, 2, 4))
 	elsewhere.Node = "other"
+	shops, ours, theirs := valid("n", size(Common, 2, 4)), ran("a", small, 0, 60), ran("b", small, 0, 60)
+	shops.Namespace, ours.Namespace, theirs.Namespace = "shop", "shop", "other"
 	for _, tt := range []struct {
 		name    string
 		usages  []Usage
@@ -70,6 +71,8 @@ func TestSettle(t *testing.T) {
 			[]brief{{"a", 2400, Reserved, "c"}, {"b", 1200, Reserved, "c"}, {"b", 600, PostPaid, ""}}},
 		{"another spec", []Usage{ran("a", size("intel", 2, 5), 0, 60)}, []Coupon{valid("c", size(Common, 2, 4))}, []brief{{"a", 3600, PostPaid, ""}}},
 		{"another node", []Usage{ran("a", small, 0, 60)}, []Coupon{elsewhere}, []brief{{"a", 3600, PostPaid, ""}}},
+		{"another namespace", []Usage{theirs}, []Coupon{shops}, []brief{{"b", 3600, PostPaid, ""}}},
+		{"one of a namespace leaves that of the cluster to others", []Usage{ours, theirs}, []Coupon{valid("c", size(Common, 2, 4)), shops}, []brief{{"a", 3600, Reserved, "n"}, {"b", 3600, Reserved, "c"}}},
 		{"a common one pays for Intel first", []Usage{ran("a", amd, 0, 60), ran("b", small, 0, 60)}, []Coupon{valid("c", size(Common, 2, 4))},
 			[]brief{{"a", 3600, PostPaid, ""}, {"b", 3600, Reserved, "c"}}},
 		{"and then for AMD", []Usage{ran("a", amd, 0, 60), ran("b", small, 0, 15)}, []Coupon{valid("c", size(Common, 2, 4))},
@@ -81,10 +84,7 @@ func TestSettle(t *testing.T) {
 		{"one bought in this very hour", []Usage{ran("a", small, 0, 60)}, []Coupon{{ID: "c", Size: size(Common, 2, 4), From: hour.Add(time.Minute), Until: hour.AddDate(0, 1, 0)}}, []brief{{"a", 3600, Reserved, "c"}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			lines, err := Settle(hour.Add(time.Minute), tt.usages, tt.coupons, yuan(t))
-			if err != nil {
-				t.Fatal(err)
-			}
+			lines := Settle(hour.Add(time.Minute), tt.usages, tt.coupons, yuan(t))
 			var got []brief
 			for _, l := range lines {
 				got = append(got, brief{l.Usage, l.Seconds, l.Charge, l.Coupon})
@@ -99,10 +99,47 @@ func TestSettle(t *testing.T) {
 	}
 }
 
-func TestSettleFailsWithoutAPrice(t *testing.T) {
-	lines, err := Settle(hour, []Usage{ran("a", size("intel", 1, 2), 0, 1), ran("b", size("quantum", 1, 2), 0, 1)}, nil, yuan(t))
-	if !errors.Is(err, price.ErrNoPrice) || lines != nil {
-		t.Errorf("Settle = %v, %v; want %v and no lines", lines, err, price.ErrNoPrice)
+// What has no price is on the bill all the same, with the reason, and keeps nothing else from being charged.
+func TestTimeWithoutAPrice(t *testing.T) {
+	lines := Settle(hour, []Usage{ran("a", size("intel", 1, 2), 0, 1), ran("b", size("quantum", 1, 2), 0, 1), ran("c", spec.Size{}, 0, 1)}, nil, yuan(t))
+	want := []Line{
+		{Usage: "a", Cycle: hour, Seconds: 60, Charge: PostPaid, Amount: 3_667_200},
+		{Usage: "b", Cycle: hour, Seconds: 60, Charge: Unpriced, Why: "type quantum in CNY: no price; set one in the table of prices"},
+		{Usage: "c", Cycle: hour, Seconds: 60, Charge: Unpriced, Why: "its spec is not known"},
+	}
+	if diff := cmp.Diff(want, lines); diff != "" {
+		t.Errorf("lines (-want +got):\n%s", diff)
+	}
+}
+
+func TestCorrect(t *testing.T) {
+	small := size("intel", 2, 4)
+	c := valid("c", size(Common, 2, 4))
+	first := Settle(hour, []Usage{ran("a", small, 0, 30), ran("b", small, 20, 60)}, []Coupon{c}, yuan(t)) // a 1800 s reserved; b 1800 s reserved, 600 s paid
+	perSecond := first[2].Amount / 600
+	for _, tt := range []struct {
+		name   string
+		usages []Usage
+		want   []Line
+	}{
+		{"nothing new", []Usage{ran("a", small, 0, 30), ran("b", small, 20, 60)}, nil},
+		{"one ran longer, and the coupon is used up", []Usage{ran("a", small, 0, 31)}, []Line{{Usage: "a", Cycle: hour, Seconds: 60, Charge: PostPaid, Amount: 60 * perSecond}}},
+		{"one ended before, which frees none of the coupon", []Usage{ran("b", small, 20, 55)}, []Line{{Usage: "b", Cycle: hour, Seconds: -300, Charge: PostPaid, Amount: -300 * perSecond}}},
+		{"one ended before, which frees some of the coupon", []Usage{ran("b", small, 20, 35), ran("d", small, 0, 10)}, []Line{
+			{Usage: "b", Cycle: hour, Seconds: -600, Charge: PostPaid, Amount: -600 * perSecond}, {Usage: "b", Cycle: hour, Seconds: -900, Charge: Reserved, Coupon: "c"},
+			{Usage: "d", Cycle: hour, Seconds: 600, Charge: Reserved, Coupon: "c"}}},
+		{"one did not run at all", []Usage{ran("b", small, -60, 0)}, []Line{
+			{Usage: "b", Cycle: hour, Seconds: -600, Charge: PostPaid, Amount: -600 * perSecond}, {Usage: "b", Cycle: hour, Seconds: -1800, Charge: Reserved, Coupon: "c"}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := Correct(hour, tt.usages, []Coupon{c}, yuan(t), first)
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("lines (-want +got):\n%s", diff)
+			}
+			if again := Correct(hour, tt.usages, []Coupon{c}, yuan(t), slices.Concat(first, got)); len(again) > 0 {
+				t.Errorf("and then again: %+v", again)
+			}
+		})
 	}
 }
 
@@ -124,15 +161,12 @@ func TestNoSecondIsLostOrChargedTwice(t *testing.T) {
 		got, spent := map[string]int64{}, map[string]int64{}
 		for cycle := range 4 {
 			at := hour.Add(time.Duration(cycle) * Cycle)
-			lines, err := Settle(at, usages, coupons, yuan(t))
-			if err != nil {
-				t.Fatal(err)
-			}
+			lines := Settle(at, usages, coupons, yuan(t))
 			slices.Reverse(usages)
 			slices.Reverse(coupons)
-			again, err := Settle(at, usages, coupons, yuan(t))
-			if diff := cmp.Diff(lines, again); err != nil || diff != "" {
-				t.Fatalf("in another order: %v (-first +second):\n%s", err, diff)
+			again := Settle(at, usages, coupons, yuan(t))
+			if diff := cmp.Diff(lines, again); diff != "" {
+				t.Fatalf("in another order (-first +second):\n%s", diff)
 			}
 			for _, l := range lines {
 				got[l.Usage] += l.Seconds

@@ -60,7 +60,7 @@ func newApp(s Streams) *cli.App {
 		Action:                    unknownCommand,
 	}
 	app.Commands = []*cli.Command{
-		serverCommand(s), kubectlCommand(s), ctrCommand(), crictlCommand(), checkCommand(s), versionCommand(s), backupCommand(s), restoreCommand(s), userCommand(s), uninstallCommand(s), completionCommand(s), containerdCommand(),
+		serverCommand(s), kubectlCommand(s), ctrCommand(), crictlCommand(), checkCommand(s), versionCommand(s), userCommand(s), usageCommand(s), billCommand(s), reservationCommand(s), backupCommand(s), restoreCommand(s), uninstallCommand(s), completionCommand(s), containerdCommand(),
 	}
 	for _, c := range app.Commands {
 		c.OnUsageError = usageError

@@ -63,7 +63,7 @@ func serverConfig(cfg config.Config) server.Config {
 func workerConfig(cfg config.Config) worker.Config {
 	return worker.Config{
 		Data: cfg.Paths.Data, Run: cfg.Paths.Run,
-		Node:       worker.Node{Name: cfg.Node.Name, IP: cfg.Node.IP, MaxPods: cfg.Node.MaxPods, CPUOvercommit: cfg.Node.CPUOvercommit, CgroupRoot: cfg.Node.CgroupRoot},
+		Node:       worker.Node{Name: cfg.Node.Name, Hostname: cfg.Node.Hostname, IP: cfg.Node.IP, MaxPods: cfg.Node.MaxPods, CPUOvercommit: cfg.Node.CPUOvercommit, CgroupRoot: cfg.Node.CgroupRoot},
 		Net:        worker.Net{ClusterCIDR: cfg.Network.ClusterCIDR, ServiceCIDR: cfg.Network.ServiceCIDR, DNS: cfg.Network.DNS, Domain: cfg.Network.Domain},
 		Registries: cfg.Paths.Registries,
 		Accel:      cfg.Node.Accel, Runc: containerd.Runc{Binary: cfg.Node.RuncPath, Shim: cfg.Node.RuncShimPath}, NoProxy: cfg.Disabled("proxy"),

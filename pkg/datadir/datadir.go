@@ -72,6 +72,9 @@ func (d Dir) Lifespans() string { return d.path("agent", "lifespans") }
 // Ledger is the SQLite file of how long every sandbox ran.
 func (d Dir) Ledger() string { return d.path("server", "meter", "ledger.db") }
 
+// Bills is the SQLite file of what was charged and what was reserved.
+func (d Dir) Bills() string { return d.path("server", "billing", "bills.db") }
+
 // CNI holds the address allocations of the Pod range.
 func (d Dir) CNI() string { return d.path("agent", "cni") }
 

@@ -59,9 +59,9 @@ func WriteCSV(w io.Writer, usages []Usage, now Instant) error {
 			return fmt.Errorf("write CSV: %w", err)
 		}
 		_ = out.Write([]string{
-			inert(u.Sandbox), strconv.Itoa(u.Stretch), inert(u.Namespace), inert(u.Pod), inert(u.PodUID), inert(u.Workload), inert(u.Node),
-			inert(u.specText()), inert(u.Spec.Type), strconv.FormatInt(u.Spec.CPU, 10), strconv.FormatInt(u.Spec.Memory, 10), strconv.FormatInt(u.Spec.GPU, 10),
-			inert(u.Charge), inert(tags), stamp(u.Start), stamp(u.End), seconds(u.Until(now)), strconv.FormatBool(u.Estimated),
+			Inert(u.Sandbox), strconv.Itoa(u.Stretch), Inert(u.Namespace), Inert(u.Pod), Inert(u.PodUID), Inert(u.Workload), Inert(u.Node),
+			Inert(u.specText()), Inert(u.Spec.Type), strconv.FormatInt(u.Spec.CPU, 10), strconv.FormatInt(u.Spec.Memory, 10), strconv.FormatInt(u.Spec.GPU, 10),
+			Inert(u.Charge), Inert(tags), stamp(u.Start), stamp(u.End), seconds(u.Until(now)), strconv.FormatBool(u.Estimated),
 		})
 	}
 	out.Flush()
@@ -80,8 +80,8 @@ func tagText(tags map[string]string) (string, error) {
 	return string(raw), err
 }
 
-// inert keeps a spreadsheet from reading a formula out of a text. White space in front does not keep it from that.
-func inert(s string) string {
+// Inert keeps a spreadsheet from reading a formula out of a text. White space in front does not keep it from that.
+func Inert(s string) string {
 	if rest := strings.TrimLeft(s, " \t\r\n\v\f\u00a0\ufeff"); rest != "" && strings.ContainsRune("=+-@|%＝＋－＠", []rune(rest)[0]) || s != "" && strings.ContainsRune("\t\r\n", rune(s[0])) {
 		return "'" + s
 	}

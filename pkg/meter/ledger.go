@@ -12,109 +12,41 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
-	"os"
-	"path/filepath"
 	"time"
 
-	_ "github.com/mattn/go-sqlite3" // the driver called sqlite3
-
-	"github.com/nodeless/nodeless/pkg/atomicfile"
-	"github.com/nodeless/nodeless/pkg/hint"
 	"github.com/nodeless/nodeless/pkg/lifespan"
+	"github.com/nodeless/nodeless/pkg/sqlfile"
 )
 
 //go:embed schema.sql
 var schema string
 
-const (
-	schemaVersion = 1
-	// applicationID tells a ledger from other SQLite files: "nlml".
-	applicationID = 0x6e6c6d6c
-	// params: what is committed survives a power cut, and readers do not wait for the writer.
-	params = "_journal_mode=WAL&_synchronous=FULL&_busy_timeout=30000&_txlock=immediate&_foreign_keys=1&_recursive_triggers=1"
-	// mostConns is the writer and a few readers.
-	mostConns = 4
-)
+// file is the ledger to pkg/sqlfile; its application id is "nlml".
+func file() sqlfile.Kind {
+	return sqlfile.Kind{Name: "ledger", ApplicationID: 0x6e6c6d6c, Version: 1, Schema: schema}
+}
 
 // Errors of Open.
 var (
-	ErrNewer   = errors.New("the ledger was written by a newer nodeless")
-	ErrForeign = errors.New("the file is not a ledger")
+	ErrNewer   = sqlfile.ErrNewer
+	ErrForeign = sqlfile.ErrForeign
 )
 
 // Ledger is the file of all lives. Several processes may have it open.
 type Ledger struct{ db *sql.DB }
 
-// Open opens the ledger in file and makes it, mode 0600, where there is none. The error is ErrNewer or ErrForeign when this
+// Open opens the ledger at path and makes it, mode 0600, where there is none. The error is ErrNewer or ErrForeign when this
 // program must not touch the file.
-func Open(ctx context.Context, file string) (_ *Ledger, err error) {
-	if err := prepare(file); err != nil {
-		return nil, fmt.Errorf("open ledger: %w", err)
-	}
-	db, err := sql.Open("sqlite3", "file:"+(&url.URL{Path: file}).EscapedPath()+"?"+params)
+func Open(ctx context.Context, path string) (*Ledger, error) {
+	db, err := sqlfile.Open(ctx, path, file())
 	if err != nil {
-		return nil, fmt.Errorf("open ledger %s: %w", file, err)
-	}
-	db.SetMaxOpenConns(mostConns)
-	if err := setUp(ctx, db); err != nil {
-		return nil, errors.Join(&hint.Error{Op: "open ledger", On: file, Err: err, Do: remedy(err, file)}, db.Close())
+		return nil, err
 	}
 	return &Ledger{db}, nil
 }
 
-// remedy is what an operator does about a ledger that does not open.
-func remedy(err error, file string) string {
-	switch {
-	case errors.Is(err, ErrNewer):
-		return "install the version of nodeless that ran here last, or a newer one"
-	case errors.Is(err, ErrForeign):
-		return "move " + file + " away; a new ledger is made in its place"
-	}
-	return "see that there is room on the disk; a damaged file is moved away, and what is in it read with `sqlite3 " + file + " .recover`"
-}
-
 // Close ends the use of the file.
 func (l *Ledger) Close() error { return l.db.Close() }
-
-// prepare makes an empty file, which SQLite takes: the mode is ours then, and of the files that it puts beside.
-func prepare(file string) error {
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Chmod(0o600), f.Close(), atomicfile.SyncDir(filepath.Dir(file)))
-}
-
-// setUp makes the tables in an empty file, and refuses a file that is not of this version.
-func setUp(ctx context.Context, db *sql.DB) error {
-	tx, err := db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
-	var app, version, tables int
-	for query, into := range map[string]*int{"PRAGMA application_id": &app, "PRAGMA user_version": &version, "SELECT count(*) FROM sqlite_schema": &tables} {
-		if err := tx.QueryRowContext(ctx, query).Scan(into); err != nil {
-			return err
-		}
-	}
-	switch {
-	case app == applicationID && version > schemaVersion:
-		return fmt.Errorf("%w: its version is %d, this program knows up to %d", ErrNewer, version, schemaVersion)
-	case app == applicationID && version == schemaVersion:
-		return nil
-	case app != 0 || version != 0 || tables != 0:
-		return fmt.Errorf("%w: application %#x, version %d, %d tables", ErrForeign, app, version, tables)
-	}
-	if _, err := tx.ExecContext(ctx, fmt.Sprintf("%s; PRAGMA application_id = %d; PRAGMA user_version = %d", schema, applicationID, schemaVersion)); err != nil {
-		return err
-	}
-	return tx.Commit()
-}
 
 // Life is a sandbox's record as the ledger takes and keeps it.
 type Life struct {

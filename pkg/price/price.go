@@ -6,13 +6,16 @@
 package price
 
 import (
+	"crypto/sha256"
 	_ "embed"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
 	"math/big"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"sigs.k8s.io/yaml"
@@ -41,6 +44,21 @@ func (a Amount) Format(digits int) string {
 	return strings.TrimSuffix(text[:len(text)-9+min(digits, 9)], ".")
 }
 
+var amountForm = regexp.MustCompile(`^(-?)([0-9]{1,10})(?:\.([0-9]{1,9}))?$`)
+
+// ParseAmount reads what Format writes.
+func ParseAmount(text string) (Amount, error) {
+	m := amountForm.FindStringSubmatch(text)
+	if m == nil {
+		return 0, fmt.Errorf("read amount %q: want a decimal such as 0.036672", text)
+	}
+	n, err := strconv.ParseInt(m[1]+m[2]+(m[3] + "000000000")[:9], 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("read amount %q: more than can be counted", text)
+	}
+	return Amount(n), nil
+}
+
 // ErrNoPrice says that a type has no price in a currency.
 var ErrNoPrice = errors.New("no price")
 
@@ -52,9 +70,10 @@ type Table struct {
 	Currency string // ISO 4217
 	Digits   int    // decimals of its smallest unit on a bill
 	rates    map[string]rate
+	monthly  map[string]rate // of reservations, by their kind
 }
 
-// rate is what a second costs, in trillionths of a currency's unit: the list has up to nine decimals, and a slice of a card more.
+// rate is what a second, or of a reservation a month, costs, in trillionths of a currency's unit: the list has up to nine decimals, and a slice of a card more.
 type rate struct{ core, gib, card int64 }
 
 // Cost is what a spec costs for so many seconds at so many hundredths of the list price, rounded half up to an Amount.
@@ -66,18 +85,54 @@ func (t Table) Cost(s spec.Size, seconds int64, hundredths int) (Amount, error) 
 	if seconds < 0 || hundredths < 0 {
 		return 0, fmt.Errorf("price %s: %d seconds at %d hundredths: want no less than none", s, seconds, hundredths)
 	}
+	amount, ok := r.times(s, seconds, int64(hundredths))
+	if !ok {
+		return 0, fmt.Errorf("price %s for %d seconds: more than can be counted", s, seconds)
+	}
+	return amount, nil
+}
+
+// Reservation is what a reservation of a spec, whose type is the kind of reservation, costs for so many months at so many hundredths
+// of the list price, rounded half up to an Amount. The error is ErrNoPrice when none is published.
+func (t Table) Reservation(s spec.Size, months int, hundredths int64) (Amount, error) {
+	r, ok := t.monthly[s.Type]
+	if !ok {
+		return 0, fmt.Errorf("reservations of type %s in %s: %w; set one below reservations in the table of prices", s.Type, t.Currency, ErrNoPrice)
+	}
+	if months < 0 || hundredths < 0 {
+		return 0, fmt.Errorf("price reservation of %s: %d months at %d hundredths: want no less than none", s, months, hundredths)
+	}
+	amount, ok := r.times(s, int64(months), hundredths)
+	if !ok {
+		return 0, fmt.Errorf("price reservation of %s for %d months: more than can be counted", s, months)
+	}
+	return amount, nil
+}
+
+// times is what a spec costs for so many of the rate's units of time, unless that is more than can be counted.
+func (r rate) times(s spec.Size, units, hundredths int64) (Amount, bool) {
 	// In trillionths × thousandths of a core × bytes of a GiB × hundredths, so that nothing is lost before the end.
 	sum := product(r.core, s.CPU, spec.Gi)
 	sum.Add(sum, product(r.gib, s.Memory, 1000))
 	sum.Add(sum, product(r.card, s.GPU, 1000*spec.Gi))
-	sum.Mul(sum, product(seconds, int64(hundredths)))
+	sum.Mul(sum, product(units, hundredths))
 	denominator := product(1000, 1000, spec.Gi, 100)
 	sum.Mul(sum, big.NewInt(2)).Add(sum, denominator)
 	sum.Quo(sum, denominator.Mul(denominator, big.NewInt(2)))
-	if !sum.IsInt64() {
-		return 0, fmt.Errorf("price %s for %d seconds: more than can be counted", s, seconds)
+	return Amount(sum.Int64()), sum.IsInt64()
+}
+
+// Digest tells tables apart: it is the same for two tables when all of their prices are.
+func (t Table) Digest() string {
+	sum := sha256.New()
+	fmt.Fprintf(sum, "%q %d", t.Currency, t.Digits)
+	for _, rates := range []map[string]rate{t.rates, t.monthly} {
+		for _, kind := range slices.Sorted(maps.Keys(rates)) {
+			fmt.Fprintf(sum, " %q %v", kind, rates[kind])
+		}
+		fmt.Fprint(sum, ";")
 	}
-	return Amount(sum.Int64()), nil
+	return hex.EncodeToString(sum.Sum(nil))
 }
 
 func product(factors ...int64) *big.Int {
@@ -99,8 +154,9 @@ var currencyForm = regexp.MustCompile(`^[A-Z]{3}$`)
 // ParseTables reads prices in the form of prices.yaml. The error names everything that is wrong.
 func ParseTables(text []byte) (map[string]Table, error) {
 	var file map[string]struct {
-		Digits *int                         `json:"digits"`
-		Rates  map[string]map[string]string `json:"rates"`
+		Digits       *int                         `json:"digits"`
+		Rates        map[string]map[string]string `json:"rates"`
+		Reservations map[string]map[string]string `json:"reservations"`
 	}
 	if err := yaml.UnmarshalStrict(text, &file); err != nil {
 		return nil, fmt.Errorf("read prices: %w", err)
@@ -116,14 +172,12 @@ func ParseTables(text []byte) (map[string]Table, error) {
 			errs = append(errs, fmt.Errorf("%s.digits: want 0 to 9 decimals", currency))
 			continue
 		}
-		t := Table{Currency: currency, Digits: *f.Digits, rates: map[string]rate{}}
-		for _, kind := range slices.Sorted(maps.Keys(f.Rates)) {
-			r, err := parseRate(f.Rates[kind])
-			if err != nil {
-				errs = append(errs, fmt.Errorf("%s.rates.%s: %w", currency, kind, err))
-			}
-			t.rates[kind] = r
-		}
+		t := Table{Currency: currency, Digits: *f.Digits}
+		var err error
+		t.rates, err = parseRates(currency+".rates", f.Rates)
+		errs = append(errs, err)
+		t.monthly, err = parseRates(currency+".reservations", f.Reservations)
+		errs = append(errs, err)
 		if len(t.rates) == 0 {
 			errs = append(errs, fmt.Errorf("%s.rates: none", currency))
 		}
@@ -136,6 +190,20 @@ func ParseTables(text []byte) (map[string]Table, error) {
 		return nil, fmt.Errorf("read prices: %w", err)
 	}
 	return tables, nil
+}
+
+// parseRates reads the rates of all kinds below a key of the file.
+func parseRates(key string, file map[string]map[string]string) (map[string]rate, error) {
+	rates := map[string]rate{}
+	var errs []error
+	for _, kind := range slices.Sorted(maps.Keys(file)) {
+		r, err := parseRate(file[kind])
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s.%s: %w", key, kind, err))
+		}
+		rates[kind] = r
+	}
+	return rates, errors.Join(errs...)
 }
 
 func parseRate(fields map[string]string) (rate, error) {

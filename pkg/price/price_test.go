@@ -103,6 +103,7 @@ func TestATableOfPricesIsChecked(t *testing.T) {
 		{"negative", "CNY: {digits: 2, rates: {a: {cpu: '-1', memory: '1'}}}", `"-1"`},
 		{"a float", "CNY: {digits: 2, rates: {a: {cpu: '1e-5', memory: '1'}}}", `"1e-5"`},
 		{"too fine", "CNY: {digits: 2, rates: {a: {cpu: '0.0000000000001', memory: '1'}}}", "at most twelve decimals"},
+		{"a reservation without memory", "CNY: {digits: 2, rates: {a: {cpu: '1', memory: '1'}}, reservations: {common: {cpu: '1'}}}", "CNY.reservations.common: memory is missing"},
 		{"unknown key", "CNY: {digits: 2, rate: {}}", "rate"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -110,5 +111,81 @@ func TestATableOfPricesIsChecked(t *testing.T) {
 				t.Errorf("ParseTables = %v, want an error that says %q", err, tt.says)
 			}
 		})
+	}
+}
+
+func TestEveryFaultOfATableIsNamed(t *testing.T) {
+	_, err := ParseTables([]byte("yuan: {digits: 2, rates: {a: {cpu: '1', memory: '1'}}}\nCNY: {digits: 10}\nUSD: {digits: 2, rates: {intel: {cpu: '1e-5', disk: '1'}}}"))
+	want := `read prices: CNY.digits: want 0 to 9 decimals
+USD.rates.intel: cpu: "1e-5": want a price such as "0.00003334", with at most twelve decimals
+"disk": want cpu, memory or gpu
+memory is missing
+"yuan": want a currency's three capital letters`
+	if err == nil || err.Error() != want {
+		t.Errorf("ParseTables = %v\nwant %s", err, want)
+	}
+}
+
+func TestReservation(t *testing.T) {
+	small := spec.Size{Type: "common", CPU: 2000, Memory: 4 * spec.Gi}
+	for _, tt := range []struct {
+		name       string
+		size       spec.Size
+		months     int
+		hundredths int64
+		want       string
+	}{
+		{"a month of 2C4Gi", small, 1, 100, "178.000000"},
+		{"six months", small, 6, 88, "939.840000"},
+		{"a part of a core", spec.Size{Type: "common", CPU: 250, Memory: spec.Gi / 2}, 1, 100, "22.250000"},
+		{"AMD for five years", spec.Size{Type: "amd", CPU: 16000, Memory: 64 * spec.Gi}, 60, 50, "46176.000000"},
+	} {
+		got, err := table(t, "CNY").Reservation(tt.size, tt.months, tt.hundredths)
+		if err != nil || got.Format(6) != tt.want {
+			t.Errorf("%s: %s, %v; want %s", tt.name, got.Format(6), err, tt.want)
+		}
+	}
+	_, err := table(t, "USD").Reservation(small, 1, 100)
+	if want := "reservations of type common in USD: no price; set one below reservations in the table of prices"; !errors.Is(err, ErrNoPrice) || err.Error() != want {
+		t.Errorf("in USD: %v, want %q", err, want)
+	}
+}
+
+func TestDigestTellsPricesApart(t *testing.T) {
+	one, again := table(t, "CNY"), table(t, "CNY")
+	if one.Digest() != again.Digest() {
+		t.Error("the same table has two digests")
+	}
+	seen := map[string]string{}
+	for name, text := range map[string]string{
+		"one": "CNY: {digits: 2, rates: {a: {cpu: '1', memory: '1'}}}", "digits": "CNY: {digits: 3, rates: {a: {cpu: '1', memory: '1'}}}",
+		"a rate": "CNY: {digits: 2, rates: {a: {cpu: '1', memory: '1.000000000001'}}}", "a kind": "CNY: {digits: 2, rates: {a: {cpu: '1', memory: '1'}, b: {cpu: '1', memory: '1'}}}",
+		"a reservation": "CNY: {digits: 2, rates: {a: {cpu: '1', memory: '1'}}, reservations: {b: {cpu: '1', memory: '1'}}}",
+	} {
+		tables, err := ParseTables([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		digest := tables["CNY"].Digest()
+		if other, ok := seen[digest]; ok {
+			t.Errorf("%s and %s have one digest", name, other)
+		}
+		seen[digest] = name
+	}
+}
+
+func TestParseAmount(t *testing.T) {
+	for _, a := range []Amount{0, 1, -1, Unit, -1_005_000_000, math.MaxInt64, math.MinInt64 + 1} {
+		if got, err := ParseAmount(a.Format(9)); err != nil || got != a {
+			t.Errorf("ParseAmount(%s) = %d, %v", a.Format(9), got, err)
+		}
+	}
+	if got, err := ParseAmount("0.5"); err != nil || got != Unit/2 {
+		t.Errorf("ParseAmount(0.5) = %d, %v", got, err)
+	}
+	for _, text := range []string{"", ".5", "1.", "1e3", "+1", "0.0000000001", "9999999999", "=1", " 1"} {
+		if got, err := ParseAmount(text); err == nil {
+			t.Errorf("ParseAmount(%q) = %d", text, got)
+		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/datadir"
 	"github.com/nodeless/nodeless/pkg/hint"
+	"github.com/nodeless/nodeless/pkg/price"
 	"github.com/nodeless/nodeless/pkg/server"
 	"github.com/nodeless/nodeless/pkg/server/dns"
 	"github.com/nodeless/nodeless/pkg/spec"
@@ -62,8 +63,12 @@ func testConfig(dir string) server.Config {
 	if err != nil {
 		panic(err) // it is built in
 	}
+	prices, err := price.DefaultTables()
+	if err != nil {
+		panic(err) // they are built in
+	}
 	return server.Config{
-		Serverless: server.Serverless{Catalog: catalog},
+		Serverless: server.Serverless{Catalog: catalog, Prices: prices["USD"]},
 		Data:       datadir.Dir(filepath.Join(dir, "data")), Run: datadir.RunDir(filepath.Join(dir, "run")), Kubeconfig: filepath.Join(dir, "kubeconfig"),
 		NodeName: "node1", NodeIP: netip.MustParseAddr("10.99.0.1"), Bind: netip.IPv4Unspecified(), Port: port,
 		ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16"), NodePorts: "30000-32767", DNS: netip.MustParseAddr("10.43.0.10"),

@@ -12,12 +12,15 @@ import (
 	"time"
 
 	"github.com/nodeless/nodeless/pkg/admission/rules"
+	billingapi "github.com/nodeless/nodeless/pkg/api/billing/v1alpha1"
 	"github.com/nodeless/nodeless/pkg/datadir"
+	"github.com/nodeless/nodeless/pkg/meter"
 	"github.com/nodeless/nodeless/pkg/pki"
 	"github.com/nodeless/nodeless/pkg/price"
 	"github.com/nodeless/nodeless/pkg/run"
 	"github.com/nodeless/nodeless/pkg/server/aftermath"
 	"github.com/nodeless/nodeless/pkg/server/apiserver"
+	"github.com/nodeless/nodeless/pkg/server/billing"
 	"github.com/nodeless/nodeless/pkg/server/bootstrap"
 	"github.com/nodeless/nodeless/pkg/server/controllermanager"
 	"github.com/nodeless/nodeless/pkg/server/credentials"
@@ -116,11 +119,15 @@ func Run(ctx context.Context, cfg Config, worker []run.Step, log *slog.Logger) e
 	if err != nil {
 		return err
 	}
-	return run.All(ctx, log, stopTimeout, steps(cfg, cred, worker, log)...)
+	books, err := openAccounts(ctx, cfg.Data)
+	if err != nil {
+		return err
+	}
+	return errors.Join(run.All(ctx, log, stopTimeout, steps(cfg, cred, books, worker, log)...), books.close())
 }
 
 // steps lists the components in start order.
-func steps(cfg Config, cred *credentials.Credentials, worker []run.Step, log *slog.Logger) []run.Step {
+func steps(cfg Config, cred *credentials.Credentials, books accounts, worker []run.Step, log *slog.Logger) []run.Step {
 	var list []run.Step
 	endpoint := cfg.Datastore
 	lost := func() string { return "" }
@@ -136,7 +143,8 @@ func steps(cfg Config, cred *credentials.Credentials, worker []run.Step, log *sl
 		}
 		list = append(list, run.Step{Component: component})
 	}
-	api, measure := cfg.apiserver(cred, endpoint), metrics.New(cfg.metrics(cred), log)
+	api, measure, charge := cfg.apiserver(cred, endpoint), metrics.New(cfg.metrics(cred), log), billing.New(cfg.billing(books), log)
+	api.Groups, api.Definitions = append(api.Groups, charge.Group()), append(api.Definitions, billingapi.Definitions)
 	if !cfg.NoMetrics {
 		api.Groups = append(api.Groups, measure.Group(), measure.CustomGroup())
 	}
@@ -144,6 +152,8 @@ func steps(cfg Config, cred *credentials.Credentials, worker []run.Step, log *sl
 		run.Step{Component: liblog.NewFatal()},
 		run.Step{Component: apiserver.New(api, log), After: names(list)},
 		run.Step{Component: cred.Renewer()},
+		run.Step{Component: meter.NewCollector(cfg.collector(books), books.ledger, log)},
+		run.Step{Component: charge, After: []string{"meter"}},
 		run.Step{Component: controllermanager.New(cfg.controllerManager(cred), log), After: []string{"apiserver"}},
 		run.Step{Component: bootstrap.New(cfg.bootstrap(cred), log), After: []string{"apiserver"}},
 		run.Step{Component: eklet.New(cfg.eklet(cred), log), After: []string{"bootstrap"}},

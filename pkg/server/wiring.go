@@ -52,10 +52,11 @@ func (c Config) credentials() credentials.Config {
 
 // addresses are those that clients use for this host.
 func (c Config) addresses() []netip.Addr {
+	all := []netip.Addr{c.NodeIP, c.DNSBind} // the second is the Node's: the gateway of the host's Pods
 	if c.Advertise.IsValid() && c.Advertise != c.NodeIP {
-		return []netip.Addr{c.NodeIP, c.Advertise}
+		all = append(all, c.Advertise)
 	}
-	return []netip.Addr{c.NodeIP}
+	return all
 }
 
 func (c Config) apiserver(cred *credentials.Credentials, endpoint string) apiserver.Config {
@@ -109,7 +110,7 @@ func (c Config) scheduler(cred *credentials.Credentials) scheduler.Config {
 
 func (c Config) bootstrap(cred *credentials.Credentials) bootstrap.Config {
 	conf := bootstrap.Config{
-		Access: cred.Access(pki.Supervisor), Manifests: manifests.System(), Dirs: []string{manifests.SystemDir, manifests.AutoscalingDir, manifests.RolesDir},
+		Access: cred.Access(pki.Supervisor), Manifests: manifests.System(), Dirs: []string{manifests.SystemDir, manifests.AutoscalingDir, manifests.RolesDir, manifests.BillingDir},
 		DNSService: c.DNS, DNSEndpoint: c.DNSBind,
 	}
 	if c.NoMetrics {

@@ -13,10 +13,10 @@ import (
 	"github.com/nodeless/nodeless/pkg/api"
 )
 
-// Sizes of the writable disk, in GiB: what everybody has for nothing, and what one disk of the cloud can have.
+// Sizes of the writable disk, in GiB: what everybody has for nothing, and the largest that pkg/vmm makes (the cloud goes to 32000).
 const (
 	FreeRootDisk = 20
-	mostRootDisk = 32000
+	mostRootDisk = 2048
 )
 
 // Wish is what a Pod's annotations say of its size. The zero Wish says nothing.

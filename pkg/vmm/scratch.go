@@ -7,9 +7,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	podapi "github.com/nodeless/nodeless/pkg/api"
 )
 
 const scratchSuffix = ".ext4"
@@ -19,6 +22,28 @@ const scratchSuffix = ".ext4"
 type scratchDisk struct {
 	path string
 	file *os.File
+}
+
+// newDisk makes the Pod's writable disk, of the size that its annotation says.
+func (v *vm) newDisk() (*scratchDisk, error) {
+	gib := int64(FreeScratch)
+	annotations, err := readAnnotations(filepath.Join(v.sandbox, "config.json"))
+	if text, ok := annotations[podapi.RootDisk]; ok && err == nil { // without a configuration nobody has asked for more
+		if gib, err = strconv.ParseInt(text, 10, 64); err != nil || gib < FreeScratch || gib > LargestScratch {
+			return nil, fmt.Errorf("make a disk of %q GiB: want %d to %d", text, FreeScratch, LargestScratch)
+		}
+	}
+	if gib == FreeScratch {
+		return newScratch(v.cfg.ScratchTemplate(), v.cfg.ScratchDir, v.id)
+	}
+	s, err := newScratch(v.cfg.LargeScratchTemplate(), v.cfg.ScratchDir, v.id)
+	if err != nil {
+		return nil, err
+	}
+	if err := cut(s.file, gib); err != nil {
+		return nil, errors.Join(fmt.Errorf("make a disk of %d GiB: %w", gib, err), s.remove())
+	}
+	return s, nil
 }
 
 // newScratch copies the template to dir/<id>.ext4, holes left out.

@@ -95,7 +95,7 @@ func (v *vm) create(body []byte) error {
 	if v.console, err = newBoundedLog(filepath.Join(v.cfg.LogDir, v.id+".console.log"), consoleLimit); err != nil {
 		return err
 	}
-	if v.scratch, err = newScratch(v.cfg.ScratchTemplate(), v.cfg.ScratchDir, v.id); err != nil {
+	if v.scratch, err = v.newDisk(); err != nil {
 		return err
 	}
 	v.mu.Lock()

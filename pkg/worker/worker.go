@@ -49,9 +49,10 @@ type Config struct {
 
 // Node is the host as a Node.
 type Node struct {
-	Name    string
-	IP      netip.Addr
-	MaxPods int
+	Name     string
+	Hostname string // of the host behind it
+	IP       netip.Addr
+	MaxPods  int
 	// CPUOvercommit is how often each CPU of the host is given to Pods.
 	CPUOvercommit int
 	CgroupRoot    string
@@ -147,7 +148,8 @@ func (c Config) cri() cri.Config {
 
 func (c Config) kubelet(pods netip.Prefix) kubelet.Config {
 	conf := kubelet.DefaultConfig()
-	conf.NodeName, conf.NodeIP = c.Node.Name, c.Node.IP
+	// Pods see the Node's name and address: the address is that of their gateway, at which the kubelet can be reached as well.
+	conf.NodeName, conf.NodeIP = c.Node.Name, pods.Masked().Addr().Next()
 	conf.RootDir, conf.PodLogsDir, conf.Socket = c.Data.Kubelet(), c.Data.PodLogs(), c.Run.CRI()
 	conf.Kubeconfig, conf.ClientCAFile = c.Files.KubeletKubeconfig, c.Files.ClientCA
 	conf.CertFile, conf.KeyFile = c.Files.KubeletCert, c.Files.KubeletKey
@@ -155,8 +157,13 @@ func (c Config) kubelet(pods netip.Prefix) kubelet.Config {
 	conf.CgroupRoot, conf.MaxPods, conf.CPUOvercommit = c.Node.CgroupRoot, int32(c.Node.MaxPods), c.Node.CPUOvercommit
 	conf.ResolvConf = c.Run.ResolvConf()
 	conf.ExtraArgs = c.KubeletArgs
+	conf.Labels = map[string]string{api.InstanceTypeLabel: api.InstanceType}
 	if kind := cpuType("/proc/cpuinfo"); kind != "" {
-		conf.Labels = map[string]string{api.CPUTypeLabel: kind}
+		conf.Labels[api.CPUTypeLabel] = kind
+	}
+	conf.Annotations = map[string]string{
+		api.SubnetID:       "subnet-" + strings.TrimPrefix(c.Node.Name, "eklet-subnet-"),
+		api.HostAnnotation: strings.TrimPrefix(c.Node.Hostname+", "+c.Node.IP.String(), ", "),
 	}
 	return conf
 }

@@ -23,8 +23,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/nodeless/nodeless/pkg/api"
-	"github.com/nodeless/nodeless/pkg/datadir"
-	"github.com/nodeless/nodeless/pkg/lifespan"
+	"github.com/nodeless/nodeless/pkg/api/billing/v1alpha1"
 )
 
 // example reads one of the manifests that come with the product.
@@ -144,62 +143,51 @@ func (s *space) watchRunning(label string) func() int {
 	}
 }
 
-// nothingRuns waits until no microVM of the Pods is left and the record of each life has its end: from then on nothing of it is
-// billed. The Pods themselves are there still. The records are those in the folder, which nodeless-vmm leaves there for the ledger.
+// nothingRuns waits until the ledger has the end of each Pod's microVM, after which nothing more of it is billed, and looks that no
+// microVM is left. The Pods themselves are there still.
 func (s *space) nothingRuns(pods []corev1.Pod) {
 	s.T.Helper()
-	uids := map[string]string{}
-	for _, pod := range pods {
-		uids[string(pod.UID)] = pod.Name
-	}
-	records := lifespan.Dir(s.Host.Path(datadir.Dir("/var/lib/nodeless").Lifespans()))
-	s.Until("no microVM of the Pods is left", func() (bool, error) {
-		all, err := records.ReadAll()
-		if err != nil {
+	var usages v1alpha1.UsageList
+	s.Until("the ledger has the end of each of the microVMs", func() (bool, error) {
+		usages = v1alpha1.UsageList{}
+		if err := s.raw("/apis/"+v1alpha1.GroupVersion().String()+"/namespaces/"+s.Name+"/usages", &usages); err != nil {
 			return false, err
 		}
-		var open []string
-		for _, r := range all.Records {
-			if name, ours := uids[r.UID]; ours && r.EndBoot == 0 {
-				open = append(open, name)
+		ended := 0
+		for _, u := range usages.Items {
+			if !u.Running {
+				ended++
 			}
 		}
-		return len(open) == 0, fmt.Errorf("these have no end: %v", open)
+		return ended == len(usages.Items) && ended >= len(pods), fmt.Errorf("%d of %d have ended", ended, len(usages.Items))
 	})
-	var lives []lifespan.Record
-	all, err := records.ReadAll()
-	if err != nil {
-		s.T.Fatal(err)
+	specs, lives := map[string]string{}, map[string]v1alpha1.Usage{}
+	for _, pod := range pods {
+		specs[pod.Name] = pod.Annotations[api.Spec]
 	}
-	processes, err := s.Host.Processes()
-	if err != nil {
-		s.T.Fatal(err)
-	}
-	for _, r := range all.Records {
-		if _, ours := uids[r.UID]; !ours {
-			continue
-		}
-		lives = append(lives, r)
-		s.T.Logf("Pod %s, a %s, lived for %s", r.Name, r.Spec, (r.EndBoot - r.StartBoot).Round(time.Millisecond))
-		for pid, command := range processes {
-			if strings.Contains(command, "qemu-system") && strings.Contains(command, r.Sandbox) {
-				s.T.Errorf("QEMU of Pod %s is left: %d", r.Name, pid)
-			}
+	for _, u := range usages.Items {
+		lives[u.Pod] = u
+		s.T.Logf("Pod %s, a %s, is billed for %d s", u.Pod, u.Spec, u.Seconds)
+		if u.Spec != specs[u.Pod] || u.Seconds < 1 || u.End == nil || u.Estimated {
+			s.T.Errorf("the ledger says %+v, want a life of a %s whose end was seen", u, specs[u.Pod])
 		}
 	}
-	if len(lives) != len(pods) {
-		s.T.Errorf("%d lives are on record, want %d", len(lives), len(pods))
+	if len(usages.Items) != len(pods) || len(lives) != len(pods) {
+		s.T.Errorf("the ledger has %d lives of %d Pods, want one of each of %d", len(usages.Items), len(lives), len(pods))
 	}
-	s.T.Logf("at most %d microVMs were there at once", atOnce(lives))
+	s.T.Logf("at most %d microVMs were there at once", atOnce(usages.Items))
+	if left := s.Processes(s.T, "qemu-system"); len(left) > 0 {
+		s.T.Errorf("QEMUs are left: %v", left)
+	}
 }
 
-// atOnce is the largest number of microVMs that were there at the same time.
-func atOnce(lives []lifespan.Record) int {
+// atOnce is the largest number of microVMs that were there at the same time. Each has ended.
+func atOnce(usages []v1alpha1.Usage) int {
 	most := 0
-	for _, one := range lives {
+	for _, one := range usages {
 		n := 0
-		for _, other := range lives {
-			if other.StartBoot <= one.StartBoot && one.StartBoot < other.EndBoot {
+		for _, other := range usages {
+			if !other.Start.After(one.Start.Time) && other.End.After(one.Start.Time) {
 				n++
 			}
 		}

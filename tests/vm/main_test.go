@@ -54,7 +54,7 @@ func startShared() (err error) {
 	if err != nil {
 		return err
 	}
-	shared = &testcluster.Cluster{Host: host, Flags: []string{"--host-path=allow"}} // a test of volumes has one
+	shared = &testcluster.Cluster{Host: host, Flags: []string{"--host-path=allow", "--spot-notice=20s"}} // what tests cannot do without
 	if registry, err = newRegistry(host); err != nil {
 		return errors.Join(err, shared.Close())
 	}

@@ -136,3 +136,19 @@ func TestTypesOfCPU(t *testing.T) {
 		t.Errorf("the Pod is of type %s, want %s", pod.Annotations[api.SpecType], have)
 	}
 }
+
+// TestRootDiskIsAsLargeAsAsked: the writable disk of a Pod, by root-cbs-size.
+func TestRootDiskIsAsLargeAsAsked(t *testing.T) {
+	s := newSpace(t, 3*time.Minute)
+	s.Apply(strings.Replace(testcluster.Sleeper("large", ""), "metadata: {", "metadata: {annotations: {"+api.RootDiskSize+`: "150"}, `, 1))
+	s.Ready("large")
+	out := s.MustExec("large", "sh", "-c", "df -k / | tail -n 1 | awk '{print $2}'; dd if=/dev/urandom of=/file bs=1M count=64 2>/dev/null && sync && wc -c </file")
+	lines := strings.Fields(out)
+	if len(lines) != 2 || lines[1] != strconv.Itoa(64<<20) {
+		t.Fatalf("the Pod says %q", out)
+	}
+	kb, err := strconv.Atoi(lines[0])
+	if gib := float64(kb) / (1 << 20); err != nil || gib < 145 || gib > 150 {
+		t.Errorf("the disk has %.1f GiB, want 150 less what the file system takes", gib)
+	}
+}

@@ -1,5 +1,5 @@
 // Package backup packs what a cluster cannot be made again from into one archive, and unpacks it on the same or another
-// host: the database, the certificate authorities, the key that encrypts Secrets, and the configuration. pkg/cli calls
+// host: the database, the ledger and the bills, the certificate authorities, the key that encrypts Secrets, and the configuration. pkg/cli calls
 // it for `backup` and `restore`. Everything else on a host (certificates, images, sandboxes) follows from these.
 //
 // An archive is a zstd-compressed tar. Its first member, manifest.json, names all others with their digests, so that
@@ -29,6 +29,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/hint"
 	"github.com/nodeless/nodeless/pkg/pki"
 	"github.com/nodeless/nodeless/pkg/server/datastore"
+	"github.com/nodeless/nodeless/pkg/sqlfile"
 )
 
 const (
@@ -92,6 +93,9 @@ func Create(ctx context.Context, src Source, file string) (m Manifest, err error
 		return m, err
 	}
 	paths[dataPrefix+"server/db/state.db"] = db
+	if err := copyAccounts(ctx, src, temp, paths); err != nil {
+		return m, err
+	}
 	names := sortedKeys(paths)
 	for _, name := range names {
 		member, err := describe(name, paths[name])
@@ -134,6 +138,26 @@ func copyDatabase(ctx context.Context, src Source, temp, to string) (int64, erro
 			Do: "make room if the disk is full; if the database is damaged, start the server, which returns to its last good snapshot"}
 	}
 	return rev, nil
+}
+
+// copyAccounts copies what Pods used and owe, as both were at one moment each; the bills come first, so that none is of a time that the
+// ledger does not have.
+func copyAccounts(ctx context.Context, src Source, temp string, paths map[string]string) error {
+	for _, from := range []string{src.Data.Bills(), src.Data.Ledger()} {
+		if _, err := os.Stat(from); errors.Is(err, fs.ErrNotExist) {
+			continue // no server of a version that keeps it ran here
+		}
+		to := filepath.Join(temp, filepath.Base(from))
+		if err := sqlfile.Copy(ctx, from, to); err != nil {
+			return &hint.Error{Op: "back up", On: from, Err: err, Do: "make room if the disk is full; a damaged file is moved away, and what is in it read with `sqlite3 " + from + " .recover`"}
+		}
+		name, err := filepath.Rel(string(src.Data), from)
+		if err != nil {
+			return fmt.Errorf("back up: %w", err)
+		}
+		paths[dataPrefix+filepath.ToSlash(name)] = to
+	}
+	return nil
 }
 
 // files lists what goes in besides the database: name in the archive, path on the host.

@@ -13,9 +13,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/nodeless/nodeless/pkg/bill/books"
 	"github.com/nodeless/nodeless/pkg/cli/backup"
 	"github.com/nodeless/nodeless/pkg/datadir"
 	"github.com/nodeless/nodeless/pkg/hint"
+	"github.com/nodeless/nodeless/pkg/meter"
 	"github.com/nodeless/nodeless/pkg/server/datastore"
 )
 
@@ -137,6 +139,44 @@ func TestWhatIsBackedUpComesBack(t *testing.T) {
 				t.Errorf("configuration (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestAccountsComeBack backs up the ledger and the bills while a server has them open.
+func TestAccountsComeBack(t *testing.T) {
+	src := cluster(t, 10)
+	src.Running = true
+	hour := now().Truncate(time.Hour)
+	ledger, err := meter.Open(t.Context(), src.Data.Ledger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ledger.Close()
+	bills, err := books.Open(t.Context(), src.Data.Bills())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer bills.Close()
+	if err := bills.Settle(t.Context(), books.Cycle{Hour: hour, Currency: books.Currency{Code: "CNY", Digits: 6}, Now: now()}, nil); err != nil {
+		t.Fatal(err)
+	}
+	to := target(t)
+	if _, err := backup.Restore(t.Context(), to, archive(t, src)); err != nil {
+		t.Fatal(err)
+	}
+	restored, err := books.Open(t.Context(), to.Data.Bills())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer restored.Close()
+	settled, err := restored.Settled(t.Context(), time.Time{}, time.Time{})
+	if diff := cmp.Diff([]time.Time{hour}, settled); err != nil || diff != "" {
+		t.Errorf("settled: %v (-want +got):\n%s", err, diff)
+	}
+	for _, file := range []string{to.Data.Bills(), to.Data.Ledger()} {
+		if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v; want mode 0600", file, info, err)
+		}
 	}
 }
 

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"net"
 	"net/netip"
@@ -11,13 +13,14 @@ import (
 
 // Complete fills in what the host decides: the node's name and address. interfaces is net.Interfaces in the program.
 func (c Config) Complete(hostname func() (string, error), address func() (netip.Addr, error)) (Config, error) {
+	name, err := hostname()
 	if c.Node.Name == "" {
-		name, err := hostname()
 		if err != nil {
 			return c, &hint.Error{Op: "find host name", Err: err, Do: "give the node a name with --node-name"}
 		}
 		c.Node.Name = NodeName(name)
 	}
+	c.Node.Hostname = name
 	if !c.Node.IP.IsValid() {
 		ip, err := address()
 		if err != nil {
@@ -31,9 +34,11 @@ func (c Config) Complete(hostname func() (string, error), address func() (netip.
 	return c, c.Validate()
 }
 
-// NodeName is the name of the node on a host that is given none.
+// NodeName is the name of the node on a host that is given none: of the form that super nodes of TKE Serverless have, one for each
+// subnet. It tells a tenant nothing of the host.
 func NodeName(hostname string) string {
-	return strings.ToLower(strings.TrimSuffix(hostname, "."))
+	sum := sha256.Sum256([]byte(strings.ToLower(strings.TrimSuffix(hostname, "."))))
+	return "eklet-subnet-" + hex.EncodeToString(sum[:4])
 }
 
 // HostAddress finds the address by which others reach this host: the source address of the default route,

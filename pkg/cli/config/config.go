@@ -31,9 +31,10 @@ type Paths struct {
 
 // Node is what the host offers as a node.
 type Node struct {
-	Name    string     // empty: the host name
-	IP      netip.Addr // invalid: found by Complete
-	MaxPods int
+	Name     string     // empty: made of the host name
+	Hostname string     // found by Complete
+	IP       netip.Addr // invalid: found by Complete
+	MaxPods  int
 	// CPUOvercommit is how often each CPU of the host is given to Pods.
 	CPUOvercommit int
 	CgroupRoot    string

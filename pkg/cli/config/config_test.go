@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -173,7 +174,7 @@ func TestComplete(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Node.Name != "host.example" || got.Node.IP != addr || got.API.Advertise != addr {
+	if got.Node.Name != config.NodeName("host.example") || !regexp.MustCompile(`^eklet-subnet-[0-9a-f]{8}$`).MatchString(got.Node.Name) || got.Node.IP != addr || got.API.Advertise != addr {
 		t.Errorf("completed = %q %s %s", got.Node.Name, got.Node.IP, got.API.Advertise)
 	}
 	_, err = cfg.Complete(func() (string, error) { return "h", nil }, func() (netip.Addr, error) { return netip.MustParseAddr("10.42.3.4"), nil })

@@ -77,7 +77,7 @@ func pathOptions() []Option {
 
 func nodeOptions() []Option {
 	return []Option{
-		{Name: "node-name", Usage: "`name` of the node (default: the host name)",
+		{Name: "node-name", Usage: "`name` of the node (default: eklet-subnet- and a hash of the host name)",
 			field: func(c *Config) any { return &c.Node.Name }},
 		{Name: "node-ip", Usage: "`address` of the node (default: that of the default route, else the first one)",
 			field: func(c *Config) any { return &c.Node.IP }},

@@ -56,7 +56,7 @@ func (a *APIServer) Run(ctx context.Context) error {
 		return errors.Join(err, listener.Close())
 	}
 	rest.SetDefaultWarningHandler(rest.NoWarnings{}) // it would warn of its own requests
-	servers, err := chain(completed, a.cfg.Groups)
+	servers, err := chain(completed, a.cfg.Groups, a.cfg.Definitions)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}

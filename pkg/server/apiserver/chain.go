@@ -2,6 +2,8 @@ package apiserver
 
 import (
 	"fmt"
+	"maps"
+	"reflect"
 
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -10,6 +12,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 	aggregator "k8s.io/kube-aggregator/pkg/apiserver"
 	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
+	"k8s.io/kube-openapi/pkg/common"
+	"k8s.io/kube-openapi/pkg/validation/spec"
 	apiapp "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
@@ -18,7 +22,7 @@ import (
 // chain makes the three servers that are one apiserver, as upstream's Run does: the aggregator, Kubernetes' own APIs, and
 // custom resources. The groups become part of the second (docs/adr/0019): no request to them leaves the process, and they have its
 // listener, authentication, authorization and audit. The aggregator passes on what an APIService without a Service names.
-func chain(opts options.CompletedOptions, groups []*genericapiserver.APIGroupInfo) (*aggregator.APIAggregator, error) {
+func chain(opts options.CompletedOptions, groups []*genericapiserver.APIGroupInfo, definitions []common.GetOpenAPIDefinitions) (*aggregator.APIAggregator, error) {
 	if opts.InformerName == nil {
 		name, err := cache.NewInformerName("kube-apiserver")
 		if err != nil {
@@ -30,6 +34,7 @@ func chain(opts options.CompletedOptions, groups []*genericapiserver.APIGroupInf
 	if err != nil {
 		return nil, fmt.Errorf("configure kube-apiserver: %w", err)
 	}
+	addDefinitions(config.KubeAPIs.ControlPlane.Generic, definitions)
 	nameDefinitions(config.KubeAPIs.ControlPlane.Generic, groups)
 	completed, err := config.Complete()
 	if err != nil {
@@ -55,9 +60,46 @@ func chain(opts options.CompletedOptions, groups []*genericapiserver.APIGroupInf
 func nameDefinitions(config *genericapiserver.Config, groups []*genericapiserver.APIGroupInfo) {
 	schemes := []*runtime.Scheme{legacyscheme.Scheme, apiextensions.Scheme, aggregatorscheme.Scheme}
 	for _, group := range groups {
-		schemes = append(schemes, group.Scheme)
+		schemes = append(schemes, outside(group.Scheme))
 	}
 	namer := openapinamer.NewDefinitionNamer(schemes...)
 	config.OpenAPIConfig.GetDefinitionName = namer.GetDefinitionName
 	config.OpenAPIV3Config.GetDefinitionName = namer.GetDefinitionName
+}
+
+// outside is a scheme without the versions that only an apiserver sees: their kinds may be the same types, and definitions have one name.
+func outside(scheme *runtime.Scheme) *runtime.Scheme {
+	out := runtime.NewScheme()
+	for kind, of := range scheme.AllKnownTypes() {
+		if kind.Version == runtime.APIVersionInternal {
+			continue
+		}
+		if object, ok := reflect.New(of).Interface().(runtime.Object); ok {
+			out.AddKnownTypeWithName(kind, object)
+		}
+	}
+	return out
+}
+
+// addDefinitions gives OpenAPI the definitions of kinds that are not Kubernetes' own: without them their group cannot be installed.
+func addDefinitions(config *genericapiserver.Config, more []common.GetOpenAPIDefinitions) {
+	joined := func(first common.GetOpenAPIDefinitions) common.GetOpenAPIDefinitions {
+		return func(ref common.ReferenceCallback) map[string]common.OpenAPIDefinition {
+			all := maps.Clone(first(ref))
+			for _, get := range more {
+				maps.Copy(all, get(ref))
+			}
+			return all
+		}
+	}
+	config.OpenAPIConfig.GetDefinitions = joined(config.OpenAPIConfig.GetDefinitions)
+	v3 := config.OpenAPIV3Config
+	v3.GetDefinitions = joined(v3.GetDefinitions)
+	ready := v3.Definitions
+	if ready == nil {
+		return
+	}
+	v3.Definitions = joined(func(common.ReferenceCallback) map[string]common.OpenAPIDefinition { return ready })(func(name string) spec.Ref {
+		return spec.MustCreateRef("#/components/schemas/" + common.EscapeJsonPointer(name))
+	})
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/kube-openapi/pkg/common"
 
 	"github.com/nodeless/nodeless/pkg/kube"
 	"github.com/nodeless/nodeless/pkg/server/apiserver/admission"
@@ -26,6 +27,7 @@ type Config struct {
 	ExtraArgs          []string    // "name=value", after ours
 	Admission          admission.Config
 	Groups             []*genericapiserver.APIGroupInfo // APIs of this process, served beside Kubernetes' own
+	Definitions        []common.GetOpenAPIDefinitions   // of their kinds, but of those that Kubernetes itself describes
 }
 
 // Files are certificates and keys. They are read again when they are renewed.

@@ -1,6 +1,7 @@
-// Package eklet tells people what becomes of their Pods where there are no nodes to look at: which spec a Pod was sized to, as an
-// event, and, when a running Pod is resized, its new spec in its annotation. TKE's component of that name is where users look for such
-// words. pkg/server starts it once the cluster's own objects are there.
+// Package eklet tells people what becomes of their Pods where there are no nodes to look at: which spec a Pod was sized to and that its
+// sandbox starts, as events, and, when a running Pod is resized, its new spec in its annotation. It also keeps on each Node, as super
+// nodes of TKE have it, how many addresses are left. TKE's component of that name is where users look for such words. pkg/server starts
+// it once the cluster's own objects are there.
 package eklet
 
 import (
@@ -8,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -78,8 +80,12 @@ func (e *Eklet) Run(ctx context.Context) error {
 	if _, err := pods.Informer().AddEventHandler(handler); err != nil {
 		return fmt.Errorf("follow Pods: %w", err)
 	}
+	nodes := factory.Core().V1().Nodes().Lister()
 	factory.Start(ctx.Done())
 	factory.WaitForCacheSync(ctx.Done())
+	var counting sync.WaitGroup
+	defer counting.Wait()
+	counting.Go(func() { e.count(ctx, pods.Lister(), nodes) })
 	stop := context.AfterFunc(ctx, queue.ShutDown)
 	defer stop()
 	for e.next(ctx, queue, pods.Lister().Pods) {
@@ -97,7 +103,8 @@ func slim(object any) (any, error) {
 	kept := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: pod.Name, Namespace: pod.Namespace, UID: pod.UID, ResourceVersion: pod.ResourceVersion,
 			CreationTimestamp: pod.CreationTimestamp, DeletionTimestamp: pod.DeletionTimestamp, Annotations: map[string]string{}},
-		Spec: corev1.PodSpec{Resources: pod.Spec.Resources},
+		Spec:   corev1.PodSpec{Resources: pod.Spec.Resources, NodeName: pod.Spec.NodeName},
+		Status: corev1.PodStatus{Phase: pod.Status.Phase},
 	}
 	for _, key := range []string{api.Spec, api.SpecType, api.CPU, api.Memory} {
 		if value, ok := pod.Annotations[key]; ok {

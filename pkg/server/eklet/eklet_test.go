@@ -63,7 +63,7 @@ func said(t *testing.T, client *fake.Clientset, change func(ctx context.Context)
 	}
 	var messages []string
 	for _, event := range list.Items {
-		if event.Reason != SpecMatched || event.InvolvedObject.UID == "" || event.Source.Component != "eklet" {
+		if event.Reason != SpecMatched && event.Reason != Starting || event.InvolvedObject.UID == "" || event.Source.Component != "eklet" {
 			t.Errorf("event %+v", event)
 		}
 		messages = append(messages, event.InvolvedObject.Name+": "+event.Message)
@@ -107,6 +107,50 @@ func TestResizeIsTold(t *testing.T) {
 		now, err := client.CoreV1().Pods("default").Get(t.Context(), "web", metav1.GetOptions{})
 		if err != nil || now.Annotations[api.Spec] != "1C2Gi" {
 			t.Errorf("annotations %v, %v; want 1C2Gi", now.Annotations, err)
+		}
+	})
+}
+
+func TestAddressesAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		on := func(name, node string, phase corev1.PodPhase) *corev1.Pod {
+			pod := sized(name, time.Now().Add(-time.Hour))
+			pod.Spec.NodeName, pod.Status.Phase = node, phase
+			return pod
+		}
+		node := func(name, cidr string) *corev1.Node {
+			return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.NodeSpec{PodCIDR: cidr}}
+		}
+		client := fake.NewClientset(node("eklet-a", "10.42.0.0/24"), node("eklet-b", "10.42.1.0/30"), node("eklet-new", ""),
+			on("a", "eklet-a", corev1.PodRunning), on("b", "eklet-a", corev1.PodPending), on("done", "eklet-a", corev1.PodSucceeded), on("waits", "", corev1.PodPending),
+			on("last", "eklet-b", corev1.PodRunning))
+		said(t, client, func(context.Context) {})
+		for name, want := range map[string]string{"eklet-a": "251 False EKLetHasSufficientSubnetIP", "eklet-b": "0 True EKLetHasInsufficientSubnetIP", "eklet-new": " "} {
+			n, err := client.CoreV1().Nodes().Get(t.Context(), name, metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := n.Labels[api.AvailableIPCountLabel] + " "
+			for _, c := range n.Status.Conditions {
+				if c.Type == corev1.NodeNetworkUnavailable {
+					got += string(c.Status) + " " + c.Reason
+				}
+			}
+			if got != want {
+				t.Errorf("%s has %q, want %q", name, got, want)
+			}
+		}
+	})
+}
+
+func TestStartOfTheSandboxIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pod := sized("web", time.Now())
+		pod.Spec.NodeName = "eklet-a"
+		got := said(t, fake.NewClientset(pod), nil)
+		want := []string{"web: Starting pod sandbox eks-01234567", "web: The Pod is a 0.5C1Gi (intel); its containers ask for 0.3 cores, 0.0625 GiB"}
+		if !slices.Equal(got, want) {
+			t.Errorf("events are %q, want %q", got, want)
 		}
 	})
 }

@@ -19,8 +19,9 @@ import (
 )
 
 const (
-	// SpecMatched is the reason of the event that names a Pod's spec.
+	// SpecMatched is the reason of the event that names a Pod's spec, Starting that of the one about its sandbox.
 	SpecMatched = "SpecMatched"
+	Starting    = "Starting"
 	source      = "eklet"
 	// recent is how old a Pod may be for its spec to be news.
 	recent = 5 * time.Minute
@@ -63,13 +64,22 @@ func (e *Eklet) tell(ctx context.Context, pod *corev1.Pod) error {
 		if err := e.annotate(ctx, pod, now); err != nil {
 			return err
 		}
-		return e.event(ctx, pod, now, fmt.Sprintf("The Pod went from %s to %s (%s)", before, now, now.Type))
+		return e.event(ctx, pod, mark(now), SpecMatched, fmt.Sprintf("The Pod went from %s to %s (%s)", before, now, now.Type))
 	}
 	if e.now().Sub(pod.CreationTimestamp.Time) > recent {
 		return nil
 	}
-	return e.event(ctx, pod, now, fmt.Sprintf("The Pod is a %s (%s); %s", now, now.Type, e.reason(pod)))
+	if err := e.event(ctx, pod, mark(now), SpecMatched, fmt.Sprintf("The Pod is a %s (%s); %s", now, now.Type, e.reason(pod))); err != nil {
+		return err
+	}
+	if pod.Spec.NodeName == "" {
+		return nil
+	}
+	return e.event(ctx, pod, "starting", Starting, "Starting pod sandbox eks-"+shorten(string(pod.UID)))
 }
+
+// mark tells events about different specs apart.
+func mark(size spec.Size) string { return fmt.Sprintf("%x.%x", size.CPU, size.Memory) }
 
 // reason is why a Pod has the spec it has.
 func (e *Eklet) reason(pod *corev1.Pod) string {
@@ -92,14 +102,14 @@ func (e *Eklet) annotate(ctx context.Context, pod *corev1.Pod, now spec.Size) er
 	return nil
 }
 
-// event says something about a Pod's spec; its name makes sure that it is said once.
-func (e *Eklet) event(ctx context.Context, pod *corev1.Pod, size spec.Size, message string) error {
+// event says something about a Pod; its name makes sure that it is said once.
+func (e *Eklet) event(ctx context.Context, pod *corev1.Pod, mark, reason, message string) error {
 	at := metav1.NewTime(e.now())
-	name := fmt.Sprintf("%s.%s.%x.%x", pod.Name, shorten(string(pod.UID)), size.CPU, size.Memory)
+	name := fmt.Sprintf("%s.%s.%s", pod.Name, shorten(string(pod.UID)), mark)
 	_, err := e.client.CoreV1().Events(pod.Namespace).Create(ctx, &corev1.Event{
 		ObjectMeta:     metav1.ObjectMeta{Name: name, Namespace: pod.Namespace},
 		InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion},
-		Reason:         SpecMatched, Message: message, Type: corev1.EventTypeNormal, Source: corev1.EventSource{Component: source},
+		Reason:         reason, Message: message, Type: corev1.EventTypeNormal, Source: corev1.EventSource{Component: source},
 		FirstTimestamp: at, LastTimestamp: at, Count: 1,
 	}, metav1.CreateOptions{})
 	if err != nil && !apierrors.IsAlreadyExists(err) && !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {

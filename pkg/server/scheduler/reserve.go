@@ -44,7 +44,7 @@ func (r *reserve) Filter(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, h
 	has, used := host.GetAllocatable(), host.GetRequested()
 	if spec.BeyondReserve(has.GetMilliCPU(), used.GetMilliCPU()+asks.Cpu().MilliValue(), r.percent) ||
 		spec.BeyondReserve(has.GetMemory(), used.GetMemory()+asks.Memory().Value(), r.percent) {
-		return fwk.NewStatus(fwk.Unschedulable, fmt.Sprintf("spot Pods leave %d %% of a host free", r.percent))
+		return fwk.NewStatus(fwk.Unschedulable, fmt.Sprintf("spot Pods leave %d percent of a host free", r.percent))
 	}
 	return nil
 }

@@ -12,9 +12,10 @@ import (
 
 // Config is what the kubelet needs to know of its host and its cluster.
 type Config struct {
-	NodeName string
-	NodeIP   netip.Addr
-	Labels   map[string]string // set on the Node when it registers
+	NodeName    string
+	NodeIP      netip.Addr
+	Labels      map[string]string // set on the Node when it registers
+	Annotations map[string]string // set on the Node at each start
 
 	RootDir    string // Pod folders and volumes
 	PodLogsDir string

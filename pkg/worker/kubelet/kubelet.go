@@ -91,10 +91,8 @@ func (k *Kubelet) Ready(ctx context.Context) error {
 		if err != nil {
 			return false, err
 		}
-		if node.Spec.PodCIDR == "" {
-			if err := setPodCIDR(ctx, client, node.Name, k.cfg.PodCIDR); err != nil {
-				return false, err
-			}
+		if err := k.describe(ctx, client, node); err != nil {
+			return false, err
 		}
 		for _, c := range node.Status.Conditions {
 			if c.Type == corev1.NodeReady {
@@ -105,15 +103,27 @@ func (k *Kubelet) Ready(ctx context.Context) error {
 	})
 }
 
-// setPodCIDR writes the range of this host's Pods into its Node. It can be set once; the controller-manager, which
-// does so elsewhere, has been told to leave it.
-func setPodCIDR(ctx context.Context, client kubernetes.Interface, node string, podCIDR netip.Prefix) error {
-	patch, err := json.Marshal(map[string]any{"spec": map[string]any{"podCIDR": podCIDR, "podCIDRs": []netip.Prefix{podCIDR}}})
-	if err != nil {
-		return fmt.Errorf("encode Pod range: %w", err)
+// describe writes into the Node what there is to know of this host besides what the kubelet says: the range of its Pods, which
+// the controller-manager, elsewhere the one to do so, has been told to leave, and its annotations.
+func (k *Kubelet) describe(ctx context.Context, client kubernetes.Interface, node *corev1.Node) error {
+	change := map[string]any{}
+	if node.Spec.PodCIDR == "" { // it can be set once
+		change["spec"] = map[string]any{"podCIDR": k.cfg.PodCIDR, "podCIDRs": []netip.Prefix{k.cfg.PodCIDR}}
 	}
-	if _, err := client.CoreV1().Nodes().Patch(ctx, node, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: kube.FieldManager}); err != nil {
-		return fmt.Errorf("set Pod range of Node %s: %w", node, err)
+	for key, value := range k.cfg.Annotations {
+		if node.Annotations[key] != value {
+			change["metadata"] = map[string]any{"annotations": k.cfg.Annotations}
+		}
+	}
+	if len(change) == 0 {
+		return nil
+	}
+	patch, err := json.Marshal(change)
+	if err != nil {
+		return fmt.Errorf("encode Node: %w", err)
+	}
+	if _, err := client.CoreV1().Nodes().Patch(ctx, node.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: kube.FieldManager}); err != nil {
+		return fmt.Errorf("describe Node %s: %w", node.Name, err)
 	}
 	return nil
 }

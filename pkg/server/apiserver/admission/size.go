@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -105,7 +106,7 @@ func mirror(a admission.Attributes, pod *core.Pod) bool {
 }
 
 // owned are the annotations that nobody but this plugin sets.
-var owned = []string{api.Spec, api.SpecType, api.ChargeType, api.Workload, api.AskedWhole, api.InterruptionAt}
+var owned = []string{api.Spec, api.SpecType, api.ChargeType, api.Workload, api.RootDisk, api.AskedWhole, api.InterruptionAt}
 
 // keep undoes changes of what is ours. It is not an error: clients replace Pods by manifests that know nothing of it.
 func keep(pod, old *core.Pod) {
@@ -145,6 +146,9 @@ func (s *size) create(ctx context.Context, pod *core.Pod) error {
 		pod.Annotations[api.AskedWhole] = "true"
 	}
 	describe(pod, got)
+	if wish.RootDisk > spec.FreeRootDisk {
+		pod.Annotations[api.RootDisk] = strconv.FormatInt(wish.RootDisk, 10)
+	}
 	give(pod, got)
 	if len(wish.CPUTypes()) > 0 && got.GPU == 0 {
 		if pod.Spec.NodeSelector == nil {

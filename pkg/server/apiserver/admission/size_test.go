@@ -185,7 +185,7 @@ func TestWrongSizesAreRefusedWithEverythingThatIsWrong(t *testing.T) {
 			[]string{"metadata.annotations[eks.tke.cloud.tencent.com/mem]", `want memory of a spec in GiB, such as "4Gi"`, "spec-auto-upgrade", `want "true" or "false"`}},
 		{"a GPU that is not in the catalog", with(microVM(box("", "")), map[string]string{api.GPUCount: "1", api.GPUType: "H100"}), []string{`type "H100"`, "the types are V100"}},
 		{"more than the largest", microVM(box("65 1Gi", "")), []string{"65C1Gi is more than the largest spec, 16C64Gi"}},
-		{"an absurd disk", with(microVM(box("", "")), map[string]string{api.RootDiskSize: "-5"}), []string{"root-cbs-size", "want a whole number from 20 to 32000"}},
+		{"an absurd disk", with(microVM(box("", "")), map[string]string{api.RootDiskSize: "-5"}), []string{"root-cbs-size", "want a whole number from 20 to 2048"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := sizing(t, plugin(t), tt.pod, nil, admission.Create, "", "alice")

@@ -1,0 +1,327 @@
+// Package books keeps what was charged and what was bought, in a SQLite file to which rows are only added. pkg/server/billing
+// settles into it, buys and refunds reservations in it, and lists bills from it.
+//
+// An hour is settled in one transaction, and once: whatever is killed when, no line is missing and none is there twice.
+package books
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	_ "embed"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nodeless/nodeless/pkg/bill"
+	"github.com/nodeless/nodeless/pkg/price"
+	"github.com/nodeless/nodeless/pkg/sqlfile"
+)
+
+//go:embed schema.sql
+var schema string
+
+// Errors of the books.
+var (
+	ErrSettled = errors.New("the hour is settled otherwise")
+	ErrChanged = errors.New("the hour was corrected by somebody else")
+	ErrExists  = errors.New("there is one of this name")
+	ErrUnknown = errors.New("there is no such reservation")
+	ErrEnded   = errors.New("it was given back before")
+)
+
+// Books is the file. Several processes may have it open.
+type Books struct{ db *sql.DB }
+
+// Open opens the books in a file and makes them, mode 0600, where there are none. The error is sqlfile.ErrNewer or
+// sqlfile.ErrForeign when this program must not touch the file.
+func Open(ctx context.Context, file string) (*Books, error) {
+	// The application id is "nlbi".
+	db, err := sqlfile.Open(ctx, file, sqlfile.Kind{Name: "books", ApplicationID: 0x6e6c6269, Version: 1, Schema: schema})
+	if err != nil {
+		return nil, err
+	}
+	return &Books{db}, nil
+}
+
+// Close ends the use of the file.
+func (b *Books) Close() error { return b.db.Close() }
+
+// Currency is what amounts are in.
+type Currency struct {
+	Code   string `json:"code"`   // ISO 4217
+	Digits int    `json:"digits"` // decimals of its smallest unit on a bill
+}
+
+// Charge is a line of a bill with what the reader of a bill wants to know of the sandbox.
+type Charge struct {
+	bill.Line
+	Namespace, Pod, Workload string
+	Spec, SpecType           string // "unsized" and nothing when it is not known
+	Billed                   time.Time
+	Currency                 Currency
+}
+
+// Cycle is an hour to settle.
+type Cycle struct {
+	Hour     time.Time
+	Currency Currency
+	Prices   string // the digest of the table
+	Now      time.Time
+}
+
+// Settle writes the charges of an hour, which may be none, in one transaction. An hour that was settled with the same charges is left as
+// it is; when they are others the error is ErrSettled.
+func (b *Books) Settle(ctx context.Context, c Cycle, charges []Charge) error {
+	if err := b.settle(ctx, c, charges); err != nil {
+		return fmt.Errorf("settle %s: %w", c.Hour.UTC().Format(time.RFC3339), err)
+	}
+	return nil
+}
+
+func (b *Books) settle(ctx context.Context, c Cycle, charges []Charge) error {
+	if !c.Hour.Equal(c.Hour.Truncate(bill.Cycle)) {
+		return errors.New("want a whole hour")
+	}
+	content, err := digest(c, charges)
+	if err != nil {
+		return err
+	}
+	tx, err := b.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
+	var have string
+	switch err := tx.QueryRowContext(ctx, "SELECT content FROM cycles WHERE cycle = ?", c.Hour.Unix()).Scan(&have); {
+	case err == nil && have == content:
+		return nil
+	case err == nil:
+		return ErrSettled
+	case !errors.Is(err, sql.ErrNoRows):
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, "INSERT INTO cycles (cycle, settled, currency, digits, prices, content) VALUES (?, ?, ?, ?, ?, ?)",
+		c.Hour.Unix(), c.Now.Unix(), c.Currency.Code, c.Currency.Digits, c.Prices, content); err != nil {
+		return err
+	}
+	if err := insert(ctx, tx, c.Hour, 0, charges); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// digest tells contents of an hour apart.
+func digest(c Cycle, charges []Charge) (string, error) {
+	raw, err := json.Marshal(struct {
+		Currency Currency
+		Prices   string
+		Charges  []Charge
+	}{c.Currency, c.Prices, charges})
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:]), err
+}
+
+// Correct adds charges to an hour that is settled and has so many lines. With another number of lines the error is ErrChanged.
+func (b *Books) Correct(ctx context.Context, hour time.Time, lines int, charges []Charge) error {
+	if err := b.correct(ctx, hour, lines, charges); err != nil {
+		return fmt.Errorf("correct %s: %w", hour.UTC().Format(time.RFC3339), err)
+	}
+	return nil
+}
+
+func (b *Books) correct(ctx context.Context, hour time.Time, lines int, charges []Charge) error {
+	tx, err := b.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
+	var have int
+	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM charges WHERE cycle = ?", hour.Unix()).Scan(&have); err != nil {
+		return err
+	}
+	if have != lines {
+		return fmt.Errorf("%w: it has %d lines, and not %d", ErrChanged, have, lines)
+	}
+	if err := insert(ctx, tx, hour, lines, charges); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+func insert(ctx context.Context, tx *sql.Tx, hour time.Time, first int, charges []Charge) error {
+	for i, c := range charges {
+		if !c.Cycle.Equal(hour) {
+			return fmt.Errorf("a line of %s", c.Cycle.UTC().Format(time.RFC3339))
+		}
+		if _, err := tx.ExecContext(ctx, "INSERT INTO charges ("+chargeColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+			hour.Unix(), first+i, c.Billed.Unix(), c.Usage, c.Namespace, c.Pod, c.Workload, c.Spec, c.SpecType, string(c.Charge), c.Coupon,
+			c.Seconds, int64(c.Amount), c.Currency.Code, c.Currency.Digits, c.Why); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const chargeColumns = "cycle, line, billed, usage, namespace, pod, workload, spec, spec_type, charge, coupon, seconds, amount, currency, digits, why"
+
+// Charges lists what is on the bills of a time, which is whole hours, the end excluded; a zero moment is no bound. They are those of
+// some namespaces, or of all when that is nil, by hour and line.
+func (b *Books) Charges(ctx context.Context, from, to time.Time, namespaces []string) ([]Charge, error) {
+	where, args, err := billed(from, to, namespaces)
+	if err != nil {
+		return nil, fmt.Errorf("list charges: %w", err)
+	}
+	return b.charges(ctx, where, args...)
+}
+
+// billed is the condition of what is on the bills of a time, such that there is an index for it.
+func billed(from, to time.Time, namespaces []string) (where string, args []any, err error) {
+	where, args = "billed >= ? AND billed < ?", []any{low(from), high(to)}
+	if namespaces == nil {
+		return where, args, nil
+	}
+	names, err := json.Marshal(namespaces)
+	return "namespace IN (SELECT value FROM json_each(?)) AND " + where, append([]any{string(names)}, args...), err
+}
+
+// Hour lists the charges for the time of one hour, in the order of their lines.
+func (b *Books) Hour(ctx context.Context, hour time.Time) ([]Charge, error) {
+	return b.charges(ctx, "cycle = ?", hour.Unix())
+}
+
+// low and high are moments in the tables. Nothing there is before the year 0 or after 9999.
+func low(t time.Time) int64 {
+	if t.IsZero() {
+		return -1 << 40
+	}
+	return t.Unix()
+}
+
+func high(t time.Time) int64 {
+	if t.IsZero() {
+		return 1 << 40
+	}
+	return t.Unix()
+}
+
+func (b *Books) charges(ctx context.Context, where string, args ...any) (found []Charge, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("list charges: %w", err)
+		}
+	}()
+	rows, err := b.db.QueryContext(ctx, "SELECT "+chargeColumns+" FROM charges WHERE "+where+" ORDER BY billed, cycle, line", args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var c Charge
+		var cycle, line, billed, amount int64
+		if err := rows.Scan(&cycle, &line, &billed, &c.Usage, &c.Namespace, &c.Pod, &c.Workload, &c.Spec, &c.SpecType, &c.Charge, &c.Coupon,
+			&c.Seconds, &amount, &c.Currency.Code, &c.Currency.Digits, &c.Why); err != nil {
+			return nil, err
+		}
+		c.Cycle, c.Billed, c.Amount = time.Unix(cycle, 0).UTC(), time.Unix(billed, 0).UTC(), price.Amount(amount)
+		found = append(found, c)
+	}
+	return found, rows.Err()
+}
+
+// Sum is what the lines of one kind on a day come to.
+type Sum struct {
+	Day                                         time.Time // its beginning, in UTC
+	Namespace, Workload, Spec, SpecType, Charge string
+	Currency                                    Currency
+	Seconds                                     int64
+	Amount                                      price.Amount
+}
+
+// Daily adds up what Charges lists, by day, namespace and kind, in the order of these.
+func (b *Books) Daily(ctx context.Context, from, to time.Time, namespaces []string) (sums []Sum, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("add charges up: %w", err)
+		}
+	}()
+	where, args, err := billed(from, to, namespaces)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := b.db.QueryContext(ctx, "SELECT billed - ((billed % 86400) + 86400) % 86400 AS day, namespace, workload, spec, spec_type, charge, currency, digits, sum(seconds), sum(amount) "+
+		"FROM charges WHERE "+where+" GROUP BY day, namespace, workload, spec, spec_type, charge, currency, digits "+
+		"ORDER BY day, namespace, workload, spec, spec_type, charge, currency, digits", args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var s Sum
+		var day, amount int64
+		if err := rows.Scan(&day, &s.Namespace, &s.Workload, &s.Spec, &s.SpecType, &s.Charge, &s.Currency.Code, &s.Currency.Digits, &s.Seconds, &amount); err != nil {
+			return nil, err
+		}
+		s.Day, s.Amount = time.Unix(day, 0).UTC(), price.Amount(amount)
+		sums = append(sums, s)
+	}
+	return sums, rows.Err()
+}
+
+// Charged tells for how many seconds each of some usages was charged. Those that never were are left out.
+func (b *Books) Charged(ctx context.Context, usages []string) (map[string]int64, error) {
+	names, err := json.Marshal(usages)
+	if err != nil {
+		return nil, fmt.Errorf("add charges up: %w", err)
+	}
+	rows, err := b.db.QueryContext(ctx, "SELECT usage, sum(seconds) FROM charges WHERE usage IN (SELECT value FROM json_each(?)) GROUP BY usage", string(names))
+	if err != nil {
+		return nil, fmt.Errorf("add charges up: %w", err)
+	}
+	defer rows.Close()
+	sums := map[string]int64{}
+	for rows.Next() {
+		var id string
+		var sum int64
+		if err := rows.Scan(&id, &sum); err != nil {
+			return nil, fmt.Errorf("add charges up: %w", err)
+		}
+		sums[id] = sum
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("add charges up: %w", err)
+	}
+	return sums, nil
+}
+
+// Hours lists the hours for which a usage was charged.
+func (b *Books) Hours(ctx context.Context, usage string) ([]time.Time, error) {
+	return b.moments(ctx, "SELECT DISTINCT cycle FROM charges WHERE usage = ? ORDER BY cycle", usage)
+}
+
+// Settled lists the settled hours between two moments, the second excluded; a zero moment is no bound.
+func (b *Books) Settled(ctx context.Context, from, to time.Time) ([]time.Time, error) {
+	return b.moments(ctx, "SELECT cycle FROM cycles WHERE cycle >= ? AND cycle < ? ORDER BY cycle", low(from), high(to))
+}
+
+func (b *Books) moments(ctx context.Context, query string, args ...any) ([]time.Time, error) {
+	rows, err := b.db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("list hours: %w", err)
+	}
+	defer rows.Close()
+	var found []time.Time
+	for rows.Next() {
+		var at int64
+		if err := rows.Scan(&at); err != nil {
+			return nil, fmt.Errorf("list hours: %w", err)
+		}
+		found = append(found, time.Unix(at, 0).UTC())
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("list hours: %w", err)
+	}
+	return found, nil
+}

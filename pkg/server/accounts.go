@@ -1,0 +1,55 @@
+package server
+
+import (
+	"context"
+	"errors"
+
+	"github.com/nodeless/nodeless/pkg/bill/books"
+	"github.com/nodeless/nodeless/pkg/datadir"
+	"github.com/nodeless/nodeless/pkg/lifespan"
+	"github.com/nodeless/nodeless/pkg/meter"
+	"github.com/nodeless/nodeless/pkg/server/billing"
+)
+
+// accounts are the files of how long Pods ran and what that costs.
+type accounts struct {
+	ledger *meter.Ledger
+	books  *books.Books
+	clock  meter.Clock
+}
+
+// openAccounts opens both files and makes those that are not there. A server that cannot keep accounts does not start.
+func openAccounts(ctx context.Context, data datadir.Dir) (a accounts, err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.close())
+		}
+	}()
+	if a.clock, err = meter.SystemClock(); err != nil {
+		return a, err
+	}
+	if a.ledger, err = meter.Open(ctx, data.Ledger()); err != nil {
+		return a, err
+	}
+	a.books, err = books.Open(ctx, data.Bills())
+	return a, err
+}
+
+func (a accounts) close() error {
+	var errs []error
+	if a.ledger != nil {
+		errs = append(errs, a.ledger.Close())
+	}
+	if a.books != nil {
+		errs = append(errs, a.books.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) collector(a accounts) meter.Config {
+	return meter.Config{Dir: lifespan.Dir(c.Data.Lifespans()), Clock: a.clock}
+}
+
+func (c Config) billing(a accounts) billing.Config {
+	return billing.Config{Ledger: a.ledger, Books: a.books, Catalog: c.Serverless.Catalog, Prices: c.Serverless.Prices, Clock: a.clock}
+}

@@ -1,0 +1,90 @@
+package billing
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/nodeless/nodeless/pkg/bill"
+	"github.com/nodeless/nodeless/pkg/bill/books"
+)
+
+// pending is what is not settled yet.
+type pending struct {
+	charges []books.Charge // as they would be if it was settled now
+	until   time.Time      // all hours before are settled
+}
+
+// pending settles, without writing it down, what ran between two moments, the second excluded, in some namespaces or, when that is nil,
+// in all. A zero moment is no bound. What comes late to an hour that is over is not in it before it is settled. s.mu is held.
+func (s *Server) pending(ctx context.Context, from, to time.Time, namespaces []string) (pending, error) {
+	now := s.cfg.Clock()
+	settled, err := s.settled(ctx)
+	if err != nil {
+		return pending{}, err
+	}
+	if open := s.open(now); from.Before(open) { // no more of the ledger is read than has to be: tenants ask for this
+		from = open
+	}
+	l, err := s.lives(ctx, from, time.Time{}, now)
+	if err != nil {
+		return pending{}, err
+	}
+	p := pending{until: over(now)}
+	for _, at := range l.open(settled, from, to) {
+		if at.Before(p.until) {
+			p.until = at
+		}
+		for _, c := range l.charges(bill.Settle(at, l.usages, l.coupons, s.cfg.Prices), at, s.currency()) {
+			if namespaces == nil || slices.Contains(namespaces, c.Namespace) {
+				p.charges = append(p.charges, c)
+			}
+		}
+	}
+	return p, nil
+}
+
+// Statement is what is on the bills of a time.
+type Statement struct {
+	Settled []books.Sum // does not change any more
+	Pending []books.Sum // what would be if it was settled as it is now
+	Until   time.Time   // all hours before are settled
+}
+
+// Statement adds up, by day, namespace and kind, what is on the bills of a time, which is whole hours, the end excluded, for some
+// namespaces or, when that is nil, for all. A zero moment is no bound.
+func (s *Server) Statement(ctx context.Context, from, to time.Time, namespaces []string) (Statement, error) {
+	// An hour is settled either before both looks or after them: in between it would be there twice or not at all.
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sums, err := s.cfg.Books.Daily(ctx, from, to, namespaces)
+	if err != nil {
+		return Statement{}, err
+	}
+	open, err := s.pending(ctx, from, to, namespaces)
+	if err != nil {
+		return Statement{}, err
+	}
+	return Statement{Settled: sums, Pending: daily(open.charges), Until: open.until}, nil
+}
+
+// daily adds charges up as Books.Daily does, in the order of their hours.
+func daily(charges []books.Charge) []books.Sum {
+	var sums []books.Sum
+	at := map[books.Sum]int{}
+	for _, c := range charges {
+		kind := books.Sum{
+			Day: c.Billed.UTC().Truncate(24 * time.Hour), Namespace: c.Namespace, Workload: c.Workload, Spec: c.Spec, SpecType: c.SpecType,
+			Charge: string(c.Line.Charge), Currency: c.Currency,
+		}
+		i, ok := at[kind]
+		if !ok {
+			i = len(sums)
+			at[kind] = i
+			sums = append(sums, kind)
+		}
+		sums[i].Seconds += c.Seconds
+		sums[i].Amount += c.Amount
+	}
+	return sums
+}
