@@ -1,5 +1,5 @@
-// Command images builds the container images that nodeless carries: pause and hello, from the sources beside it and
-// Debian's busybox-static. Usage: go run ./bundle/images -out DIR
+// Command images builds the container images that nodeless carries: pause, hello and inference, from the sources beside it and
+// Debian's busybox-static; the model of inference it has trained. Usage: go run ./bundle/images -out DIR
 package main
 
 import (
@@ -16,7 +16,10 @@ import (
 	"github.com/nodeless/nodeless/pkg/ociimage"
 )
 
-const module = "github.com/nodeless/nodeless/bundle/images/"
+const (
+	module = "github.com/nodeless/nodeless/bundle/images/"
+	corpus = "bundle/images/inference/corpus" // from the root of the repository
+)
 
 func main() {
 	out := flag.String("out", "", "folder for the archives")
@@ -35,7 +38,7 @@ func build(out, busybox string) error {
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return err
 	}
-	pause, err := program("pause")
+	pause, err := compile("pause")
 	if err != nil {
 		return err
 	}
@@ -47,7 +50,7 @@ func build(out, busybox string) error {
 	if err != nil {
 		return err
 	}
-	hello, err := program("hello")
+	hello, err := compile("hello")
 	if err != nil {
 		return err
 	}
@@ -55,7 +58,7 @@ func build(out, busybox string) error {
 	if err != nil {
 		return err
 	}
-	return write(filepath.Join(out, "hello.tar"), ociimage.Image{
+	err = write(filepath.Join(out, "hello.tar"), ociimage.Image{
 		Name: "docker.io/nodeless/hello:1",
 		Config: v1.ImageConfig{
 			Entrypoint: []string{"/hello"}, WorkingDir: "/", Env: []string{"PATH=/bin:/sbin"},
@@ -63,10 +66,48 @@ func build(out, busybox string) error {
 		},
 		Layers: [][]ociimage.File{tools, {{Path: "/hello", Mode: 0o755, Data: hello}}},
 	})
+	if err != nil {
+		return err
+	}
+	inference, model, err := trained()
+	if err != nil {
+		return err
+	}
+	return write(filepath.Join(out, "inference.tar"), ociimage.Image{
+		Name: "docker.io/nodeless/inference:1",
+		Config: v1.ImageConfig{
+			Entrypoint: []string{"/inference"}, WorkingDir: "/", User: "65534:65534",
+			ExposedPorts: map[string]struct{}{"8080/tcp": {}},
+		},
+		Layers: [][]ociimage.File{{
+			{Path: "/inference", Mode: 0o755, Data: inference}, {Path: "/model.json", Mode: 0o644, Data: model},
+		}},
+	})
 }
 
-// program compiles one of the commands beside this one, static.
-func program(name string) ([]byte, error) {
+// trained is the program of the image inference, and the model that it makes of its corpus: the same for the same sources.
+func trained() (program, model []byte, err error) {
+	if program, err = compile("inference"); err != nil {
+		return nil, nil, err
+	}
+	dir, err := os.MkdirTemp("", "nodeless-images-")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer os.RemoveAll(dir)
+	exe, file := filepath.Join(dir, "inference"), filepath.Join(dir, "model.json")
+	if err := os.WriteFile(exe, program, 0o700); err != nil {
+		return nil, nil, err
+	}
+	if msg, err := exec.Command(exe, "train", "-corpus", corpus, "-out", file).CombinedOutput(); err != nil {
+		return nil, nil, fmt.Errorf("train the model: %w\n%s", err, msg)
+	}
+	model, err = os.ReadFile(file)
+	return program, model, err
+}
+
+// compile makes one of the commands beside this one, static.
+func compile(name string) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "nodeless-images-")
 	if err != nil {
 		return nil, err

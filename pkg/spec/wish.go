@@ -99,8 +99,11 @@ func (w Wish) On(d Demand) Demand {
 	if w.cpu > 0 {
 		d.CPU, d.Memory, d.Exact = w.cpu, w.memory, true
 	}
-	if w.cards > 0 {
+	switch {
+	case w.cards > 0:
 		d.GPU = w.cards
+	case len(w.gpuTypes) > 0 && d.GPU == 0:
+		d.GPU = 1 // who names a model wants a card
 	}
 	d.Types = w.cpuTypes
 	if d.GPU > 0 {

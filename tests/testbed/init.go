@@ -14,7 +14,7 @@ import (
 
 const (
 	initName = "nodeless-testhost-init" // argv[0] of a host's init
-	// NodeIP is the address of each test host; hosts do not see each other.
+	// NodeIP is the address of each test host; hosts do not see each other unless Link joins them.
 	NodeIP = "10.99.0.2"
 )
 

@@ -27,6 +27,7 @@ func serve() error {
 	mux.HandleFunc("/healthz", healthz)
 	mux.HandleFunc("/grpc.health.v1.Health/Check", grpcHealth)
 	mux.HandleFunc("/exit", exit)
+	mux.HandleFunc("/burn", burn)
 	srv := &http.Server{Addr: ":" + port, Handler: logged(mux), ReadHeaderTimeout: 10 * time.Second, Protocols: &http.Protocols{}}
 	srv.Protocols.SetHTTP1(true)
 	srv.Protocols.SetUnencryptedHTTP2(true) // gRPC
