@@ -28,8 +28,12 @@ import (
 	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
-// ledgerTolerance is how far the sum of the ledger may be from the kernel's.
-const ledgerTolerance = 0.001
+// ledgerTolerance is how far the sum of the ledger may be from the kernel's, and shortTolerance the same for lives of seconds, of which
+// the moments by which nodeless-vmm is late are a larger part.
+const (
+	ledgerTolerance = 0.001
+	shortTolerance  = 0.01
+)
 
 // TestFaultLedger: Pods of several specs, some of them spot, come and go for half an hour while the server is killed a hundred times at
 // random points, and now and then a QEMU. Afterwards the ledger has every microVM that the kernel has had as a process, once, for as long
@@ -259,8 +263,12 @@ func (k *kernel) compare(t *testing.T, usages []meter.Usage) {
 	}
 	off := float64(sum-kernelSum) / float64(kernelSum)
 	t.Logf("%d microVMs, %s by the ledger, %s by the kernel: %+.5f %%; the worst differs by %s; %d ends are estimated", len(usages), sum, kernelSum, off*100, worst, estimated)
-	if off < -ledgerTolerance || off > ledgerTolerance || len(usages) == 0 {
-		t.Errorf("the ledger is off by %+.3f %%, want at most %.1f %%", off*100, ledgerTolerance*100)
+	tolerance := ledgerTolerance
+	if testing.Short() {
+		tolerance = shortTolerance
+	}
+	if off < -tolerance || off > tolerance || len(usages) == 0 {
+		t.Errorf("the ledger is off by %+.3f %%, want at most %.1f %%", off*100, tolerance*100)
 	}
 }
 

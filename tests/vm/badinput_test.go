@@ -106,9 +106,22 @@ func TestUnknownConfigKeyNamesTheNearest(t *testing.T) {
 	expectRefusal(t, h, []string{"cluster-cdir", "cluster-cidr", "/etc/nodeless/config.yaml"}, serverArgs(h)...)
 }
 
+// TestPricesThatCannotBeReadAreRefused: the server does not start, and nothing is billed by half a table.
+func TestPricesThatCannotBeReadAreRefused(t *testing.T) {
+	h := newHost(t, "")
+	script := "mkdir -p /etc/nodeless && printf 'USD: {digits: 6, rates: {intel: {cpu: \"0.1\"}}}\\n' >/etc/nodeless/prices.yaml && printf 'cpu: [{type: intel, cpu: 1}]\\n' >/etc/nodeless/catalog.yaml"
+	if _, err := h.Exec(context.Background(), "sh", "-c", script); err != nil {
+		t.Fatal(err)
+	}
+	expectRefusal(t, h, []string{"/etc/nodeless/prices.yaml", "USD.rates.intel: memory is missing"}, serverArgs(h, "--prices=/etc/nodeless/prices.yaml")...)
+	expectRefusal(t, h, []string{"/etc/nodeless/catalog.yaml", "cpu[0]: want either memory, a list, or range"}, serverArgs(h, "--catalog=/etc/nodeless/catalog.yaml")...)
+	expectRefusal(t, h, []string{"EUR", "there are prices in CNY, USD"}, serverArgs(h, "--currency=EUR")...)
+}
+
 func TestBadFlagValues(t *testing.T) {
 	h := newHost(t, "")
 	expectRefusal(t, h, []string{"not-a-range"}, serverArgs(h, "--cluster-cidr=not-a-range")...)
+	expectRefusal(t, h, []string{"no such policy", "choose of deny, run, inject"}, serverArgs(h, "--daemonsets=yes")...)
 	expectRefusal(t, h, []string{"overlap"}, serverArgs(h, "--cluster-cidr=10.42.0.0/16", "--service-cidr=10.42.128.0/17")...)
 }
 
