@@ -42,6 +42,7 @@ spec:
   - name: bomb
     image: IMAGE
     command: [sh, -c, "until [ -e /tmp/go ]; do sleep 0.2; done; while :; do sleep 1000 & done"]
+    resources: {requests: {cpu: 1, memory: 1Gi}} # as little memory to fill as goes with a whole core
 `
 
 // TestNeighboursOfAContainerThatTakesTooMuch: whatever a container takes, it is that container that pays. Its neighbours keep
