@@ -113,9 +113,9 @@ func (l *life) follow(p *process) {
 			running = false
 		}
 	}
-	l.beat(p.ended)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.beat(p.ended)
 	l.record.EndBoot = p.ended
 	if err := l.dir.Write(l.record); err != nil {
 		l.log.Error("the end of the microVM cannot be recorded, it will be estimated from the last beat", "err", err)
@@ -171,6 +171,18 @@ func (l *life) resize(to spec.Size, now time.Duration) error {
 func (l *life) beat(at time.Duration) {
 	if err := l.dir.Beat(l.record.Sandbox, at); err != nil {
 		l.log.Warn("it cannot be noted that the microVM runs", "err", err)
+	}
+}
+
+// lastWord notes that QEMU still runs, in case nobody is left to note the end.
+func (l *life) lastWord() {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now, err := bootTime(); err == nil && l.record.EndBoot == 0 { // the same call worked at the start
+		l.beat(now)
 	}
 }
 
