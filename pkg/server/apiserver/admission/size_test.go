@@ -25,7 +25,7 @@ import (
 )
 
 // plugin sizes Pods where there are only hosts with Intel CPUs.
-func plugin(t *testing.T) *size {
+func plugin(t testing.TB) *size {
 	t.Helper()
 	catalog, err := spec.DefaultCatalog()
 	if err != nil {
