@@ -48,7 +48,7 @@ spec:
 // TestNeighboursOfAContainerThatTakesTooMuch: whatever a container takes, it is that container that pays. Its neighbours keep
 // their processes, and the agent of the guest answers.
 func TestNeighboursOfAContainerThatTakesTooMuch(t *testing.T) {
-	s := newQuietSpace(t, 6*time.Minute)
+	s := newQuietSpace(t, 9*time.Minute) // a bomb takes its time on one emulated CPU
 	s.Apply(neighbours)
 	oomKilled := func(container string) func(*corev1.Pod) bool {
 		return func(pod *corev1.Pod) bool {
