@@ -28,21 +28,15 @@ import (
 	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
-// ledgerTolerance is how far the sum of the ledger may be from the kernel's, and shortTolerance the same for lives of seconds, of which
-// the moments by which nodeless-vmm is late are a larger part.
-const (
-	ledgerTolerance = 0.001
-	shortTolerance  = 0.01
-)
+// ledgerTolerance is how far the sum of the ledger may be from the kernel's.
+const ledgerTolerance = 0.001
 
 // TestFaultLedger: Pods of several specs, some of them spot, come and go for half an hour while the server is killed a hundred times at
 // random points, and now and then a QEMU. Afterwards the ledger has every microVM that the kernel has had as a process, once, for as long
 // as the kernel had it, and the bill is the sum that the ledger and the price list give, to the smallest unit.
 func TestFaultLedger(t *testing.T) {
+	full(t)
 	length, kills := 30*time.Minute, 100
-	if testing.Short() {
-		length, kills = 45*time.Second, 2
-	}
 	if text := os.Getenv("NODELESS_LEDGER_MINUTES"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 {
@@ -263,12 +257,8 @@ func (k *kernel) compare(t *testing.T, usages []meter.Usage) {
 	}
 	off := float64(sum-kernelSum) / float64(kernelSum)
 	t.Logf("%d microVMs, %s by the ledger, %s by the kernel: %+.5f %%; the worst differs by %s; %d ends are estimated", len(usages), sum, kernelSum, off*100, worst, estimated)
-	tolerance := ledgerTolerance
-	if testing.Short() {
-		tolerance = shortTolerance
-	}
-	if off < -tolerance || off > tolerance || len(usages) == 0 {
-		t.Errorf("the ledger is off by %+.3f %%, want at most %.1f %%", off*100, tolerance*100)
+	if off < -ledgerTolerance || off > ledgerTolerance || len(usages) == 0 {
+		t.Errorf("the ledger is off by %+.3f %%, want at most %.1f %%", off*100, ledgerTolerance*100)
 	}
 }
 
