@@ -9,6 +9,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/nodeless/nodeless/pkg/lifespan"
 	"github.com/nodeless/nodeless/pkg/run"
 )
@@ -70,6 +72,7 @@ type Collector struct {
 	books  books
 	folder folder
 	ready  chan struct{} // closed when the folder has been taken in once
+	ends   *ends         // nil where /proc is not this host's
 
 	// What follows is Run's alone, and can be lost at any time.
 	running map[string]lifespan.Record // what the ledger has as running; nil until it was asked
@@ -90,14 +93,16 @@ var (
 
 // NewCollector gives a component that has not touched anything yet. The ledger stays open when it ends.
 func NewCollector(cfg Config, ledger *Ledger, log *slog.Logger) *Collector {
+	var watching *ends
 	if cfg.Proc == nil {
 		cfg.Proc = os.DirFS("/proc")
+		watching = newEnds(cfg.Clock)
 	}
 	if cfg.Interval == 0 {
 		cfg.Interval = interval
 	}
 	return &Collector{
-		cfg: cfg, log: log, books: ledger, folder: cfg.Dir, ready: make(chan struct{}),
+		ends: watching, cfg: cfg, log: log, books: ledger, folder: cfg.Dir, ready: make(chan struct{}),
 		seen: map[string]time.Duration{}, gone: map[string]time.Duration{}, done: map[string]bool{}, lost: map[string]bool{},
 	}
 }
@@ -123,6 +128,9 @@ func (c *Collector) Run(ctx context.Context) error {
 	}
 	if err := c.folder.Sweep(c.cfg.Clock().Wall); err != nil {
 		c.log.Warn("files of killed processes are left", "error", err)
+	}
+	if c.ends != nil {
+		defer c.ends.close()
 	}
 	ticker := time.NewTicker(c.cfg.Interval)
 	defer ticker.Stop()
@@ -270,6 +278,12 @@ func (c *Collector) judge(r lifespan.Record, now Instant) (Life, error) {
 	if r.EndBoot != 0 {
 		return Life{Record: r}, nil
 	}
+	if c.ends != nil {
+		if at, seen := c.ends.of(r.Sandbox); seen && at >= r.StartBoot {
+			r.EndBoot = at
+			return Life{Record: r}, nil
+		}
+	}
 	r.EndBoot, err = c.lastSign(r, now)
 	return Life{Record: r, Estimated: true}, err
 }
@@ -283,7 +297,7 @@ func (c *Collector) mayRun(r lifespan.Record, now Instant) (bool, error) {
 	if runs {
 		c.seen[r.Sandbox] = now.Boot
 		delete(c.gone, r.Sandbox)
-		return true, nil
+		return true, c.watch(r)
 	}
 	since, known := c.gone[r.Sandbox]
 	if !known {
@@ -292,6 +306,18 @@ func (c *Collector) mayRun(r lifespan.Record, now Instant) (bool, error) {
 	}
 	watched, err := r.VMM.Alive(c.cfg.Proc)
 	return watched && now.Boot-since < patience, err
+}
+
+// watch has the end of a sandbox's QEMU seen when it comes. One that has just gone is no error.
+func (c *Collector) watch(r lifespan.Record) error {
+	if c.ends == nil {
+		return nil
+	}
+	err := c.ends.watch(r.Sandbox, r.QEMU.PID, func() (bool, error) { return r.QEMU.Alive(c.cfg.Proc) })
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return err
 }
 
 // lastSign is the last moment at which a sandbox is known to have run: never later than its end.
@@ -335,6 +361,9 @@ func (c *Collector) settle(lives []Life, conflicts []*Conflict) error {
 			continue
 		}
 		c.done[id] = true
+		if c.ends != nil {
+			c.ends.forget(id)
+		}
 		delete(c.running, id)
 		delete(c.seen, id)
 		delete(c.gone, id)
