@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nodeless/nodeless/pkg/api"
 	"github.com/nodeless/nodeless/pkg/price"
 	"github.com/nodeless/nodeless/pkg/spec"
 )
@@ -22,9 +23,9 @@ type Charge string
 
 // The charges.
 const (
-	PostPaid Charge = "POSTPAID_BY_HOUR"
+	PostPaid Charge = api.ChargePostPaid
 	Reserved Charge = "RESERVED_INSTANCE"
-	Spot     Charge = "SPOT"
+	Spot     Charge = api.ChargeSpot
 	// Unpriced is time that nobody can be charged for, since there is no price for it. The line says why.
 	Unpriced Charge = "UNPRICED"
 )
