@@ -3,6 +3,7 @@ package testbed
 import (
 	"fmt"
 	"net"
+	"time"
 
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
@@ -39,7 +40,7 @@ func (h *Host) Link(other *Host, networks ...string) error {
 	if err != nil {
 		return err
 	}
-	return there.Do(func(ns.NetNS) error {
+	err = there.Do(func(ns.NetNS) error {
 		end, err := connect(name, OtherIP)
 		if err != nil {
 			return err
@@ -53,8 +54,30 @@ func (h *Host) Link(other *Host, networks ...string) error {
 				return fmt.Errorf("add route to %s: %w", network, err)
 			}
 		}
-		return nil
+		return carries(name)
 	})
+	if err != nil {
+		return err
+	}
+	return here.Do(func(ns.NetNS) error { return carries(name) })
+}
+
+// carries waits until the kernel sends through a link of this network namespace. Until it has noticed that both ends are up, which on a
+// busy machine takes up to a second, it drops what is sent.
+func carries(name string) error {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		state := link.Attrs().OperState
+		if state == netlink.OperUp {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s is %s ten seconds after both its ends were set up", name, state)
+		}
+	}
 }
 
 // connect sets a link of this network namespace up, with an address.

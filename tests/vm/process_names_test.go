@@ -50,6 +50,7 @@ spec:
 `
 
 // tellNames prints what a process is called and where it looks up others.
+// tellNames prints the resolver's options sorted: the kubelet merges the cluster's and the Pod's through a map, in no order.
 const tellNames = `
       echo hostname=$(hostname)
       echo kernel=$(cat /proc/sys/kernel/hostname)
@@ -57,7 +58,7 @@ const tellNames = `
       echo alias=$(grep 10.9.8.7 /etc/hosts | tr '\t' ' ')
       echo servers=$(awk '/^nameserver/ {print $2}' /etc/resolv.conf)
       echo search=$(sed -n 's/^search //p' /etc/resolv.conf)
-      echo options=$(sed -n 's/^options //p' /etc/resolv.conf)
+      echo options=$(sed -n 's/^options //p' /etc/resolv.conf | tr ' ' '\n' | sort)
       echo end
 `
 
@@ -73,7 +74,7 @@ func TestNamesAndResolvers(t *testing.T) {
 		"cluster": {
 			"hostname": "front", "kernel": "front", "alias": "10.9.8.7 old.example.org old", "servers": "10.43.0.10",
 			"search":  domain + " svc.cluster.local cluster.local more.example.org",
-			"options": "ndots:2 edns0",
+			"options": "edns0 ndots:2",
 		},
 		"full": {
 			"hostname": "full.stage." + domain, "kernel": "full.stage." + domain, "servers": "192.0.2.1 192.0.2.2",
