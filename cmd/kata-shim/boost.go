@@ -80,8 +80,12 @@ func (b *boost) end() {
 
 // Start starts a container; the boot is over.
 func (s service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.StartResponse, error) {
-	if r.ID != s.sandbox.id {
-		s.boost.end()
+	if r.ID == s.sandbox.id {
+		return s.Shim.Start(ctx, r)
 	}
-	return s.Shim.Start(ctx, r)
+	s.boost.end()
+	if r.ExecID != "" {
+		return s.Shim.Start(ctx, r)
+	}
+	return s.startContainer(ctx, r)
 }

@@ -25,6 +25,9 @@ const (
 // for ever, and the Pod could not be deleted.
 func (s service) Kill(ctx context.Context, r *taskapi.KillRequest) (*emptypb.Empty, error) {
 	if syscall.Signal(r.Signal) == syscall.SIGKILL && r.ExecID == "" {
+		if s.unstarted.kill(r.ID) {
+			return &emptypb.Empty{}, nil // its deletion ends what there is of it in the guest
+		}
 		go s.insist(r.ID)
 		if r.ID == s.sandbox.id {
 			s.boost.again(s.sandbox.root)
@@ -40,7 +43,7 @@ func (s service) insist(id string) {
 	go func() {
 		defer close(ended)
 		// An error says that there is no such container (any more).
-		_, _ = s.Shim.Wait(context.Background(), &taskapi.WaitRequest{ID: id})
+		_, _ = s.Wait(context.Background(), &taskapi.WaitRequest{ID: id})
 	}()
 	if within(killPatience, ended) {
 		return

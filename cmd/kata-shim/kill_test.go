@@ -54,7 +54,7 @@ func TestSIGKILLCannotBeRefused(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				stock := disobedient{ended: make(chan struct{}), err: tt.err}
 				ends, ups := 0, 0
-				s := service{Shim: stock, end: func() error { ends++; return nil }, giveUp: func() { ups++ }}
+				s := service{Shim: stock, unstarted: newUnstarted(), end: func() error { ends++; return nil }, giveUp: func() { ups++ }}
 				if _, err := s.Kill(t.Context(), &taskapi.KillRequest{ID: "c", ExecID: tt.exec, Signal: uint32(tt.signal)}); err != nil {
 					t.Fatal(err)
 				}

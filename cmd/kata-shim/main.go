@@ -137,12 +137,13 @@ func (c call) socket() string {
 // service is the stock shim with our way with volumes, an eye on sizes, a last word and a last look around.
 type service struct {
 	shimapi.Shim
-	sandbox sandbox
-	volumes *volumes
-	sizer   *sizer
-	boost   *boost
-	end     func() error // ends the microVM
-	giveUp  func()       // ends this process
+	sandbox   sandbox
+	volumes   *volumes
+	sizer     *sizer
+	boost     *boost
+	unstarted *unstarted
+	end       func() error // ends the microVM
+	giveUp    func()       // ends this process
 }
 
 func (c call) newService(ctx context.Context, id string, stockPublisher shimapi.Publisher, shutdown func()) (shimapi.Shim, error) {
@@ -159,8 +160,8 @@ func (c call) newService(ctx context.Context, id string, stockPublisher shimapi.
 	return service{
 		Shim: stock, sandbox: sb, volumes: newVolumes("/", id), end: sb.kill,
 		giveUp: func() { os.Exit(1) },
-		boost:  &boost{},
-		sizer:  &sizer{machine: vm{dir: sb.vmDir()}, containers: map[string]limits{}},
+		boost:  &boost{}, unstarted: newUnstarted(),
+		sizer: &sizer{machine: vm{dir: sb.vmDir()}, containers: map[string]limits{}},
 	}, nil
 }
 

@@ -224,8 +224,10 @@ func (s service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*tas
 	reply, err := s.Shim.Create(ctx, r)
 	if err != nil {
 		undo()
+		return nil, err
 	}
-	return reply, err
+	s.unstarted.made(r.ID)
+	return reply, nil
 }
 
 // Update changes a running container's limits, with room for them in the microVM.
@@ -265,8 +267,11 @@ func (s service) updateSandbox(ctx context.Context, to resources) (*emptypb.Empt
 
 // Delete forgets what a container was allowed to use.
 func (s service) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskapi.DeleteResponse, error) {
-	reply, err := s.Shim.Delete(ctx, r)
-	if err == nil && r.ExecID == "" {
+	if r.ExecID != "" {
+		return s.Shim.Delete(ctx, r)
+	}
+	reply, err := s.deleteContainer(ctx, r)
+	if err == nil {
 		s.sizer.forget(r.ID)
 	}
 	return reply, err

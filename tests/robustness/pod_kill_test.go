@@ -112,16 +112,22 @@ func (k killing) whileBooting(s *space, r *rand.Rand) {
 
 func (k killing) whileContaining(s *space, r *rand.Rand) {
 	p := k.begin(s)
-	p.within(time.Minute, "has a sandbox", func(pod *corev1.Pod) bool {
-		for _, c := range pod.Status.Conditions {
-			if c.Type == corev1.PodReadyToStartContainers {
-				return c.Status == corev1.ConditionTrue
-			}
-		}
-		return false
-	})
+	p.within(time.Minute, "has a sandbox", booted)
 	pause(s.Ctx, time.Duration(r.IntN(800))*time.Millisecond)
 	k.comesBack(p, k.kill(p))
+}
+
+// booted says that the Pod's microVM is there and its containers are being made.
+func booted(pod *corev1.Pod) bool {
+	if pod == nil {
+		return false
+	}
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodReadyToStartContainers {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
 }
 
 // running makes a Pod and waits until it runs.
@@ -249,4 +255,46 @@ func killContainerd(s *space, r *rand.Rand) {
 	}
 	coming.discharge(deleted)
 	witness.discharge(deleted)
+}
+
+// TestFaultPodMadeAtKill: the server, and containerd with it, is killed while containers are made in a Pod that is deleted afterwards. It goes
+// as any other. Every second time its guest stands still meanwhile, so that what the killed containerd asked for is under way when the
+// next one looks.
+func TestFaultPodMadeAtKill(t *testing.T) {
+	full(t)
+	s := newSpace(t, sharedCluster(t), time.Hour)
+	r := dice(t)
+	for i := range 20 {
+		t.Run(fmt.Sprint(i), func(t *testing.T) { killWhileContaining(s.with(t), r, fmt.Sprintf("made-%d", i), i%2 == 1) })
+	}
+	s.clean()
+}
+
+func killWhileContaining(s *space, r *rand.Rand, name string, still bool) {
+	pod := nurse(name, "Always", false)
+	_, one, found := strings.Cut(pod, "  - name: main\n")
+	if !found {
+		s.T.Fatalf("no container to copy in:\n%s", pod)
+	}
+	for _, more := range []string{"second", "third"} { // more containers, more time in which one is made
+		pod += "  - name: " + more + "\n" + one
+	}
+	p := s.admit(name, pod)
+	p.within(replaced, "has a sandbox", booted)
+	pause(s.Ctx, time.Duration(r.IntN(2500))*time.Millisecond)
+	if still {
+		p.signal(qemu, syscall.SIGSTOP)
+		pause(s.Ctx, time.Duration(r.IntN(500))*time.Millisecond)
+	}
+	if err := s.Kill(s.Ctx); err != nil {
+		s.T.Fatal(err)
+	}
+	if err := s.Start(s.Ctx); err != nil {
+		s.T.Fatal(err)
+	}
+	if still {
+		pause(s.Ctx, time.Duration(r.IntN(15))*time.Second) // containerd gives a container ten to be found
+		p.signal(qemu, syscall.SIGCONT)
+	}
+	s.T.Logf("gone after %v", p.discharge(deleted).Round(time.Second))
 }
