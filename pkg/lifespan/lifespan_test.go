@@ -267,7 +267,8 @@ func TestFindProcess(t *testing.T) {
 		return &fstest.MapFile{Data: []byte("7 (" + name + ") " + state + " 1 7 7 0 -1 4194560 100 0 0 0 1 2 0 0 20 0 1 0 4711 1000 20 18446744073709551615\n")}
 	}
 	proc := fstest.MapFS{
-		"7/stat": stat("a) Z 9 (b", "S"), "8/stat": stat("x", "Z"), "9/stat": &fstest.MapFile{Data: []byte("9 (x) S")}, "10/other": stat("x", "S"),
+		"7/stat": stat("a) Z 9 (b", "S"), "8/stat": stat("x", "Z"), "11/stat": &fstest.MapFile{Data: []byte("11 (x) Z 1 7 7 0 -1 4194560 100 0 0 0 1 2 0 0 20 0 3 0 4711 1000 20 18446744073709551615\n")},
+		"9/stat": &fstest.MapFile{Data: []byte("9 (x) S")}, "10/other": stat("x", "S"),
 		"sys/kernel/random/boot_id": &fstest.MapFile{Data: []byte("some-id\n")},
 	}
 	if p, alive, err := lifespan.Find(proc, 7); p != (lifespan.Process{PID: 7, Ticks: 4711}) || !alive || err != nil || p.Boot() != 47110*time.Millisecond {
@@ -275,6 +276,9 @@ func TestFindProcess(t *testing.T) {
 	}
 	if p, alive, err := lifespan.Find(proc, 8); p.Ticks != 4711 || alive || err != nil {
 		t.Errorf("Find of a zombie = %v, %t, %v", p, alive, err)
+	}
+	if p, alive, err := lifespan.Find(proc, 11); p.Ticks != 4711 || !alive || err != nil {
+		t.Errorf("Find of one whose first thread has ended = %v, %t, %v", p, alive, err)
 	}
 	if p, alive, err := lifespan.Find(proc, 6); p != (lifespan.Process{}) || alive || err != nil {
 		t.Errorf("Find of none = %v, %t, %v", p, alive, err)

@@ -16,7 +16,8 @@ const Tick = 10 * time.Millisecond
 func (p Process) Boot() time.Duration { return time.Duration(p.Ticks) * Tick }
 
 // Find looks for a process in proc, which is /proc. One that has ended and whose parent has not noticed is not alive, but
-// its start is still there. Without a process both are zero.
+// its start is still there. One that is ending is alive until the last of its threads has gone, as its parent and pidfds see it: under load
+// that of a microVM takes a second. Without a process both are zero.
 func Find(proc fs.FS, pid int) (p Process, alive bool, err error) {
 	name := strconv.Itoa(pid)
 	raw, err := fs.ReadFile(proc, name+"/stat")
@@ -27,9 +28,10 @@ func Find(proc fs.FS, pid int) (p Process, alive bool, err error) {
 		}
 		return Process{}, false, fmt.Errorf("look for process %d: %w", pid, err)
 	}
-	// proc(5): the name, in parentheses, may hold anything; the state is the third field and the start the twenty-second.
+	// proc(5): the name, in parentheses, may hold anything; the state is the third field, the number of threads the twentieth and the start
+	// the twenty-second. The first thread of a process is a zombie while others run.
 	fields := strings.Fields(string(raw[strings.LastIndexByte(string(raw), ')')+1:]))
-	const state, start = 3 - 3, 22 - 3
+	const state, threads, start = 3 - 3, 20 - 3, 22 - 3
 	if len(fields) <= start {
 		return Process{}, false, fmt.Errorf("look for process %d: its stat is %q", pid, raw)
 	}
@@ -37,7 +39,8 @@ func Find(proc fs.FS, pid int) (p Process, alive bool, err error) {
 	if err != nil {
 		return Process{}, false, fmt.Errorf("look for process %d: its start: %w", pid, err)
 	}
-	return Process{PID: pid, Ticks: ticks}, fields[state] != "Z" && fields[state] != "X", nil
+	ended := fields[state] == "X" || fields[state] == "Z" && (fields[threads] == "0" || fields[threads] == "1")
+	return Process{PID: pid, Ticks: ticks}, !ended, nil
 }
 
 // Alive tells whether a process still runs.

@@ -288,7 +288,7 @@ func (c *Collector) judge(r lifespan.Record, now Instant) (Life, error) {
 	return Life{Record: r, Estimated: true}, err
 }
 
-// mayRun tells whether a sandbox of this boot runs, or has a nodeless-vmm that can be trusted to write its end.
+// mayRun tells whether a sandbox of this boot runs, or has a nodeless-vmm that can be trusted to write its end, or a watch to see it.
 func (c *Collector) mayRun(r lifespan.Record, now Instant) (bool, error) {
 	runs, err := r.QEMU.Alive(c.cfg.Proc)
 	if err != nil {
@@ -305,6 +305,7 @@ func (c *Collector) mayRun(r lifespan.Record, now Instant) (bool, error) {
 		c.gone[r.Sandbox] = since
 	}
 	watched, err := r.VMM.Alive(c.cfg.Proc)
+	watched = watched || c.ends != nil && c.ends.awaits(r.Sandbox) // /proc has it a moment before a pidfd
 	return watched && now.Boot-since < patience, err
 }
 

@@ -70,6 +70,14 @@ func (e *ends) of(sandbox string) (time.Duration, bool) {
 	return at, ok
 }
 
+// awaits tells whether a sandbox's process is watched and was not seen to end.
+func (e *ends) awaits(sandbox string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_, seen := e.seen[sandbox]
+	return e.files[sandbox] != nil && !seen
+}
+
 // forget ends the watch on a sandbox.
 func (e *ends) forget(sandbox string) {
 	e.mu.Lock()
