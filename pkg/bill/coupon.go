@@ -1,7 +1,9 @@
 package bill
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nodeless/nodeless/pkg/price"
@@ -48,6 +50,27 @@ func (c Coupon) breadth() int {
 		n++
 	}
 	return n
+}
+
+// inOrder sorts coupons as they pay: those that might fit fewer Pods first, then those that end first.
+func inOrder(a, b Coupon) int {
+	return cmp.Or(cmp.Compare(a.breadth(), b.breadth()), a.Until.Compare(b.Until), cmp.Compare(a.ID, b.ID))
+}
+
+// Fits says whether it may pay for a sandbox, of whichever of its types that is.
+func (c Coupon) Fits(u Usage) bool {
+	return slices.ContainsFunc(c.kinds(), func(kind string) bool { return c.fits(u, kind) })
+}
+
+// Unused gives the coupons that are left when each of the sandboxes has taken the first one, in the order in which they pay, that fits it.
+func Unused(coupons []Coupon, running []Usage) []Coupon {
+	left := slices.SortedFunc(slices.Values(coupons), inOrder)
+	for _, u := range running {
+		if at := slices.IndexFunc(left, func(c Coupon) bool { return c.Fits(u) }); at >= 0 {
+			left = slices.Delete(left, at, at+1)
+		}
+	}
+	return left
 }
 
 // fits says whether it may pay for a sandbox of a type.

@@ -171,9 +171,7 @@ func openUsages(cycle time.Time, usages []Usage, settled []Line) []*openUsage {
 // one namespace before of all, of one node before of all, of AMD before of any CPU; then those that end first.
 func offset(cycle time.Time, open []*openUsage, coupons []Coupon, settled []Line) []Line {
 	coupons = slices.Clone(coupons)
-	slices.SortFunc(coupons, func(a, b Coupon) int {
-		return cmp.Or(cmp.Compare(a.breadth(), b.breadth()), a.Until.Compare(b.Until), cmp.Compare(a.ID, b.ID))
-	})
+	slices.SortFunc(coupons, inOrder)
 	spent := map[string]int64{}
 	for _, l := range settled {
 		spent[l.Coupon] += l.Seconds

@@ -232,3 +232,30 @@ func TestRefund(t *testing.T) {
 		}
 	}
 }
+
+func TestUnused(t *testing.T) {
+	wide, amd, shops := valid("wide", size(Common, 2, 4)), valid("amd", size("amd", 2, 4)), valid("shops", size(Common, 2, 4))
+	shops.Namespace = "shop"
+	of := func(namespace, kind string, spot bool) Usage {
+		return Usage{Namespace: namespace, Size: size(kind, 2, 4), Spot: spot}
+	}
+	for _, tt := range []struct {
+		name    string
+		running []Usage
+		want    []string
+	}{
+		{"nobody", nil, []string{"shops", "amd", "wide"}},
+		{"the narrowest first", []Usage{of("shop", "amd", false)}, []string{"amd", "wide"}},
+		{"one each", []Usage{of("shop", "amd", false), of("shop", "amd", false), of("shop", "intel", false)}, nil},
+		{"more than there are", []Usage{of("other", "intel", false), of("other", "intel", false)}, []string{"shops", "amd"}},
+		{"spot", []Usage{of("shop", "intel", true)}, []string{"shops", "amd", "wide"}},
+	} {
+		var got []string
+		for _, c := range Unused([]Coupon{wide, amd, shops}, tt.running) {
+			got = append(got, c.ID)
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}

@@ -65,7 +65,7 @@ func reservationCommand(s Streams) *cli.Command {
 			&cli.StringFlag{Name: "type", Usage: "common (Intel, then AMD), amd, or a model of GPU", DefaultText: "common"},
 			&cli.IntFlag{Name: "months", Usage: "for how long: 1 to 11, 12, 24, 36, 48 or 60"},
 			&cli.StringFlag{Name: "node", Usage: "pay only on this `node`"},
-			&cli.BoolFlag{Name: "hold-capacity", Usage: "keep its place free; has no effect in this version"},
+			&cli.BoolFlag{Name: "hold-capacity", Usage: "keep a place for a Pod of its size free"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "only say what it would cost"},
 		},
 		Action: func(c *cli.Context) error { return buyReservation(c, s) },

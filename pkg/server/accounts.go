@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/nodeless/nodeless/pkg/bill"
 	"github.com/nodeless/nodeless/pkg/bill/books"
 	"github.com/nodeless/nodeless/pkg/datadir"
 	"github.com/nodeless/nodeless/pkg/lifespan"
@@ -44,6 +45,11 @@ func (a accounts) close() error {
 		errs = append(errs, a.books.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// held are the reservations for which the scheduler keeps places free.
+func (a accounts) held(ctx context.Context) ([]bill.Coupon, error) {
+	return a.books.Held(ctx, a.clock().Wall)
 }
 
 func (c Config) collector(a accounts) meter.Config {

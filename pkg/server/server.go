@@ -183,7 +183,7 @@ func steps(cfg Config, cred *credentials.Credentials, books accounts, worker []r
 	if !cfg.NoMetrics {
 		list = append(list, run.Step{Component: measure, After: append([]string{"bootstrap"}, needs...)})
 	}
-	return append(list, run.Step{Component: scheduler.New(cfg.scheduler(cred), log), After: needs})
+	return append(list, run.Step{Component: scheduler.New(cfg.scheduler(cred, books), log), After: needs})
 }
 
 // after makes the step called name come after one more.

@@ -104,8 +104,10 @@ func (c Config) controllerManager(cred *credentials.Credentials) controllermanag
 	}
 }
 
-func (c Config) scheduler(cred *credentials.Credentials) scheduler.Config {
-	return scheduler.Config{Kubeconfig: cred.Kubeconfig(pki.Scheduler), File: c.Run.Scheduler(), SpotReserve: c.Serverless.SpotReserve, ExtraArgs: c.SchedulerArgs}
+func (c Config) scheduler(cred *credentials.Credentials, books accounts) scheduler.Config {
+	return scheduler.Config{
+		Kubeconfig: cred.Kubeconfig(pki.Scheduler), File: c.Run.Scheduler(), SpotReserve: c.Serverless.SpotReserve, Held: books.held, ExtraArgs: c.SchedulerArgs,
+	}
 }
 
 func (c Config) bootstrap(cred *credentials.Credentials) bootstrap.Config {

@@ -165,6 +165,18 @@ func (b *Books) Coupons(ctx context.Context) ([]bill.Coupon, error) {
 	return coupons, err
 }
 
+// Held lists the reservations that are valid and keep a place free.
+func (b *Books) Held(ctx context.Context, now time.Time) ([]bill.Coupon, error) {
+	found, err := b.Reservations(ctx)
+	var coupons []bill.Coupon
+	for _, r := range found {
+		if r.HoldCapacity && r.State(now) == Active {
+			coupons = append(coupons, r.Coupon())
+		}
+	}
+	return coupons, err
+}
+
 type querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }

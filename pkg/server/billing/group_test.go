@@ -298,22 +298,6 @@ func TestReservations(t *testing.T) {
 	}
 }
 
-func TestWhatHasNoEffectIsWarnedOf(t *testing.T) {
-	server := newWorld(t, "CNY").serve()
-	for holds, want := range map[string]int{"true": 1, "false": 0} {
-		r, err := http.NewRequestWithContext(t.Context(), "POST", server+root+"/namespaces/shop/reservations?dryRun=All",
-			strings.NewReader(body("web", `{"size": "2C4Gi", "months": 1, "holdCapacity": `+holds+`}`)))
-		must(t, err)
-		r.Header.Set("Content-Type", "application/json")
-		response, err := http.DefaultClient.Do(r)
-		must(t, err)
-		must(t, response.Body.Close())
-		if got := response.Header.Values("Warning"); response.StatusCode != 201 || len(got) != want {
-			t.Errorf("holdCapacity %s: %d, %q", holds, response.StatusCode, got)
-		}
-	}
-}
-
 // What is wrong is said exactly, all at once, and nothing is written.
 func TestReservationsThatAreRefused(t *testing.T) {
 	w := newWorld(t, "CNY")

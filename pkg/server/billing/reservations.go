@@ -18,7 +18,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
-	"k8s.io/apiserver/pkg/warning"
 
 	"github.com/nodeless/nodeless/pkg/api/billing/v1alpha1"
 	"github.com/nodeless/nodeless/pkg/bill"
@@ -140,9 +139,6 @@ func (r reservations) Create(ctx context.Context, object runtime.Object, validat
 		return nil, apierrors.NewInvalid(v1alpha1.GroupVersion().WithKind("Reservation").GroupKind(), o.Name, faults)
 	}
 	b.ID = bought
-	if b.HoldCapacity {
-		warning.AddWarning(ctx, "", "spec.holdCapacity has no effect in this version: the reservation pays for Pods, and keeps no place free for them")
-	}
 	if validate != nil {
 		if err := validate(ctx, o.DeepCopyObject()); err != nil {
 			return nil, err

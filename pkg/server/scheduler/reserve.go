@@ -49,10 +49,15 @@ func (r *reserve) Filter(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, h
 	return nil
 }
 
-// EventsToRegister says what may make room: Pods that go or shrink, and hosts that come or grow.
+// EventsToRegister says what may make room.
 func (*reserve) EventsToRegister(context.Context) ([]fwk.ClusterEventWithHint, error) {
+	return roomEvents(), nil
+}
+
+// roomEvents are Pods that go or shrink, and hosts that come or grow.
+func roomEvents() []fwk.ClusterEventWithHint {
 	return []fwk.ClusterEventWithHint{
 		{Event: fwk.ClusterEvent{Resource: fwk.AssignedPod, ActionType: fwk.Delete | fwk.UpdatePodScaleDown}},
 		{Event: fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.Add | fwk.UpdateNodeAllocatable}},
-	}, nil
+	}
 }

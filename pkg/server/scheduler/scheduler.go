@@ -30,6 +30,7 @@ type Config struct {
 	Kubeconfig  string
 	File        string   // where to write the scheduler's own configuration
 	SpotReserve int      // percent of each host that spot Pods leave free
+	Held        Held     // the reservations to keep places for; none when nil
 	ExtraArgs   []string // "name=value", after ours
 }
 
@@ -44,15 +45,22 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// configuration is what no flag can say: a client for so many calls, and a plugin of ours.
+// configuration is what no flag can say: a client for so many calls, and plugins of ours.
 func (c Config) configuration() ([]byte, error) {
 	type object = map[string]any
+	plugins := object{"filter": object{"enabled": []object{{"name": reserveName}}}}
+	if c.Held != nil {
+		plugins = object{
+			"preFilter": object{"enabled": []object{{"name": holdName}}},
+			"filter":    object{"enabled": []object{{"name": reserveName}, {"name": holdName}}},
+		}
+	}
 	raw, err := yaml.Marshal(object{
 		"apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration",
 		"clientConnection": object{"kubeconfig": c.Kubeconfig, "qps": 100, "burst": 200},
 		"enableProfiling":  false,
 		"leaderElection":   object{"leaderElect": false},
-		"profiles":         []object{{"schedulerName": "default-scheduler", "plugins": object{"filter": object{"enabled": []object{{"name": reserveName}}}}}},
+		"profiles":         []object{{"schedulerName": "default-scheduler", "plugins": plugins}},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode configuration of kube-scheduler: %w", err)
@@ -116,7 +124,8 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	defer name.Release()
 	opts.InformerName = name
 
-	config, sched, err := schedapp.Setup(ctx, opts, schedapp.WithPlugin(reserveName, newReserve(s.cfg.SpotReserve)))
+	config, sched, err := schedapp.Setup(ctx, opts,
+		schedapp.WithPlugin(reserveName, newReserve(s.cfg.SpotReserve)), schedapp.WithPlugin(holdName, newHold(s.cfg.Held, s.log)))
 	if err != nil {
 		return fmt.Errorf("set up kube-scheduler: %w", err)
 	}

@@ -61,7 +61,7 @@ func Definitions(ref common.ReferenceCallback) map[string]common.OpenAPIDefiniti
 			field{name: "type", kind: "string", says: "common (Intel first, then AMD; the default), amd, or a model of GPU."},
 			field{name: "months", kind: "integer", says: "The term: 1 to 11, 12, 24, 36, 48 or 60 months.", required: true},
 			field{name: "node", kind: "string", says: "The only node on which it pays; all when empty."},
-			field{name: "holdCapacity", kind: "boolean", says: "Whether its place is to be kept free; has no effect in this version."},
+			field{name: "holdCapacity", kind: "boolean", says: "Whether a place for a Pod of its size is kept free."},
 			field{name: "scope", kind: "string", says: "Namespace (the default), or Cluster, in kube-system, for the Pods of all namespaces."}),
 		ReservationStatus{}.OpenAPIModelName(): describe(ref, "ReservationStatus is what the server says of it.",
 			field{name: "id", kind: "string", says: "What bills call it."},
