@@ -129,8 +129,10 @@ func (c *Collector) Run(ctx context.Context) error {
 	if err := c.folder.Sweep(c.cfg.Clock().Wall); err != nil {
 		c.log.Warn("files of killed processes are left", "error", err)
 	}
+	var ended chan struct{}
 	if c.ends != nil {
 		defer c.ends.close()
+		ended = c.ends.told
 	}
 	ticker := time.NewTicker(c.cfg.Interval)
 	defer ticker.Stop()
@@ -149,6 +151,7 @@ func (c *Collector) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
+		case <-ended: // at once: what was seen and is not in the ledger would be lost with this process
 		}
 	}
 }

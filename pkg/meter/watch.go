@@ -14,6 +14,7 @@ import (
 type ends struct {
 	clock Clock
 	all   sync.WaitGroup
+	told  chan struct{} // has something once an end was seen that nobody has asked for yet
 
 	mu    sync.Mutex
 	files map[string]*os.File      // the pidfd of each process that is watched, by sandbox; guarded by mu
@@ -21,7 +22,7 @@ type ends struct {
 }
 
 func newEnds(clock Clock) *ends {
-	return &ends{clock: clock, files: map[string]*os.File{}, seen: map[string]time.Duration{}}
+	return &ends{clock: clock, told: make(chan struct{}, 1), files: map[string]*os.File{}, seen: map[string]time.Duration{}}
 }
 
 // watch begins to watch a process, unless it does already. alive tells whether the number still is the process's.
@@ -59,6 +60,10 @@ func (e *ends) follow(sandbox string, file *os.File) {
 	defer e.mu.Unlock()
 	if err == nil {
 		e.seen[sandbox] = now
+		select {
+		case e.told <- struct{}{}:
+		default: // it was told of another one
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package meter
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -10,12 +11,13 @@ import (
 	"github.com/nodeless/nodeless/pkg/lifespan"
 )
 
-// TestEndIsSeenThoughNobodyWritesIt: nodeless-vmm is killed with its QEMU, as by a kubelet that empties the Pod's cgroup.
-func TestEndIsSeenThoughNobodyWritesIt(t *testing.T) {
+// watchedWorld has the record of a microVM, a real process that is its own nodeless-vmm.
+func watchedWorld(t *testing.T) (lifespan.Dir, *Ledger, Clock, lifespan.Record, *exec.Cmd) {
+	t.Helper()
 	dir := lifespan.Dir(t.TempDir())
 	ledger, err := Open(t.Context(), t.TempDir()+"/ledger.db")
 	must(t, err)
-	defer ledger.Close()
+	t.Cleanup(func() { must(t, ledger.Close()) })
 	clock, err := SystemClock()
 	must(t, err)
 	qemu := exec.CommandContext(t.Context(), "sleep", "3600")
@@ -27,7 +29,12 @@ func TestEndIsSeenThoughNobodyWritesIt(t *testing.T) {
 	r.BootID, r.QEMU, r.VMM, r.StartBoot, r.Resizes, r.EndBoot = now.BootID, p, p, p.Boot(), nil, 0
 	r.Start = now.Wall.Add(p.Boot() - now.Boot).UTC()
 	must(t, dir.Write(r))
+	return dir, ledger, clock, r, qemu
+}
 
+// TestEndIsSeenThoughNobodyWritesIt: nodeless-vmm is killed with its QEMU, as by a kubelet that empties the Pod's cgroup.
+func TestEndIsSeenThoughNobodyWritesIt(t *testing.T) {
+	dir, ledger, clock, _, qemu := watchedWorld(t)
 	c := NewCollector(Config{Dir: dir, Clock: clock}, ledger, slog.New(slog.DiscardHandler))
 	defer c.ends.close()
 	must(t, c.scan(t.Context()))
@@ -51,6 +58,25 @@ func TestEndIsSeenThoughNobodyWritesIt(t *testing.T) {
 	if len(c.ends.files) != 0 || len(c.ends.seen) != 0 {
 		t.Errorf("the watch is not forgotten: %v, %v", c.ends.files, c.ends.seen)
 	}
+}
+
+// TestEndIsTakenDownAtOnce: an end that was seen and not written down would be lost with this process.
+func TestEndIsTakenDownAtOnce(t *testing.T) {
+	dir, ledger, clock, r, qemu := watchedWorld(t)
+	c := NewCollector(Config{Dir: dir, Clock: clock, Interval: time.Hour}, ledger, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	ran := make(chan error, 1)
+	go func() { ran <- c.Run(ctx) }()
+	must(t, c.Ready(ctx))
+	must(t, qemu.Process.Kill())
+	_ = qemu.Wait() // it was killed
+	for deadline := time.Now().Add(10 * time.Second); byID(all(t, ledger))[r.Sandbox].EndBoot == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the end is not in the ledger long before the next look at the folder")
+		}
+	}
+	cancel()
+	must(t, <-ran)
 }
 
 // TestAnotherProcessIsNotWatched: the number belongs to somebody else by now.

@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// beatInterval is by how much the end of a microVM is unknown when this process is killed with it.
-	beatInterval = 5 * time.Second
+	// beatInterval is by how much the end of a microVM is unknown when this process is killed with it and no server runs that would see it.
+	beatInterval = time.Second
 	// longestConfig bounds what is read of a sandbox's OCI configuration.
 	longestConfig = 4 << 20
 )
