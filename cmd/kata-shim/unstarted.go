@@ -75,7 +75,12 @@ func (u *unstarted) start(id string) bool {
 func (u *unstarted) end(id string, exit int) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if c := u.all[id]; c != nil && !c.ended {
+	u.all[id].end(exit)
+}
+
+// end is called with the lock held, of a container that may be forgotten.
+func (c *unborn) end(exit int) {
+	if c != nil && !c.ended {
 		c.ended, c.exit, c.at = true, uint32(exit), time.Now()
 		close(c.over)
 	}
@@ -84,13 +89,13 @@ func (u *unstarted) end(id string, exit int) {
 // kill ends a container that is not even being started, and says whether nothing is left to do.
 func (u *unstarted) kill(id string) bool {
 	u.mu.Lock()
+	defer u.mu.Unlock() // throughout: it must not be started in between
 	c := u.all[id]
-	mine := c != nil && (!c.starting || c.ended)
-	u.mu.Unlock()
-	if mine {
-		u.end(id, exitKilled)
+	if c == nil || c.starting && !c.ended {
+		return false
 	}
-	return mine
+	c.end(exitKilled)
+	return true
 }
 
 // startContainer has Kata start a container. When that fails, what may have been started of it is ended.

@@ -47,7 +47,7 @@ func TestFaultLedger(t *testing.T) {
 	s := newSpace(t, newCluster(t, testbed.Options{}), length+25*time.Minute)
 	k := s.watchKernel()
 	r := dice(t)
-	s.pay(r, length, kills)
+	kills = s.pay(r, length, kills)
 	s.Until("no Pod is left", func() (bool, error) {
 		list, err := s.Client.CoreV1().Pods(s.Name).List(s.Ctx, metav1.ListOptions{})
 		return err == nil && len(list.Items) == 0, err
@@ -63,14 +63,15 @@ func TestFaultLedger(t *testing.T) {
 	s.compareBill(usages, kills)
 }
 
-// pay makes and deletes Pods until the time is up, with at most five at a time, and kills the server so many times meanwhile.
-func (s *space) pay(r *rand.Rand, length time.Duration, kills int) {
+// pay makes and deletes Pods until the time is up, with at most five at a time, and kills the server so many times meanwhile. It gives how
+// many that came to.
+func (s *space) pay(r *rand.Rand, length time.Duration, kills int) (killed int) {
 	s.T.Helper()
-	begin, killed, made := time.Now(), 0, 0
+	begin, made := time.Now(), 0
 	var there []string
 	for time.Since(begin) < length || len(there) > 0 {
 		over := time.Since(begin) >= length
-		switch due := int(float64(kills) * float64(time.Since(begin)) / float64(length)); {
+		switch due := 1 + int(float64(kills)*float64(time.Since(begin))/float64(length)); {
 		case !over && killed < due:
 			killed++
 			if err := s.Kill(s.Ctx); err != nil {
@@ -97,6 +98,7 @@ func (s *space) pay(r *rand.Rand, length time.Duration, kills int) {
 		pause(s.Ctx, time.Duration(r.IntN(4000))*time.Millisecond)
 	}
 	s.T.Logf("%d Pods were made, the server was killed %d times", made, killed)
+	return killed
 }
 
 // paying is a Pod of one of several specs.

@@ -127,7 +127,7 @@ func (*hold) EventsToRegister(context.Context) ([]fwk.ClusterEventWithHint, erro
 
 // usage is a Pod as reservations see it.
 func usage(pod *corev1.Pod, node string) bill.Usage {
-	u := bill.Usage{ID: string(pod.UID), Namespace: pod.Namespace, Node: node, Spot: pod.Annotations[api.ChargeType] == api.ChargeSpot}
+	u := bill.Usage{ID: string(pod.UID), Namespace: pod.Namespace, Node: node, Spot: isSpot(pod)}
 	u.Size, _ = spec.ParseSize(pod.Annotations[api.Spec], pod.Annotations[api.SpecType]) // of no size where it has no spec: no reservation fits it
 	return u
 }

@@ -6,7 +6,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	resourcehelper "k8s.io/component-helpers/resource"
 	fwk "k8s.io/kube-scheduler/framework"
 	schedruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
 
@@ -37,17 +36,19 @@ func (*reserve) Name() string { return reserveName }
 
 // Filter refuses a host to a spot Pod that would leave less than the reserve free.
 func (r *reserve) Filter(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, host fwk.NodeInfo) *fwk.Status {
-	if pod.Annotations[api.ChargeType] != api.ChargeSpot {
+	if !isSpot(pod) {
 		return nil
 	}
-	asks := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
+	cpu, memory, _ := asks(pod)
 	has, used := host.GetAllocatable(), host.GetRequested()
-	if spec.BeyondReserve(has.GetMilliCPU(), used.GetMilliCPU()+asks.Cpu().MilliValue(), r.percent) ||
-		spec.BeyondReserve(has.GetMemory(), used.GetMemory()+asks.Memory().Value(), r.percent) {
+	if spec.BeyondReserve(has.GetMilliCPU(), used.GetMilliCPU()+cpu, r.percent) ||
+		spec.BeyondReserve(has.GetMemory(), used.GetMemory()+memory, r.percent) {
 		return fwk.NewStatus(fwk.Unschedulable, fmt.Sprintf("spot Pods leave %d percent of a host free", r.percent))
 	}
 	return nil
 }
+
+func isSpot(pod *corev1.Pod) bool { return pod.Annotations[api.ChargeType] == api.ChargeSpot }
 
 // EventsToRegister says what may make room.
 func (*reserve) EventsToRegister(context.Context) ([]fwk.ClusterEventWithHint, error) {
