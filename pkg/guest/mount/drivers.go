@@ -140,12 +140,12 @@ func (t *Table) directory(_ context.Context, s Storage) (string, error) {
 	return dir, setGroup(dir, gid)
 }
 
-// mountDisk mounts a disk that has just appeared. The kernel shows a disk in sysfs and makes its node a moment before it
-// can be opened (device_add_disk); on a busy host that moment is long, and mount says that there is no such device.
+// mountDisk mounts a disk that has just appeared. The kernel shows a disk in sysfs, then makes its node (ENOENT until it has),
+// then lets it be opened (ENXIO; device_add_disk). On a busy host those moments are long. The mount point is there: Mount makes it.
 func (t *Table) mountDisk(ctx context.Context, node string, s Storage, flags uintptr, data string) error {
 	_, err := await(ctx, func() (struct{}, error) {
 		err := t.do.Mount(node, s.MountPoint, s.FSType, flags, data)
-		if errors.Is(err, unix.ENXIO) {
+		if errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENOENT) {
 			err = fmt.Errorf("%w: %w", ErrNoDevice, err)
 		}
 		return struct{}{}, err

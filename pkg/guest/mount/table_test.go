@@ -3,6 +3,7 @@ package mount
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -173,27 +174,28 @@ func TestTake(t *testing.T) {
 	}
 }
 
-// late is a system whose disk cannot be opened yet for the first mounts, as on a busy host.
+// late is a system whose disk cannot be mounted yet the first times, as on a busy host.
 type late struct {
 	recorder
-	refusals int
+	refusals []error
 }
 
 func (l *late) Mount(source, target, fstype string, flags uintptr, data string) error {
-	if l.refusals > 0 {
-		l.refusals--
-		return unix.ENXIO
+	if len(l.refusals) > 0 {
+		err := l.refusals[0]
+		l.refusals = l.refusals[1:]
+		return os.NewSyscallError("mount", err)
 	}
 	return l.recorder.Mount(source, target, fstype, flags, data)
 }
 
-// Seen with eight Pods at once: sysfs showed the disk, mount said "no such device or address".
+// Seen with eight Pods at once: sysfs showed the disk, mount said "no such file or directory" or "no such device or address".
 func TestDiskThatCannotBeOpenedYetIsWaitedFor(t *testing.T) {
-	l := &late{refusals: 3}
+	l := &late{refusals: []error{unix.ENOENT, unix.ENOENT, unix.ENXIO, unix.ENXIO}}
 	if _, err := newTable(sys(), t.TempDir(), l).Mount(t.Context(), layer); err != nil {
 		t.Fatal(err)
 	}
-	if l.refusals != 0 || len(l.did) != 1 {
-		t.Errorf("%d refusals left, did %q; want one mount after three refusals", l.refusals, l.did)
+	if len(l.refusals) != 0 || len(l.did) != 1 {
+		t.Errorf("%d refusals left, did %q; want one mount after four refusals", len(l.refusals), l.did)
 	}
 }
