@@ -173,14 +173,10 @@ func (s *size) resize(ctx context.Context, pod, old *core.Pod) error {
 		return refuse(pod, err)
 	}
 	now := pod.DeepCopy()
-	if same(pod.Spec.Resources, old.Spec.Resources) && old.Annotations[api.AskedWhole] == "" {
+	if same(pod.Spec.Resources, old.Spec.Resources) && !s.asksWhole(old, wish) {
 		now.Spec.Resources = nil // what we gave it is not what it asks for
 	}
-	demand := wish.On(demandOf(now, s.catalog.Rules))
-	if len(demand.Types) == 0 {
-		demand.Types = []string{old.Annotations[api.SpecType]}
-	}
-	got, err := s.catalog.Fit(demand)
+	got, err := s.fitAgain(now, old, wish)
 	if err != nil {
 		return refuse(pod, err)
 	}
@@ -189,6 +185,31 @@ func (s *size) resize(ctx context.Context, pod, old *core.Pod) error {
 		warning.AddWarning(ctx, "", fmt.Sprintf("the Pod goes from %s to %s (%s)", was, got, got.Type))
 	}
 	return nil
+}
+
+// fitAgain is the spec for what a Pod asks for now, of the type that it has had.
+func (s *size) fitAgain(pod, old *core.Pod, wish spec.Wish) (spec.Size, error) {
+	demand := wish.On(demandOf(pod, s.catalog.Rules))
+	if len(demand.Types) == 0 {
+		demand.Types = []string{old.Annotations[api.SpecType]}
+	}
+	return s.catalog.Fit(demand)
+}
+
+// asksWhole tells that somebody asked for the Pod's own resources, at its creation or by a resize: they are not what its containers
+// would have got it.
+func (s *size) asksWhole(pod *core.Pod, wish spec.Wish) bool {
+	if pod.Annotations[api.AskedWhole] != "" {
+		return true
+	}
+	bare := pod.DeepCopy()
+	bare.Spec.Resources = nil
+	got, err := s.fitAgain(bare, pod, wish)
+	if err != nil {
+		return true
+	}
+	give(bare, got)
+	return !same(bare.Spec.Resources, pod.Spec.Resources)
 }
 
 // there tells whether some host has CPUs of a type.

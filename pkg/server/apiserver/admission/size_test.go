@@ -286,6 +286,32 @@ func TestResizeFindsTheSpecAnew(t *testing.T) {
 			}
 		})
 	}
+	t.Run("as a whole, then a container", func(t *testing.T) {
+		old := made(microVM(box("250m 512Mi", "")))
+		for _, step := range []struct {
+			change func(*core.Pod)
+			want   string
+		}{
+			{func(p *core.Pod) {
+				p.Spec.Resources = &core.ResourceRequirements{Requests: box("2 4Gi", "").Resources.Requests}
+			}, "2 4Gi"},
+			{func(p *core.Pod) { p.Spec.Containers[0] = box("500m 512Mi", "") }, "2 4Gi"},
+			{func(p *core.Pod) {
+				p.Spec.Resources = &core.ResourceRequirements{Requests: box("500m 1Gi", "").Resources.Requests}
+			}, "500m 1Gi"},
+			{func(p *core.Pod) { p.Spec.Containers[0] = box("250m 512Mi", "") }, "250m 512Mi"}, // the whole was what its container had got it
+		} {
+			now := old.DeepCopy()
+			step.change(now)
+			if _, err := sizing(t, s, now, old, admission.Update, "resize", "alice"); err != nil {
+				t.Fatal(err)
+			}
+			if got := wholeOf(now); got != step.want {
+				t.Errorf("the Pod has %s, want %s", got, step.want)
+			}
+			old = now
+		}
+	})
 	now := made(microVM(box("1 2Gi", "")))
 	more := now.DeepCopy()
 	more.Spec.Containers[0] = box("100 2Gi", "")
