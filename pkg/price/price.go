@@ -6,9 +6,8 @@
 package price
 
 import (
-	"crypto/sha256"
 	_ "embed"
-	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -122,17 +121,45 @@ func (r rate) times(s spec.Size, units, hundredths int64) (Amount, bool) {
 	return Amount(sum.Int64()), sum.IsInt64()
 }
 
-// Digest tells tables apart: it is the same for two tables when all of their prices are.
-func (t Table) Digest() string {
-	sum := sha256.New()
-	fmt.Fprintf(sum, "%q %d", t.Currency, t.Digits)
-	for _, rates := range []map[string]rate{t.rates, t.monthly} {
-		for _, kind := range slices.Sorted(maps.Keys(rates)) {
-			fmt.Fprintf(sum, " %q %v", kind, rates[kind])
-		}
-		fmt.Fprint(sum, ";")
+// file is what ParseTables reads, by currency.
+type file map[string]fileTable
+
+type fileTable struct {
+	Digits       *int                         `json:"digits"`
+	Rates        map[string]map[string]string `json:"rates"`
+	Reservations map[string]map[string]string `json:"reservations,omitempty"`
+}
+
+// Text is the table in the form of prices.yaml, for ParseText to read. It is the same for two tables when all of their prices are.
+func (t Table) Text() (string, error) {
+	raw, err := json.Marshal(file{t.Currency: {Digits: &t.Digits, Rates: fileRates(t.rates), Reservations: fileRates(t.monthly)}})
+	if err != nil {
+		return "", fmt.Errorf("write prices: %w", err)
 	}
-	return hex.EncodeToString(sum.Sum(nil))
+	return string(raw), nil
+}
+
+// ParseText reads what Text wrote.
+func ParseText(text string) (Table, error) {
+	tables, err := ParseTables([]byte(text))
+	if err != nil {
+		return Table{}, err
+	}
+	if len(tables) != 1 {
+		return Table{}, fmt.Errorf("read prices: %d currencies, want one", len(tables))
+	}
+	var t Table
+	for _, t = range tables {
+	}
+	return t, nil
+}
+
+func fileRates(rates map[string]rate) map[string]map[string]string {
+	out := map[string]map[string]string{}
+	for kind, r := range rates {
+		out[kind] = map[string]string{"cpu": decimal(r.core), "memory": decimal(r.gib), "gpu": decimal(r.card)}
+	}
+	return out
 }
 
 func product(factors ...int64) *big.Int {
@@ -153,18 +180,14 @@ var currencyForm = regexp.MustCompile(`^[A-Z]{3}$`)
 
 // ParseTables reads prices in the form of prices.yaml. The error names everything that is wrong.
 func ParseTables(text []byte) (map[string]Table, error) {
-	var file map[string]struct {
-		Digits       *int                         `json:"digits"`
-		Rates        map[string]map[string]string `json:"rates"`
-		Reservations map[string]map[string]string `json:"reservations"`
-	}
-	if err := yaml.UnmarshalStrict(text, &file); err != nil {
+	var all file
+	if err := yaml.UnmarshalStrict(text, &all); err != nil {
 		return nil, fmt.Errorf("read prices: %w", err)
 	}
 	tables := map[string]Table{}
 	var errs []error
-	for _, currency := range slices.Sorted(maps.Keys(file)) {
-		f := file[currency]
+	for _, currency := range slices.Sorted(maps.Keys(all)) {
+		f := all[currency]
 		if !currencyForm.MatchString(currency) {
 			errs = append(errs, fmt.Errorf("%q: want a currency's three capital letters", currency))
 		}
@@ -183,7 +206,7 @@ func ParseTables(text []byte) (map[string]Table, error) {
 		}
 		tables[currency] = t
 	}
-	if len(file) == 0 {
+	if len(all) == 0 {
 		errs = append(errs, errors.New("no currency"))
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -193,11 +216,11 @@ func ParseTables(text []byte) (map[string]Table, error) {
 }
 
 // parseRates reads the rates of all kinds below a key of the file.
-func parseRates(key string, file map[string]map[string]string) (map[string]rate, error) {
+func parseRates(key string, kinds map[string]map[string]string) (map[string]rate, error) {
 	rates := map[string]rate{}
 	var errs []error
-	for _, kind := range slices.Sorted(maps.Keys(file)) {
-		r, err := parseRate(file[kind])
+	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+		r, err := parseRate(kinds[kind])
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s.%s: %w", key, kind, err))
 		}
@@ -243,4 +266,9 @@ func trillionths(text string) (int64, error) {
 		n = n*10 + int64(digit-'0')
 	}
 	return n, nil
+}
+
+// decimal writes what trillionths reads.
+func decimal(n int64) string {
+	return strings.TrimSuffix(strings.TrimRight(fmt.Sprintf("%d.%012d", n/1e12, n%1e12), "0"), ".")
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/nodeless/nodeless/pkg/spec"
 )
 
@@ -151,10 +153,31 @@ func TestReservation(t *testing.T) {
 	}
 }
 
-func TestDigestTellsPricesApart(t *testing.T) {
-	one, again := table(t, "CNY"), table(t, "CNY")
-	if one.Digest() != again.Digest() {
-		t.Error("the same table has two digests")
+func textOf(t *testing.T, table Table) string {
+	t.Helper()
+	text, err := table.Text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func TestTextIsReadAsTheTableItWas(t *testing.T) {
+	for _, currency := range []string{"CNY", "USD"} {
+		want := table(t, currency)
+		got, err := ParseText(textOf(t, want))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(Table{}, rate{})); diff != "" {
+			t.Errorf("the table (-written +read):\n%s", diff)
+		}
+	}
+}
+
+func TestTextTellsPricesApart(t *testing.T) {
+	if one, again := textOf(t, table(t, "CNY")), textOf(t, table(t, "CNY")); one != again {
+		t.Errorf("the same table has two texts, %s and %s", one, again)
 	}
 	seen := map[string]string{}
 	for name, text := range map[string]string{
@@ -166,11 +189,11 @@ func TestDigestTellsPricesApart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		digest := tables["CNY"].Digest()
-		if other, ok := seen[digest]; ok {
-			t.Errorf("%s and %s have one digest", name, other)
+		text := textOf(t, tables["CNY"])
+		if other, ok := seen[text]; ok {
+			t.Errorf("%s and %s have one text", name, other)
 		}
-		seen[digest] = name
+		seen[text] = name
 	}
 }
 

@@ -55,6 +55,9 @@ type Currency struct {
 	Digits int    `json:"digits"` // decimals of its smallest unit on a bill
 }
 
+// CurrencyOf is the currency of a table of prices.
+func CurrencyOf(t price.Table) Currency { return Currency{Code: t.Currency, Digits: t.Digits} }
+
 // Charge is a line of a bill with what the reader of a bill wants to know of the sandbox.
 type Charge struct {
 	bill.Line
@@ -66,10 +69,9 @@ type Charge struct {
 
 // Cycle is an hour to settle.
 type Cycle struct {
-	Hour     time.Time
-	Currency Currency
-	Prices   string // the digest of the table
-	Now      time.Time
+	Hour   time.Time
+	Prices price.Table // by which it is settled, and corrected whenever that may be
+	Now    time.Time
 }
 
 // Settle writes the charges of an hour, which may be none, in one transaction. An hour that was settled with the same charges is left as
@@ -85,7 +87,11 @@ func (b *Books) settle(ctx context.Context, c Cycle, charges []Charge) error {
 	if !c.Hour.Equal(c.Hour.Truncate(bill.Cycle)) {
 		return errors.New("want a whole hour")
 	}
-	content, err := digest(c, charges)
+	prices, err := c.Prices.Text()
+	if err != nil {
+		return err
+	}
+	content, err := digest(prices, charges)
 	if err != nil {
 		return err
 	}
@@ -103,8 +109,11 @@ func (b *Books) settle(ctx context.Context, c Cycle, charges []Charge) error {
 	case !errors.Is(err, sql.ErrNoRows):
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, "INSERT INTO cycles (cycle, settled, currency, digits, prices, content) VALUES (?, ?, ?, ?, ?, ?)",
-		c.Hour.Unix(), c.Now.Unix(), c.Currency.Code, c.Currency.Digits, c.Prices, content); err != nil {
+	if _, err := tx.ExecContext(ctx, "INSERT INTO prices (content) SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM prices WHERE content = ?1)", prices); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, "INSERT INTO cycles (cycle, settled, prices, content) SELECT ?, ?, id, ? FROM prices WHERE content = ?",
+		c.Hour.Unix(), c.Now.Unix(), content, prices); err != nil {
 		return err
 	}
 	if err := insert(ctx, tx, c.Hour, 0, charges); err != nil {
@@ -114,12 +123,11 @@ func (b *Books) settle(ctx context.Context, c Cycle, charges []Charge) error {
 }
 
 // digest tells contents of an hour apart.
-func digest(c Cycle, charges []Charge) (string, error) {
+func digest(prices string, charges []Charge) (string, error) {
 	raw, err := json.Marshal(struct {
-		Currency Currency
-		Prices   string
-		Charges  []Charge
-	}{c.Currency, c.Prices, charges})
+		Prices  string
+		Charges []Charge
+	}{prices, charges})
 	sum := sha256.Sum256(raw)
 	return hex.EncodeToString(sum[:]), err
 }
@@ -294,6 +302,24 @@ func (b *Books) Charged(ctx context.Context, usages []string) (map[string]int64,
 		return nil, fmt.Errorf("add charges up: %w", err)
 	}
 	return sums, nil
+}
+
+// Prices are those by which an hour was settled.
+func (b *Books) Prices(ctx context.Context, hour time.Time) (price.Table, error) {
+	table, err := b.prices(ctx, hour)
+	if err != nil {
+		return price.Table{}, fmt.Errorf("read prices of %s: %w", hour.UTC().Format(time.RFC3339), err)
+	}
+	return table, nil
+}
+
+func (b *Books) prices(ctx context.Context, hour time.Time) (price.Table, error) {
+	var text string
+	query := "SELECT prices.content FROM cycles JOIN prices ON prices.id = cycles.prices WHERE cycle = ?"
+	if err := b.db.QueryRowContext(ctx, query, hour.Unix()).Scan(&text); err != nil {
+		return price.Table{}, err
+	}
+	return price.ParseText(text)
 }
 
 // Hours lists the hours for which a usage was charged.

@@ -38,7 +38,16 @@ func open(t *testing.T, dir string) *Books {
 }
 
 func cycle(at time.Time) Cycle {
-	return Cycle{Hour: at, Currency: yuan(), Prices: "abc", Now: at.Add(time.Hour + 2*time.Minute)}
+	return Cycle{Hour: at, Prices: prices("1"), Now: at.Add(time.Hour + 2*time.Minute)}
+}
+
+// prices is a table in which a core costs so much.
+func prices(core string) price.Table {
+	tables, err := price.ParseTables(fmt.Appendf(nil, "CNY: {digits: 6, rates: {intel: {cpu: %q, memory: '1'}}}", core))
+	if err != nil {
+		panic(err) // the test is wrong
+	}
+	return tables["CNY"]
 }
 
 func charge(at time.Time, usage, namespace string, seconds int64) Charge {
@@ -61,7 +70,7 @@ func TestAnHourIsSettledOnce(t *testing.T) {
 		t.Errorf("with other lines: %v, want %v", err, ErrSettled)
 	}
 	dearer := cycle(hour)
-	dearer.Prices = "def"
+	dearer.Prices = prices("2")
 	if err := b.Settle(t.Context(), dearer, lines); !errors.Is(err, ErrSettled) {
 		t.Errorf("with other prices: %v, want %v", err, ErrSettled)
 	}
@@ -242,8 +251,8 @@ func TestRowsStay(t *testing.T) {
 	_, err := b.Refund(t.Context(), r.ID, hour)
 	must(t, err)
 	must(t, b.Settle(t.Context(), cycle(hour), []Charge{charge(hour, "a/0", "shop", 3600)}))
-	for _, table := range []string{"reservations", "refunds", "cycles", "charges"} {
-		column := map[string]string{"reservations": "paid", "refunds": "amount", "cycles": "content", "charges": "amount"}[table]
+	for _, table := range []string{"reservations", "refunds", "prices", "cycles", "charges"} {
+		column := map[string]string{"reservations": "paid", "refunds": "amount", "prices": "content", "cycles": "content", "charges": "amount"}[table]
 		for _, statement := range []string{
 			"UPDATE " + table + " SET " + column + " = 1", "DELETE FROM " + table, "INSERT OR REPLACE INTO " + table + " SELECT * FROM " + table,
 		} {
@@ -259,6 +268,36 @@ func TestRowsStay(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestPricesAreThoseOfTheHour(t *testing.T) {
+	b := open(t, t.TempDir())
+	for i, core := range []string{"1", "2", "1"} {
+		c := cycle(hour.Add(time.Duration(i) * time.Hour))
+		c.Prices = prices(core)
+		must(t, b.Settle(t.Context(), c, nil))
+	}
+	for i, core := range []string{"1", "2", "1"} {
+		got, err := b.Prices(t.Context(), hour.Add(time.Duration(i)*time.Hour))
+		must(t, err)
+		if diff := cmp.Diff(prices(core), got, cmp.Comparer(sameText)); diff != "" {
+			t.Errorf("prices of hour %d (-want +got):\n%s", i, diff)
+		}
+	}
+	if got, err := b.Prices(t.Context(), hour.Add(-time.Hour)); err == nil {
+		t.Errorf("an hour that is not settled has prices: %+v", got)
+	}
+	var tables int
+	must(t, b.db.QueryRowContext(t.Context(), "SELECT count(*) FROM prices").Scan(&tables))
+	if tables != 2 {
+		t.Errorf("%d tables of prices, want each once", tables)
+	}
+}
+
+func sameText(a, b price.Table) bool {
+	one, err1 := a.Text()
+	other, err2 := b.Text()
+	return err1 == nil && err2 == nil && one == other
 }
 
 func TestReadersSeeWholeHours(t *testing.T) {

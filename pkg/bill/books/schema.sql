@@ -15,9 +15,15 @@ CREATE TABLE refunds (
 ) STRICT;
 CREATE UNIQUE INDEX refunds_without_reason ON refunds (no_reason) WHERE no_reason = 1; -- there is one
 
+-- Tables of prices, in the form of pkg/price/prices.yaml, each once.
+CREATE TABLE prices (
+	id INTEGER NOT NULL PRIMARY KEY,
+	content TEXT NOT NULL UNIQUE
+) STRICT;
+
 CREATE TABLE cycles (
 	cycle INTEGER NOT NULL PRIMARY KEY CHECK (cycle % 3600 = 0),
-	settled INTEGER NOT NULL, currency TEXT NOT NULL, digits INTEGER NOT NULL, prices TEXT NOT NULL, content TEXT NOT NULL
+	settled INTEGER NOT NULL, prices INTEGER NOT NULL REFERENCES prices, content TEXT NOT NULL -- the digest of the charges
 ) STRICT;
 
 CREATE TABLE charges (
@@ -41,6 +47,10 @@ CREATE TRIGGER reservations_once BEFORE INSERT ON reservations WHEN EXISTS (SELE
 CREATE TRIGGER refunds_stay BEFORE UPDATE ON refunds BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;
 CREATE TRIGGER refunds_keep BEFORE DELETE ON refunds BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;
 CREATE TRIGGER refunds_once BEFORE INSERT ON refunds WHEN EXISTS (SELECT 1 FROM refunds WHERE id = NEW.id OR no_reason = 1 AND NEW.no_reason = 1)
+	BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;
+CREATE TRIGGER prices_stay BEFORE UPDATE ON prices BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;
+CREATE TRIGGER prices_keep BEFORE DELETE ON prices BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;
+CREATE TRIGGER prices_once BEFORE INSERT ON prices WHEN EXISTS (SELECT 1 FROM prices WHERE id = NEW.id OR content = NEW.content)
 	BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;
 CREATE TRIGGER cycles_stay BEFORE UPDATE ON cycles BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;
 CREATE TRIGGER cycles_keep BEFORE DELETE ON cycles BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;

@@ -18,6 +18,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/datadir"
 	"github.com/nodeless/nodeless/pkg/hint"
 	"github.com/nodeless/nodeless/pkg/meter"
+	"github.com/nodeless/nodeless/pkg/price"
 	"github.com/nodeless/nodeless/pkg/server/datastore"
 )
 
@@ -157,7 +158,11 @@ func TestAccountsComeBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer bills.Close()
-	if err := bills.Settle(t.Context(), books.Cycle{Hour: hour, Currency: books.Currency{Code: "CNY", Digits: 6}, Now: now()}, nil); err != nil {
+	prices, err := price.DefaultTables()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := bills.Settle(t.Context(), books.Cycle{Hour: hour, Prices: prices["CNY"], Now: now()}, nil); err != nil {
 		t.Fatal(err)
 	}
 	to := target(t)

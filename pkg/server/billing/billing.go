@@ -143,5 +143,5 @@ func over(now meter.Instant) time.Time {
 }
 
 func (s *Server) currency() books.Currency {
-	return books.Currency{Code: s.cfg.Prices.Currency, Digits: s.cfg.Prices.Digits}
+	return books.CurrencyOf(s.cfg.Prices)
 }

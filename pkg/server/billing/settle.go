@@ -86,7 +86,7 @@ func (s *Server) Settle(ctx context.Context, now meter.Instant) error {
 	}
 	for _, at := range l.open(settled, time.Time{}, over(now)) {
 		charges := l.charges(bill.Settle(at, l.usages, l.coupons, s.cfg.Prices), at, s.currency())
-		cycle := books.Cycle{Hour: at, Currency: s.currency(), Prices: s.cfg.Prices.Digest(), Now: now.Wall}
+		cycle := books.Cycle{Hour: at, Prices: s.cfg.Prices, Now: now.Wall}
 		if err := s.cfg.Books.Settle(ctx, cycle, charges); err != nil {
 			return err
 		}
@@ -135,14 +135,15 @@ func (s *Server) correct(ctx context.Context, l lives, settled map[time.Time]boo
 		if err != nil {
 			return err
 		}
-		lines := bill.Correct(at, affected[at], l.coupons, s.cfg.Prices, linesOf(have))
+		prices, err := s.cfg.Books.Prices(ctx, at)
+		if err != nil {
+			return err
+		}
+		lines := bill.Correct(at, affected[at], l.coupons, prices, linesOf(have))
 		if len(lines) == 0 {
 			continue
 		}
-		charges := l.charges(lines, billedAt(at, now), s.currency())
-		for i := range charges {
-			keepCurrency(&charges[i], have)
-		}
+		charges := l.charges(lines, billedAt(at, now), books.CurrencyOf(prices))
 		if err := s.cfg.Books.Correct(ctx, at, len(have), charges); err != nil {
 			return err
 		}
@@ -186,18 +187,6 @@ func billedAt(hour time.Time, now meter.Instant) time.Time {
 		return hour
 	}
 	return wall.Truncate(bill.Cycle)
-}
-
-// keepCurrency has what is taken back be in the currency in which it was charged.
-func keepCurrency(c *books.Charge, have []books.Charge) {
-	if c.Seconds >= 0 {
-		return
-	}
-	for _, h := range have {
-		if h.Usage == c.Usage && h.Charge == c.Charge && h.Coupon == c.Coupon {
-			c.Currency = h.Currency
-		}
-	}
 }
 
 func linesOf(charges []books.Charge) []bill.Line {

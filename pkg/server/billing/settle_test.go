@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -169,6 +170,40 @@ func TestWhatWasTooMuchIsTakenBack(t *testing.T) {
 	}
 	if cost, want := total(entries), back; cost <= 0 || want >= 0 {
 		t.Errorf("in all %s, of which %s were given back", cost.Format(6), want.Format(6))
+	}
+}
+
+// A correction is of its hour's prices and currency, whatever they are by now.
+func TestLateTimeIsPricedAsItsHourWas(t *testing.T) {
+	w := newWorld(t, "CNY")
+	late := w.record(id(1), "shop", "1C2Gi", "intel", "")
+	w.start(id(0), "shop", "1C2Gi", "intel", "")
+	w.hourly(2)
+	before, err := w.books.Settled(t.Context(), time.Time{}, time.Time{})
+	must(t, err)
+	w.restart("USD")
+	w.starts[id(1)] = late
+	w.end(id(1))
+	w.end(id(0))
+	w.hourly(2)
+	w.everySecondOnce()
+	tables, err := price.DefaultTables()
+	must(t, err)
+	lines := map[string]int{}
+	for _, e := range w.statement(time.Time{}, time.Time{}, nil) {
+		table := tables["USD"]
+		if slices.ContainsFunc(before, e.Cycle.Equal) {
+			table = tables["CNY"]
+		}
+		want, err := table.Cost(spec.Size{Type: "intel", CPU: 1000, Memory: 2 * spec.Gi}, e.Seconds, 100)
+		must(t, err)
+		if e.Amount != want || e.Currency != books.CurrencyOf(table) {
+			t.Errorf("%d seconds of %v cost %s %s, want %s %s", e.Seconds, e.Cycle, e.Currency.Code, e.Amount.Format(9), table.Currency, want.Format(9))
+		}
+		lines[e.Usage+" "+e.Currency.Code]++
+	}
+	if len(lines) != 4 {
+		t.Errorf("lines %v, want each of both Pods in both currencies", lines)
 	}
 }
 
