@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"k8s.io/component-base/metrics/legacyregistry"
+
 	"github.com/nodeless/nodeless/pkg/bill"
 	"github.com/nodeless/nodeless/pkg/bill/books"
 	"github.com/nodeless/nodeless/pkg/datadir"
@@ -17,6 +19,7 @@ type accounts struct {
 	ledger *meter.Ledger
 	books  *books.Books
 	clock  meter.Clock
+	totals *meter.Totals // what /metrics says of the ledger
 }
 
 // openAccounts opens both files and makes those that are not there. A server that cannot keep accounts does not start.
@@ -32,12 +35,18 @@ func openAccounts(ctx context.Context, data datadir.Dir) (a accounts, err error)
 	if a.ledger, err = meter.Open(ctx, data.Ledger()); err != nil {
 		return a, err
 	}
-	a.books, err = books.Open(ctx, data.Bills())
-	return a, err
+	if a.books, err = books.Open(ctx, data.Bills()); err != nil {
+		return a, err
+	}
+	a.totals = meter.NewTotals(a.ledger, a.clock)
+	return a, legacyregistry.Registerer().Register(a.totals) // the apiserver's /metrics
 }
 
 func (a accounts) close() error {
 	var errs []error
+	if a.totals != nil {
+		legacyregistry.Registerer().Unregister(a.totals)
+	}
 	if a.ledger != nil {
 		errs = append(errs, a.ledger.Close())
 	}

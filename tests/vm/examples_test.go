@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -175,9 +176,36 @@ func (s *space) nothingRuns(pods []corev1.Pod) {
 	if len(usages.Items) != len(pods) || len(lives) != len(pods) {
 		s.T.Errorf("the ledger has %d lives of %d Pods, want one of each of %d", len(usages.Items), len(lives), len(pods))
 	}
+	s.scraped(usages.Items)
 	s.T.Logf("at most %d microVMs were there at once", atOnce(usages.Items))
 	if left := s.Processes(s.T, "qemu-system"); len(left) > 0 {
 		s.T.Errorf("QEMUs are left: %v", left)
+	}
+}
+
+// scraped looks that Prometheus is told the same of these usages, all of which have ended. They are cut to whole seconds, what it is told is not.
+func (s *space) scraped(usages []v1alpha1.Usage) {
+	s.T.Helper()
+	body, err := s.Client.Discovery().RESTClient().Get().AbsPath("/metrics").Do(s.Ctx).Raw()
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	line := regexp.MustCompile(`(?m)^(nodeless_sandbox\w+)\{.*namespace="` + s.Name + `".*\} (\S+)$`)
+	told := map[string]float64{}
+	for _, m := range line.FindAllStringSubmatch(string(body), -1) {
+		n, err := strconv.ParseFloat(m[2], 64)
+		if err != nil {
+			s.T.Fatal(err)
+		}
+		told[m[1]] += n
+	}
+	var seconds int64
+	for _, u := range usages {
+		seconds += u.Seconds
+	}
+	running, known := told["nodeless_sandboxes_running"]
+	if off := told["nodeless_sandbox_seconds_total"] - float64(seconds); !known || running != 0 || math.Abs(off) > float64(len(usages)) {
+		s.T.Errorf("/metrics says %v of this namespace, want %d s and nothing that runs", told, seconds)
 	}
 }
 
