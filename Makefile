@@ -1,5 +1,5 @@
 # Every target is a script in scripts/; this file only names them.
-.PHONY: help build bundle demo run test robustness fuzz bench clean
+.PHONY: help build bundle demo run test attacks robustness fuzz bench clean
 
 build: ## dist/nodeless, the file that ships
 	scripts/deps.sh
@@ -17,6 +17,9 @@ run: ## like demo, but keep the cluster until Ctrl-C
 
 test: ## all tests, those with microVMs included
 	scripts/test.sh
+
+attacks: ## try every attack of docs/security.md (ATTACK=name for some) and count what became of them
+	scripts/attacks.sh $(ATTACK)
 
 robustness: ## inject every fault, or those named by FAULT=name
 	scripts/robustness.sh $(FAULT)

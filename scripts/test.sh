@@ -13,6 +13,8 @@ results=$DIST/test
 rm -rf "$results"
 mkdir -p "$results"
 go build -o "$results/summary" ./tests/summary
+NODELESS_ATTACKS=$results/attacks.jsonl
+export NODELESS_ATTACKS
 status=0
 
 # stage NAME GO-TEST-ARGUMENTS...: one run of go test, its verdicts printed as it ends.
@@ -27,9 +29,9 @@ stage() {
 }
 
 # Packages that carry Kubernetes or need the built product have stages of their own.
-heavy='/pkg/server|/pkg/worker|/pkg/cli$|/cmd/nodeless$|/pkg/guest/guesttest|/tests/(vm|script|robustness)'
+heavy='/pkg/server|/pkg/worker|/pkg/cli$|/cmd/nodeless$|/pkg/guest/guesttest|/tests/(vm|attacks|script|robustness)'
 light=$(go list ./... | grep -vE "$heavy")
-driving=$(go list ./pkg/guest/guesttest/... ./tests/script/... ./tests/vm/... ./tests/robustness/...)
+driving=$(go list ./pkg/guest/guesttest/... ./tests/script/... ./tests/vm/... ./tests/attacks/... ./tests/robustness/...)
 carrying=$(go list ./... | grep -E '/pkg/server|/pkg/worker|/pkg/cli$|/cmd/nodeless$')
 
 echo "== vet and shellcheck"
@@ -48,8 +50,12 @@ if [ "$what" != unit ]; then
 	stage script -p 1 -timeout 10m ./tests/script/...
 	NODELESS_GUEST_VM=1 stage guest -p 1 -exec 'unshare -n -m -p --fork --mount-proc' -timeout 20m ./pkg/guest/guesttest/...
 	stage vm -p 1 -timeout 50m ./tests/vm/...
+	stage attacks -p 1 -timeout 20m ./tests/attacks/...              # the fast ones; all are scripts/attacks.sh
 	stage robustness -p 1 -short -timeout 20m ./tests/robustness/... # the long variant is scripts/robustness.sh
 fi
+
+echo "== attacks among them"
+go run ./tests/attack/count -partial "$NODELESS_ATTACKS" || status=1
 
 echo "== all"
 "$results/summary" -final "$results"/*.json || status=1
