@@ -13,12 +13,17 @@ import (
 // ForgetFlows has the kernel forget the connections of an address, so that none of them is carried on to who gets it next.
 // A kernel that cannot list them keeps them until they time out.
 func ForgetFlows(addr netip.Addr) error {
-	_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, ofAddress(addr.AsSlice()))
-	switch {
-	case err == nil, errors.Is(err, netlink.ErrDumpInterrupted), errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT):
-		return nil
+	for range 3 {
+		_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, ofAddress(addr.AsSlice()))
+		switch {
+		case errors.Is(err, netlink.ErrDumpInterrupted): // some may have been left out
+			continue
+		case err == nil, errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT):
+			return nil
+		}
+		return fmt.Errorf("forget connections of %s: %w", addr, err)
 	}
-	return fmt.Errorf("forget connections of %s: %w", addr, err)
+	return nil
 }
 
 // ofAddress matches a flow that the address has opened, that was opened to it, or that was translated to it.

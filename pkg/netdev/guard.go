@@ -191,11 +191,11 @@ func podInput(c Config) []string {
 
 // forward has one rule for all: a Service that somebody has pointed at what Pods do not reach leads nowhere.
 func forward(g Guard) []string {
-	rules := []string{"type filter hook forward priority filter; policy accept;"}
+	rules := []string{"type filter hook forward priority filter; policy accept;", `iifname "nl*" jump pod_forward`}
 	if len(g.Denied) > 0 {
 		rules = append(rules, fmt.Sprintf("ct status dnat ip daddr %s counter drop", list(g.Denied)))
 	}
-	return append(rules, `iifname "nl*" jump pod_forward`, `oifname "nl*" jump to_pod`)
+	return append(rules, `oifname "nl*" jump to_pod`)
 }
 
 func podForward(g Guard) []string {
@@ -218,11 +218,15 @@ func toPod(g Guard) []string {
 	return append(rules, "ct status dnat accept", "counter drop")
 }
 
-// list is a set of ranges without a name.
+// list is a set of ranges without a name. nft takes no range that is in another.
 func list(ranges []netip.Prefix) string {
 	var out []string
-	for _, p := range ranges {
-		out = append(out, p.Masked().String())
+	for i, p := range ranges {
+		inAnother := func(o netip.Prefix) bool { return o.Bits() < p.Bits() && o.Contains(p.Addr()) }
+		same := func(o netip.Prefix) bool { return o.Masked() == p.Masked() }
+		if !slices.ContainsFunc(ranges, inAnother) && !slices.ContainsFunc(ranges[:i], same) {
+			out = append(out, p.Masked().String())
+		}
 	}
 	return "{ " + strings.Join(out, ", ") + " }"
 }

@@ -120,6 +120,7 @@ func (h *host) add(id string) (pod, error) {
 		h.t.Fatalf("read result of ADD: %v", err)
 	}
 	addr, _ := netip.AddrFromSlice(got.IPs[0].Address.IP.To4())
+	within(h.t, space, func() error { awaitUp(h.t, "eth0"); return nil })
 	return pod{id: id, ns: space, addr: addr}, nil
 }
 

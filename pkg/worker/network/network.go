@@ -26,7 +26,7 @@ const (
 	// repairInterval is how often the host is compared with what it should look like, besides what Watch tells of.
 	repairInterval = 30 * time.Second
 	// settle is for how long rules that change are left to change.
-	settle = 20 * time.Millisecond
+	settle = 5 * time.Millisecond
 )
 
 // Config says what the network of this host is.
