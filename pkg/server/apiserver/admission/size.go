@@ -106,7 +106,7 @@ func mirror(a admission.Attributes, pod *core.Pod) bool {
 }
 
 // owned are the annotations that nobody but this plugin sets.
-var owned = []string{api.Spec, api.SpecType, api.ChargeType, api.Workload, api.RootDisk, api.AskedWhole, api.InterruptionAt}
+var owned = []string{api.Spec, api.SpecType, api.ChargeType, api.Workload, api.RootDisk, api.DiskShares, api.AskedWhole, api.InterruptionAt}
 
 // keep undoes changes of what is ours. It is not an error: clients replace Pods by manifests that know nothing of it.
 func keep(pod, old *core.Pod) {
