@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	_ "github.com/mattn/go-sqlite3" // the driver called sqlite3
-
 	"github.com/nodeless/nodeless/pkg/api/billing/v1alpha1"
 	"github.com/nodeless/nodeless/pkg/bill/books"
 	"github.com/nodeless/nodeless/pkg/lifespan"
@@ -164,7 +162,7 @@ func fillBooks(t *testing.T, file string, n int) {
 // insert adds rows to two tables in one transaction; one for the first table that is as the row before is left out.
 func insert(t *testing.T, file string, n int, before, first, second string, row func(int) [][]any) {
 	t.Helper()
-	db, err := sql.Open("sqlite3", file)
+	db, err := sql.Open("sqlite3", file) // the driver of pkg/sqlfile
 	must(t, err)
 	defer db.Close()
 	_, err = db.Exec(before)
