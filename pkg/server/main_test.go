@@ -29,6 +29,8 @@ const (
 	insideEnv = "NODELESS_TEST_INSIDE" // set within the namespaces
 	serverEnv = "NODELESS_TEST_SERVER" // folder of the server to run
 	portEnv   = "NODELESS_TEST_PORT"
+	// noAuditEnv leaves the audit log out when it is not empty.
+	noAuditEnv = "NODELESS_TEST_NO_AUDIT"
 	// noMetricsEnv leaves the API metrics.k8s.io out when it is not empty.
 	noMetricsEnv = "NODELESS_TEST_NO_METRICS"
 )
@@ -72,7 +74,7 @@ func testConfig(dir string) server.Config {
 		Data:       datadir.Dir(filepath.Join(dir, "data")), Run: datadir.RunDir(filepath.Join(dir, "run")), Kubeconfig: filepath.Join(dir, "kubeconfig"),
 		NodeName: "node1", NodeIP: netip.MustParseAddr("10.99.0.1"), Bind: netip.IPv4Unspecified(), Port: port,
 		ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16"), NodePorts: "30000-32767", DNS: netip.MustParseAddr("10.43.0.10"),
-		DNSBind: netip.MustParseAddr("10.42.0.1"), Domain: "cluster.local", NoMetrics: os.Getenv(noMetricsEnv) != "",
+		DNSBind: netip.MustParseAddr("10.42.0.1"), Domain: "cluster.local", NoMetrics: os.Getenv(noMetricsEnv) != "", NoAudit: os.Getenv(noAuditEnv) != "",
 	}
 }
 

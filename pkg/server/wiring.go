@@ -61,7 +61,7 @@ func (c Config) addresses() []netip.Addr {
 
 func (c Config) apiserver(cred *credentials.Credentials, endpoint string) apiserver.Config {
 	serving, kubelet, proxy := cred.Leaf(pki.APIServer), cred.Leaf(pki.APIServerKubelet), cred.Leaf(pki.FrontProxy)
-	return apiserver.Config{
+	conf := apiserver.Config{
 		Datastore:          endpoint,
 		BindAddress:        c.Bind.String(),
 		Port:               c.Port,
@@ -71,6 +71,7 @@ func (c Config) apiserver(cred *credentials.Credentials, endpoint string) apiser
 		ClusterDomain:      c.Domain,
 		EncryptionFile:     cred.EncryptionFile(),
 		AuthenticationFile: cred.AuthenticationFile(),
+		AdmissionFile:      c.Run.Admission(),
 		Files: apiserver.Files{
 			ServingCert: serving.CertFile(), ServingKey: serving.KeyFile(),
 			ClientCA:    cred.CAFile(pki.ClientCA),
@@ -84,6 +85,10 @@ func (c Config) apiserver(cred *credentials.Credentials, endpoint string) apiser
 		ExtraArgs: c.APIServerArgs,
 		Admission: admission.Config{Catalog: c.Serverless.Catalog, Rules: c.Serverless.Rules},
 	}
+	if !c.NoAudit {
+		conf.AuditLog, conf.AuditPolicyFile = c.Data.AuditLog(), c.Run.AuditPolicy()
+	}
+	return conf
 }
 
 func (c Config) advertise() netip.Addr {
@@ -113,7 +118,7 @@ func (c Config) scheduler(cred *credentials.Credentials, books accounts) schedul
 func (c Config) bootstrap(cred *credentials.Credentials) bootstrap.Config {
 	conf := bootstrap.Config{
 		Access: cred.Access(pki.Supervisor), Manifests: manifests.System(), Dirs: []string{manifests.SystemDir, manifests.AutoscalingDir, manifests.RolesDir, manifests.BillingDir},
-		DNSService: c.DNS, DNSEndpoint: c.DNSBind,
+		DNSService: c.DNS, DNSEndpoint: c.DNSBind, AdminUser: cred.AdminUser,
 	}
 	if c.NoMetrics {
 		conf.Absent = []string{manifests.MetricsDir}

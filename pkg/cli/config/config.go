@@ -86,7 +86,7 @@ type ExtraArgs struct {
 }
 
 // Parts are the names that disable accepts.
-var Parts = []string{"dns", "metrics", "proxy"}
+var Parts = []string{"audit", "dns", "metrics", "proxy"}
 
 // RegistriesAsked tells whether somebody has named the file of image registries; then it must exist.
 func (p Paths) RegistriesAsked() bool { return p.Registries != datadir.RegistriesFile }
