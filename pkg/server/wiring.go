@@ -99,6 +99,7 @@ func (c Config) controllerManager(cred *credentials.Credentials) controllermanag
 		ServerCA:   cred.CAFile(pki.ServerCA), ServerCAKey: cred.CAKeyFile(pki.ServerCA),
 		ClientCA: cred.CAFile(pki.ClientCA), ClientCAKey: cred.CAKeyFile(pki.ClientCA),
 		ServiceAccountKey: cred.ServiceAccountKeyFile(),
+		VolumePlugins:     c.Run.VolumePlugins(),
 		Access:            cred.Access(pki.Supervisor),
 		ExtraArgs:         c.ControllerManagerArgs,
 	}
