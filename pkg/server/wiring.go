@@ -82,7 +82,7 @@ func (c Config) apiserver(cred *credentials.Credentials, endpoint string) apiser
 		},
 		Access:    cred.Access(pki.Supervisor),
 		ExtraArgs: c.APIServerArgs,
-		Admission: admission.Config{Catalog: c.Serverless.Catalog, Rules: c.Serverless.Rules},
+		Admission: admission.Config{Catalog: c.Serverless.Catalog, Rules: c.Serverless.Rules, SpotGrace: c.spot(cred).Grace()},
 	}
 }
 
