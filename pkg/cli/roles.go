@@ -32,7 +32,7 @@ func runRoles(ctx context.Context, cfg config.Config, ready run.Component, log *
 	if control.DNSBind, err = local.Net.Gateway(); err != nil {
 		return err
 	}
-	control.Serverless.Rules = rules.Settings{DaemonSets: rules.Policy(cfg.Specs.DaemonSets), HostPath: rules.HostPath(cfg.Specs.HostPath)}
+	control.Serverless.Rules = rules.Settings{DaemonSets: rules.Policy(cfg.Specs.DaemonSets), InjectFrom: cfg.Specs.InjectFrom, HostPath: cfg.Specs.HostPathNamespaces()}
 	control.Serverless.SpotReserve, control.Serverless.SpotNotice = cfg.Specs.SpotReserve, cfg.Specs.SpotNotice
 	steps, err := worker.Steps(local, log)
 	if err != nil {
