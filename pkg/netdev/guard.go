@@ -127,6 +127,16 @@ func text(c Config, conntrackMax int, links []Link) string {
 	return b.String()
 }
 
+// Probe is a script for nft that loads all kinds of rules that Rules may set, for who wants to know whether the kernel has them.
+func Probe() string {
+	all := Guard{
+		Services: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 43}), 16), APIPort: 6443, Denied: MetadataServices(),
+		AllowFrom: MetadataServices(), HostPorts: []string{"5432/tcp", "514/udp"}, Limits: DefaultLimits(),
+	}
+	return text(Config{Gateway: netip.AddrFrom4([4]byte{10, 42, 0, 1}), Guard: all}, 0,
+		[]Link{{Name: "nl00000000", MAC: "02:00:00:00:00:01", Addr: netip.AddrFrom4([4]byte{10, 42, 0, 2})}})
+}
+
 // sets: a link without an element in source cannot send. The others count by link; the kernel drops what no longer counts anything.
 const sets = `	set source { type ifname . ether_addr . ipv4_addr; }
 	set pace { type ifname; size 65535; flags dynamic,timeout; timeout 1m; }
