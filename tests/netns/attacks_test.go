@@ -277,6 +277,7 @@ func TestAttackFlows(t *testing.T) {
 		most   int
 	}{
 		{"by many open flows", netdev.Limits{Flows: 100}, 100},
+		{"by many open flows in shares", netdev.Limits{Flows: 600}, 600},
 		{"by many new flows", netdev.Limits{NewFlows: 20}, 5*20 + 20},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
