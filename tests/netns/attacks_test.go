@@ -355,6 +355,29 @@ func TestAttackAddressReuse(t *testing.T) {
 	})
 }
 
+// TestAttackAddressOfNobody: what is sent to a Pod that has gone leaves the host, where somebody answers for it.
+func TestAttackAddressOfNobody(t *testing.T) {
+	h := newHost(t, podCIDR)
+	p, gone := h.mustAdd("pod-a"), h.mustAdd("pod-b")
+	h.del(gone.id, gone.ns.Path())
+	outside, here := newNeighbour(t), hostNS(t)
+	addRoute(t, "uplink", netip.MustParsePrefix("0.0.0.0/0"), neighbourAddr)
+	within(t, outside, func() error {
+		setAddress(t, "eth0", gone.addr, 32)
+		addRoute(t, "eth0", netip.PrefixFrom(p.addr, 32), hostAddr)
+		return nil
+	})
+	hello(t, outside, at(gone.addr, 80), at(neighbourAddr, 80))
+	for who, space := range map[string]ns.NetNS{"a Pod": p.ns, "the host": here} {
+		if err := reaches(space, at(neighbourAddr, 80)); err != nil {
+			t.Errorf("%s does not reach the neighbour: %v", who, err)
+		}
+		attack.Try(t, "T23", "a neighbour answers "+who+" for a Pod that has gone", func(t *testing.T) attack.Outcome {
+			return refused(reaches(space, at(gone.addr, 80)))
+		})
+	}
+}
+
 // TestAttackFlushedRules: the rules are gone, by whatever hand.
 func TestAttackFlushedRules(t *testing.T) {
 	h := newHost(t, podCIDR)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -221,6 +222,12 @@ func TestApplyTwiceAndRemove(t *testing.T) {
 	}
 	if err := netdev.Remove(h.net); err != nil {
 		t.Fatalf("second Remove: %v", err)
+	}
+	if out, err := exec.Command("ip", "route", "show", "type", "unreachable").CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("after Remove there is still the route %s, %v", out, err)
+	}
+	if out, err := exec.Command("nft", "list", "tables").CombinedOutput(); err != nil || strings.Contains(string(out), netdev.Table) {
+		t.Errorf("after Remove there are still the tables\n%s, %v", out, err)
 	}
 	if got := rules(t); strings.Contains(got, "NODELESS") {
 		t.Errorf("after Remove there are still rules:\n%s", got)
