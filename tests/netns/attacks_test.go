@@ -124,6 +124,15 @@ func TestAttackHostPorts(t *testing.T) {
 		})
 	}
 	e := listen(t, here, at(all, 5353))
+	loopback := listen(t, here, at(netip.MustParseAddr("127.0.0.1"), 5354))
+	attack.Try(t, "T3", "a Pod sends datagrams to the host's loopback", func(t *testing.T) attack.Outcome {
+		w := newWire(t, p)
+		w.send(w.udp(w.mac, at(p.addr, 4000), at(netip.MustParseAddr("127.0.0.1"), 5354)))
+		if loopback.heard(t) > 0 {
+			return attack.Succeeded
+		}
+		return attack.Refused
+	})
 	attack.Try(t, "T3", "a Pod sends datagrams to the host", func(t *testing.T) attack.Outcome {
 		w := newWire(t, p)
 		w.send(w.udp(w.mac, at(p.addr, 4000), at(gateway, 5353)))
