@@ -28,7 +28,7 @@ type Rules struct {
 func NewRules(c Config) *Rules { return &Rules{cfg: c} }
 
 // Set makes the tables say what the configuration and the links ask for, and tells whether somebody had changed them. The first call
-// always loads them.
+// always loads them. Connections that they refuse end.
 func (r *Rules) Set(links []Link) (changed bool, err error) {
 	if err := errors.Join(r.cfg.Validate(), r.cfg.Guard.Validate()); err != nil {
 		return false, err
@@ -45,7 +45,7 @@ func (r *Rules) Set(links []Link) (changed bool, err error) {
 			Do: "run as root on a kernel with nf_tables (modprobe nf_tables nft_ct nft_limit nft_connlimit nft_reject_inet nf_conntrack)"}
 	}
 	r.have, r.max = structure(r.cfg), most
-	return known, nil
+	return known, EndRefused(r.cfg)
 }
 
 // Permit lets a link's Pod send, from its own addresses alone. It fails where the tables are not there.

@@ -3,6 +3,7 @@ package netns_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -435,6 +436,58 @@ func TestAttackWhileRulesAreSetAgain(t *testing.T) {
 			ping(t, p.ns, gateway)
 			return refused(reaches(p.ns, at(gateway, 22)))
 		})
+	}
+}
+
+// TestAttackOpenWhileRulesAreGone: what was opened without rules lives on with them.
+func TestAttackOpenWhileRulesAreGone(t *testing.T) {
+	h := newHost(t, podCIDR)
+	p := h.mustAdd("pod-a")
+	here := hostNS(t)
+	// Somebody else still has connections tracked, as kube-proxy does.
+	nft(t, "flush ruleset\ntable ip test { chain all { type filter hook input priority 0; ct state new accept; }; }\n")
+	t.Cleanup(func() { nft(t, "table ip test\ndelete table ip test\n") })
+	open := func(port uint16) (says func(text string) error) {
+		var l net.Listener
+		var c net.Conn
+		within(t, here, func() (err error) {
+			l, err = net.Listen("tcp4", at(gateway, port).String())
+			return err
+		})
+		t.Cleanup(func() { l.Close() })
+		within(t, p.ns, func() (err error) {
+			c, err = net.Dial("tcp4", at(gateway, port).String())
+			return err
+		})
+		t.Cleanup(func() { c.Close() })
+		server, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { server.Close() })
+		return func(text string) error {
+			if _, err := c.Write([]byte(text)); err != nil {
+				return err
+			}
+			if err := server.SetReadDeadline(time.Now().Add(700 * time.Millisecond)); err != nil {
+				return err
+			}
+			_, err := io.ReadFull(server, make([]byte, len(text)))
+			return err
+		}
+	}
+	ssh, api := open(22), open(apiPort)
+	for _, says := range []func(string) error{ssh, api} {
+		if err := says("before"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.setRules()
+	attack.Try(t, "T3", "a Pod goes on with a connection from before the rules", func(t *testing.T) attack.Outcome {
+		return refused(ssh("after"))
+	})
+	if err := api("after"); err != nil {
+		t.Errorf("a connection that is allowed ends: %v", err)
 	}
 }
 
