@@ -445,7 +445,7 @@ func TestAttackOpenWhileRulesAreGone(t *testing.T) {
 	p := h.mustAdd("pod-a")
 	here := hostNS(t)
 	// Somebody else still has connections tracked, as kube-proxy does.
-	nft(t, "flush ruleset\ntable ip test { chain all { type filter hook input priority 0; ct state new accept; }; }\n")
+	nft(t, "flush ruleset\ntable ip test { chain tracks { type filter hook input priority 0; ct state new accept; }; }\n")
 	t.Cleanup(func() { nft(t, "table ip test\ndelete table ip test\n") })
 	open := func(port uint16) (says func(text string) error) {
 		var l net.Listener
