@@ -264,6 +264,37 @@ func TestAttackNeighbourTable(t *testing.T) {
 	})
 }
 
+// TestAttackNeighbourTableByScan: what a Pod sends to addresses of the host's network has the host look for them.
+func TestAttackNeighbourTableByScan(t *testing.T) {
+	h := newHostWith(t, podCIDR, netdev.Guard{Limits: netdev.Limits{NewFlows: 10}})
+	p := h.mustAdd("pod-a")
+	newNeighbour(t)
+	w := newWire(t, p)
+	for name, frame := range map[string]func(to netip.Addr) []byte{
+		"datagrams":                     func(to netip.Addr) []byte { return w.udp(w.mac, at(p.addr, 4000), at(to, 9)) },
+		"what belongs to no connection": func(to netip.Addr) []byte { return w.packet(w.mac, p.addr, to, unix.IPPROTO_TCP, make([]byte, 20)) },
+	} {
+		attack.Try(t, "T13", "a Pod sends "+name+" to all addresses of the host's network", func(t *testing.T) attack.Outcome {
+			for last := range byte(240) {
+				w.send(frame(netip.AddrFrom4([4]byte{192, 0, 2, 3 + last})))
+			}
+			uplink, err := netlink.LinkByName("uplink")
+			if err != nil {
+				t.Fatal(err)
+			}
+			sought, err := netlink.NeighList(uplink.Attrs().Index, unix.AF_INET)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(sought) > 5*10+20 {
+				t.Logf("the host looks for %d neighbours", len(sought))
+				return attack.Succeeded
+			}
+			return attack.Contained
+		})
+	}
+}
+
 // tracked counts the connections that the kernel tracks of an address.
 func tracked(t *testing.T, addr netip.Addr) (n int) {
 	t.Helper()
