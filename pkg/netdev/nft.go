@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/nodeless/nodeless/pkg/hint"
 )
 
@@ -33,6 +35,11 @@ func (r *Rules) Set(links []Link) (changed bool, err error) {
 	if err := errors.Join(r.cfg.Validate(), r.cfg.Guard.Validate()); err != nil {
 		return false, err
 	}
+	if r.have == "" {
+		if err := noStrangers(); err != nil {
+			return false, err
+		}
+	}
 	most := conntrackMax(r.cfg.ProcSys)
 	known := r.have != "" && r.max == most
 	if known && structure(r.cfg) == r.have {
@@ -46,6 +53,21 @@ func (r *Rules) Set(links []Link) (changed bool, err error) {
 	}
 	r.have, r.max = structure(r.cfg), most
 	return known, EndRefused(r.cfg)
+}
+
+// noStrangers fails where a link of the host has a name that the rules take for a Pod's: they would cut it off.
+func noStrangers() error {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("list network devices: %w", err)
+	}
+	for _, l := range links {
+		if name := l.Attrs().Name; strings.HasPrefix(name, PodLinkPrefix) && !isPodLink(name) && l.Type() != "nlmon" {
+			return &hint.Error{Op: "set packet rules for Pods", Err: fmt.Errorf("the host has a device %s, and names with %s are those of Pods' links", name, PodLinkPrefix),
+				Do: fmt.Sprintf("rename it, as in `ip link set %s name lan-%[1]s`", name)}
+		}
+	}
+	return nil
 }
 
 // Permit lets a link's Pod send, from its own addresses alone. It fails where the tables are not there.

@@ -237,6 +237,20 @@ func TestApplyTwiceAndRemove(t *testing.T) {
 	}
 }
 
+// TestADeviceWithTheNameOfALinkIsNotCutOff: the server does not start, rather than refuse all that the device brings.
+func TestADeviceWithTheNameOfALinkIsNotCutOff(t *testing.T) {
+	h := newHost(t, podCIDR)
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "nlan0"
+	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { netdev.RemoveLink("nlan0") }) //nolint:errcheck // the namespace goes anyway
+	if _, err := netdev.NewRules(h.net).Set(nil); err == nil || !strings.Contains(err.Error(), "nlan0") {
+		t.Errorf("Set = %v, want the name of the device", err)
+	}
+}
+
 func TestHostLinkIsALinkName(t *testing.T) {
 	name := cni.HostLink(hex.EncodeToString(make([]byte, 32)), "eth0")
 	if len(name) > 15 || !strings.HasPrefix(name, netdev.PodLinkPrefix) {
