@@ -60,7 +60,7 @@ func Install(opts *genericoptions.AdmissionOptions, cfg Config) error {
 		return fmt.Errorf("install admission plugin %s: there is no plugin %s", PluginName, runtimeclass.PluginName)
 	}
 	// A copy: the list is shared by all of the process.
-	opts.RecommendedPluginOrder = slices.Insert(slices.Clone(opts.RecommendedPluginOrder), at, PluginName, HostNamespacesName, RulesName, SizeName, EndedName)
+	opts.RecommendedPluginOrder = slices.Insert(slices.Clone(opts.RecommendedPluginOrder), at, EndedName, PluginName, HostNamespacesName, RulesName, SizeName)
 	return nil
 }
 
