@@ -171,6 +171,9 @@ TimeoutStartSec=0
 TimeoutStopSec=60s
 LimitNOFILE=1048576
 LimitNPROC=infinity
+# Of the server alone: containerd and each Pod have cgroups of their own.
+MemoryMax=50%
+OOMPolicy=continue
 LimitCORE=infinity
 TasksMax=infinity
 UNIT
