@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/nodeless/nodeless/pkg/api"
@@ -14,6 +15,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/cidr"
 	"github.com/nodeless/nodeless/pkg/datadir"
 	"github.com/nodeless/nodeless/pkg/memcg"
+	"github.com/nodeless/nodeless/pkg/netdev"
 	"github.com/nodeless/nodeless/pkg/run"
 	"github.com/nodeless/nodeless/pkg/syslogd"
 	"github.com/nodeless/nodeless/pkg/teardown"
@@ -66,6 +68,7 @@ type Net struct {
 	ClusterCIDR, ServiceCIDR netip.Prefix
 	DNS                      netip.Addr
 	Domain                   string
+	Guard                    netdev.Guard // what Pods reach, and who reaches them
 }
 
 // Files are how the components prove who they are.
@@ -135,7 +138,7 @@ func (c Config) hypervisor() hypervisor.Config {
 func (c Config) network(pods netip.Prefix) network.Config {
 	return network.Config{
 		ClusterCIDR: c.Net.ClusterCIDR, PodCIDR: pods, ServiceCIDR: c.Net.ServiceCIDR,
-		ConfDir: c.Run.CNIConf(), DataDir: c.Data.CNI(),
+		ConfDir: c.Run.CNIConf(), DataDir: c.Data.CNI(), Guard: c.Net.Guard, NFT: filepath.Join(c.Bundle.Aux(), "nft"),
 	}
 }
 
@@ -151,7 +154,7 @@ func (c Config) containerd() containerd.Config {
 }
 
 func (c Config) cri() cri.Config {
-	return cri.Config{Socket: c.Run.CRI(), Upstream: c.Run.ContainerdSocket(), VMDir: cri.DefaultVMDir, VMMConfig: c.Run.VMMConfig()}
+	return cri.Config{Socket: c.Run.CRI(), Upstream: c.Run.ContainerdSocket(), VMDir: cri.DefaultVMDir, CgroupRoot: c.Node.CgroupRoot, VMMConfig: c.Run.VMMConfig()}
 }
 
 func (c Config) kubelet(pods netip.Prefix) kubelet.Config {
