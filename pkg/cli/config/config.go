@@ -42,6 +42,8 @@ type Node struct {
 	Accel         string // auto, kvm or tcg
 	// RuncPath adds a RuntimeClass handler "runc", with the shim at RuncShimPath or in PATH; for measurements only.
 	RuncPath, RuncShimPath string
+	PullTimeout            time.Duration // of one pull of an image; none when it is 0
+	PullRate               int           // KiB a second that a download comes with at least; any will do when it is 0
 }
 
 // API is how the apiserver listens and where it keeps its objects.
