@@ -177,7 +177,7 @@ func lookAtCluster(ctx context.Context, client kubernetes.Interface) (*cis.Clust
 		return nil, err
 	}
 	for _, b := range bindings.Items {
-		if b.RoleRef.Name == "cluster-admin" && b.Name != "cluster-admin" {
+		if b.RoleRef.Name == "cluster-admin" && b.Name != "cluster-admin" && b.Name != "nodeless:administrator" {
 			found.ClusterAdmins = append(found.ClusterAdmins, b.Name)
 		}
 	}

@@ -63,7 +63,7 @@ type Kubelet struct {
 
 // Cluster is what of the cluster's objects the benchmark asks for.
 type Cluster struct {
-	ClusterAdmins    []string // bindings to cluster-admin beside Kubernetes' own
+	ClusterAdmins    []string // bindings to cluster-admin beside Kubernetes' own and the administrator's
 	WildcardRoles    []string // roles of neither Kubernetes nor this server that allow everything
 	DefaultAccounts  []string // namespaces whose default account's token is mounted into Pods
 	InDefault        int      // Pods in the namespace default

@@ -27,7 +27,7 @@ func none(list func(Cluster) []string, good, bad, do string) func(Facts) verdict
 func policies() []check {
 	const byRoles = "the roles that `nodeless user create` gives do not have it (docs/users.md); roles that you make are yours to look at"
 	return []check{
-		{"5.1.1", "few are administrators", none(func(c Cluster) []string { return c.ClusterAdmins }, "nobody beside Kubernetes' own binding", "bound to cluster-admin",
+		{"5.1.1", "few are administrators", none(func(c Cluster) []string { return c.ClusterAdmins }, "nobody beside the administrator of this host", "bound to cluster-admin",
 			"see who needs it; `nodeless user create --operator` makes users who run the cluster without it")},
 		never("5.1.2", "few read Secrets", "a tenant reads those of its own namespaces, an operator none (docs/users.md); roles that you make are yours to look at"),
 		{"5.1.3", "roles name what they allow", none(func(c Cluster) []string { return c.WildcardRoles }, "no role of yours allows everything", "allow everything", "name verbs and resources in them")},
