@@ -17,6 +17,7 @@ import (
 	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
 
 	"github.com/nodeless/nodeless/pkg/cli/config"
+	"github.com/nodeless/nodeless/pkg/hint"
 	"github.com/nodeless/nodeless/pkg/kube"
 	"github.com/nodeless/nodeless/pkg/preflight"
 	"github.com/nodeless/nodeless/pkg/preflight/cis"
@@ -108,7 +109,7 @@ func runningConfig(proc fs.FS, pid int) (config.Config, error) {
 	args, err := read("cmdline")
 	env, envErr := read("environ")
 	if err := errors.Join(err, envErr); err != nil {
-		return config.Config{}, fmt.Errorf("read the settings of the running server: %w", err)
+		return config.Config{}, &hint.Error{Op: "read the settings of the running server", Err: err, Do: "run it as root"}
 	}
 	lookup := func(name string) (string, bool) {
 		for _, e := range slices.Backward(env) {
