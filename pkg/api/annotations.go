@@ -38,6 +38,7 @@ const (
 	ChargeType = Own + "charge-type" // how it is paid for, as bill.Charge has it: "SPOT"
 	Workload   = Own + "workload"    // kind and name of what made it: "Deployment/web"
 	RootDisk   = Own + "root-disk"   // GiB of the writable disk, where it is not the usual one: "50"
+	DiskShares = Own + "disk-shares" // bytes of ephemeral storage that each container may use: "app=1073741824,log=536870912"
 	AskedWhole = Own + "asked-whole" // "true" when its author gave the Pod as a whole resources
 )
 

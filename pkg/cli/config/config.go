@@ -70,9 +70,10 @@ type Network struct {
 type Specs struct {
 	Catalog, Prices string // files; those of TKE Serverless when empty
 	Currency        string
-	DaemonSets      string // what becomes of them: deny, run or inject
-	HostPath        string // what becomes of such volumes: deny or allow
-	SpotReserve     int    // percent of each host that spot Pods leave free
+	DaemonSets      string   // what becomes of them: deny, run or inject
+	InjectFrom      []string // namespaces besides kube-system whose DaemonSets are added to Pods of all others
+	HostPath        []string // namespaces that may have such volumes, or deny alone
+	SpotReserve     int      // percent of each host that spot Pods leave free
 	SpotNotice      time.Duration
 }
 
@@ -86,7 +87,7 @@ type ExtraArgs struct {
 }
 
 // Parts are the names that disable accepts.
-var Parts = []string{"dns", "metrics", "proxy"}
+var Parts = []string{"audit", "dns", "metrics", "proxy"}
 
 // RegistriesAsked tells whether somebody has named the file of image registries; then it must exist.
 func (p Paths) RegistriesAsked() bool { return p.Registries != datadir.RegistriesFile }

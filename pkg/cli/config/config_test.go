@@ -192,3 +192,35 @@ func TestEachOptionIsNamedOnceAndShownWithUsage(t *testing.T) {
 		seen[o.Name] = true
 	}
 }
+
+// TestHostPathNamesNamespaces: the value that gave the host to all of a cluster is refused, with the new form.
+func TestHostPathNamesNamespaces(t *testing.T) {
+	for _, tt := range []struct {
+		flags []string
+		want  []string
+		fault string // text of the hint
+	}{
+		{want: nil},
+		{flags: []string{"deny"}, want: nil},
+		{flags: []string{"tools,backup"}, want: []string{"tools", "backup"}},
+		{flags: []string{"tools", "backup"}, want: []string{"tools", "backup"}},
+		{flags: []string{"allow"}, fault: "host-path=tools,backup"},
+		{flags: []string{"deny,tools"}, fault: "name namespaces"},
+		{flags: []string{"*"}, fault: "name namespaces"},
+	} {
+		src := sources(t, "", nil)
+		if tt.flags != nil {
+			src.Flags["host-path"] = tt.flags
+		}
+		cfg, err := config.Load(src)
+		if tt.fault != "" {
+			if hints := strings.Join(hint.Of(err), "; "); !strings.Contains(hints, tt.fault) {
+				t.Errorf("host-path %q: %v with the hint %q, want one with %q", tt.flags, err, hints, tt.fault)
+			}
+			continue
+		}
+		if diff := cmp.Diff(tt.want, cfg.Specs.HostPathNamespaces()); diff != "" || err != nil {
+			t.Errorf("host-path %q: %v, namespaces (-want +got):\n%s", tt.flags, err, diff)
+		}
+	}
+}

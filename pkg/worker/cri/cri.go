@@ -28,7 +28,9 @@ const (
 )
 
 // answered are the calls that do not go through as they are.
-var answered = []string{"CreateContainer", "Exec", "Attach", "PortForward", "UpdatePodSandboxResources", "PullImage"}
+var answered = []string{
+	"CreateContainer", "Exec", "Attach", "PortForward", "UpdatePodSandboxResources", "PullImage", "PodSandboxStats", "ListPodSandboxStats",
+}
 
 // CRI is the component.
 type CRI struct {
@@ -84,7 +86,8 @@ func (c *CRI) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	server := newServer(&front{upstream: client, tasks: tasks.NewTasksClient(upstream), streams: streams},
+	figures := figures{cgroups: "/sys/fs/cgroup", root: c.cfg.CgroupRoot, scratch: host.ScratchDir}
+	server := newServer(&front{upstream: client, tasks: tasks.NewTasksClient(upstream), streams: streams, figures: figures},
 		&puller{upstream: cri.NewImageServiceClient(upstream)}, passer{to: upstream, boot: newGate(places(host.Accel, runtime.NumCPU()))})
 	stop := context.AfterFunc(ctx, server.Stop) // streams last for ever, so there is nothing to wait for
 	close(c.ready)

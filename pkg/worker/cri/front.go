@@ -16,6 +16,7 @@ type front struct {
 	upstream                              cri.RuntimeServiceClient
 	tasks                                 tasks.TasksClient
 	streams                               *streams
+	figures                               figures
 }
 
 // CreateContainer names the target of a container that shares another one's PID namespace.

@@ -123,6 +123,8 @@ func gates(conf *kubeletconfig.KubeletConfiguration) {
 		// By default the use of Pods is read from their cgroups on the host, where a microVM is one QEMU. With this it is the
 		// runtime's word, which comes from the cgroups in the guest.
 		string(features.PodAndContainerStatsFromCRI): true,
+		// With it variables are read from files that containers have written, whole and with this process waiting for them.
+		string(features.EnvFiles): false,
 	}
 }
 
