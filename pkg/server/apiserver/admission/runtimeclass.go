@@ -49,12 +49,15 @@ func Install(opts *genericoptions.AdmissionOptions, cfg Config) error {
 	opts.Plugins.Register(RulesName, func(io.Reader) (admission.Interface, error) {
 		return &ruling{Handler: admission.NewHandler(admission.Create, admission.Update), settings: cfg.Rules, size: newSize()}, nil
 	})
+	opts.Plugins.Register(StorageName, func(io.Reader) (admission.Interface, error) {
+		return &storage{Handler: admission.NewHandler(admission.Create)}, nil
+	})
 	at := slices.Index(opts.RecommendedPluginOrder, runtimeclass.PluginName)
 	if at < 0 {
 		return fmt.Errorf("install admission plugin %s: there is no plugin %s", PluginName, runtimeclass.PluginName)
 	}
 	// A copy: the list is shared by all of the process.
-	opts.RecommendedPluginOrder = slices.Insert(slices.Clone(opts.RecommendedPluginOrder), at, PluginName, HostNamespacesName, RulesName, SizeName)
+	opts.RecommendedPluginOrder = slices.Insert(slices.Clone(opts.RecommendedPluginOrder), at, PluginName, HostNamespacesName, RulesName, SizeName, StorageName)
 	return nil
 }
 
