@@ -5,6 +5,10 @@ package api
 // containerd and Kata hand it through, pkg/guest acts on it. Its prefix is known to containerd's configuration.
 const PIDTarget = "io.nodeless.pid-target"
 
+// PodNamespaceHeader is what goes with a call of the runtime service: the namespace of the Pod that it is about. pkg/worker/cri sets it,
+// whoever the caller is; pkg/worker/containerd/tenant reads it.
+const PodNamespaceHeader = "nodeless-pod-namespace"
+
 // EKS begins the annotations that TKE Serverless knows (its pages call it EKS still).
 const EKS = "eks.tke.cloud.tencent.com/"
 

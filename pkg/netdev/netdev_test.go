@@ -23,7 +23,7 @@ func TestIsPodLink(t *testing.T) {
 
 func TestChains(t *testing.T) {
 	var got []string
-	for _, ch := range chains(netip.MustParsePrefix("10.42.0.0/16"), true) {
+	for _, ch := range chains(netip.MustParsePrefix("10.42.0.0/16"), []netip.Prefix{netip.MustParsePrefix("192.0.2.7/24")}, true) {
 		for _, rule := range ch.rules {
 			got = append(got, ch.table+" "+ch.name+" "+strings.Join(rule, " "))
 		}
@@ -33,7 +33,8 @@ func TestChains(t *testing.T) {
 		"nat NODELESS-POSTROUTING -s 10.42.0.0/16 -d 224.0.0.0/4 -m comment --comment nodeless: multicast -j RETURN",
 		"nat NODELESS-POSTROUTING -s 10.42.0.0/16 -m comment --comment nodeless: Pods that leave the cluster -j MASQUERADE --random-fully",
 		"filter NODELESS-FORWARD -s 10.42.0.0/16 -m comment --comment nodeless: from Pods -j ACCEPT",
-		"filter NODELESS-FORWARD -d 10.42.0.0/16 -m comment --comment nodeless: to Pods -j ACCEPT",
+		"filter NODELESS-FORWARD -d 10.42.0.0/16 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -m comment --comment nodeless: to Pods -j ACCEPT",
+		"filter NODELESS-FORWARD -s 192.0.2.0/24 -d 10.42.0.0/16 -m comment --comment nodeless: allowed -j ACCEPT",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("chains (-want +got):\n%s", diff)

@@ -7,12 +7,14 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/nodeless/nodeless/pkg/api"
 	"github.com/nodeless/nodeless/pkg/bundle"
 	"github.com/nodeless/nodeless/pkg/cidr"
 	"github.com/nodeless/nodeless/pkg/datadir"
+	"github.com/nodeless/nodeless/pkg/netdev"
 	"github.com/nodeless/nodeless/pkg/run"
 	"github.com/nodeless/nodeless/pkg/syslogd"
 	"github.com/nodeless/nodeless/pkg/teardown"
@@ -63,6 +65,7 @@ type Net struct {
 	ClusterCIDR, ServiceCIDR netip.Prefix
 	DNS                      netip.Addr
 	Domain                   string
+	Guard                    netdev.Guard // what Pods reach, and who reaches them
 }
 
 // Files are how the components prove who they are.
@@ -132,7 +135,7 @@ func (c Config) hypervisor() hypervisor.Config {
 func (c Config) network(pods netip.Prefix) network.Config {
 	return network.Config{
 		ClusterCIDR: c.Net.ClusterCIDR, PodCIDR: pods, ServiceCIDR: c.Net.ServiceCIDR,
-		ConfDir: c.Run.CNIConf(), DataDir: c.Data.CNI(),
+		ConfDir: c.Run.CNIConf(), DataDir: c.Data.CNI(), Guard: c.Net.Guard, NFT: filepath.Join(c.Bundle.Aux(), "nft"),
 	}
 }
 

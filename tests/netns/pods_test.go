@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -85,39 +84,11 @@ func TestPodHasIPv4Only(t *testing.T) {
 func TestMasquerade(t *testing.T) {
 	h := newHost(t, podCIDR)
 	p := h.mustAdd("pod-a")
-	outside := newNamespace(t, "outside")
-	hostAddr, outsideAddr := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = "uplink"
-	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(outside.Fd()))}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if l, err := netlink.LinkByName("uplink"); err == nil {
-			netlink.LinkDel(l) //nolint:errcheck // the namespace goes anyway
-		}
-	})
-	setAddress(t, "uplink", hostAddr)
-	within(t, outside, func() error { setAddress(t, "eth0", outsideAddr); return nil })
-
-	if got := getFrom(t, p.ns, serve(t, outside, outsideAddr)); got != hostAddr.String() {
+	outside := newNeighbour(t)
+	if got := getFrom(t, p.ns, serve(t, outside, neighbourAddr)); got != hostAddr.String() {
 		t.Errorf("Pod to outside arrives from %s, want the host's %s", got, hostAddr)
 	}
 	h.del(p.id, p.ns.Path())
-}
-
-func setAddress(t *testing.T, dev string, addr netip.Addr) {
-	t.Helper()
-	l, err := netlink.LinkByName(dev)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := netlink.AddrAdd(l, &netlink.Addr{IPNet: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(24, 32)}}); err != nil {
-		t.Fatal(err)
-	}
-	if err := netlink.LinkSetUp(l); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // TestDelLeavesALinkToCount: the kubelet counts the bytes of a Pod's links, and panics when a namespace has none but lo.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/nodeless/nodeless/pkg/datadir"
+	"github.com/nodeless/nodeless/pkg/netdev"
 )
 
 // Config is every setting of a server. Load makes it; pkg/cli hands its parts to the roles.
@@ -61,6 +62,8 @@ type Network struct {
 	DNS         netip.Addr
 	Domain      string
 	NodePorts   PortRange
+	// Guard is what Pods may reach, and who may reach them.
+	Guard netdev.Guard
 }
 
 // Specs is what Pods can be and what they cost.

@@ -1,9 +1,12 @@
 package config
 
 import (
+	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/nodeless/nodeless/pkg/datadir"
+	"github.com/nodeless/nodeless/pkg/netdev"
 )
 
 // Kind is the shape of an option's value.
@@ -125,7 +128,27 @@ func networkOptions() []Option {
 			field: func(c *Config) any { return &c.Network.Domain }},
 		{Name: "service-node-port-range", Default: "30000-32767", Usage: "`ports` for Services of type NodePort",
 			field: func(c *Config) any { return &c.Network.NodePorts }},
+		{Name: "pod-deny-cidr", Kind: List, Default: strings.Join(ranges(netdev.MetadataServices()), ","),
+			Usage: "`range` that no Pod reaches; replaces the list of where clouds keep a host's secrets (" + strings.Join(ranges(netdev.MetadataServices()), ", ") + "); may be repeated, none for none",
+			field: func(c *Config) any { return &c.Network.Guard.Denied }},
+		{Name: "pod-allow-from", Kind: List, Usage: "`range` outside of the cluster that reaches Pods and ClusterIPs by their own addresses; may be repeated",
+			field: func(c *Config) any { return &c.Network.Guard.AllowFrom }},
+		{Name: "pod-host-port", Kind: List, Usage: "`port/protocol` of the host that Pods reach beside DNS and the apiserver, such as 5432/tcp; may be repeated",
+			field: func(c *Config) any { return &c.Network.Guard.HostPorts }},
+		{Name: "pod-max-flows", Default: strconv.Itoa(netdev.DefaultLimits().Flows), Usage: "`number` of connections that one Pod has open; 0 for no limit",
+			field: func(c *Config) any { return &c.Network.Guard.Limits.Flows }},
+		{Name: "pod-new-flows", Default: strconv.Itoa(netdev.DefaultLimits().NewFlows), Usage: "`number` of connections that one Pod opens in a second; 0 for no limit",
+			field: func(c *Config) any { return &c.Network.Guard.Limits.NewFlows }},
+		{Name: "pod-packets", Default: strconv.Itoa(netdev.DefaultLimits().Packets), Usage: "`number` of packets that one Pod sends in a second; 0 for no limit",
+			field: func(c *Config) any { return &c.Network.Guard.Limits.Packets }},
 	}
+}
+
+func ranges(list []netip.Prefix) (out []string) {
+	for _, p := range list {
+		out = append(out, p.String())
+	}
+	return out
 }
 
 func specOptions() []Option {

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/nodeless/nodeless/pkg/hint"
+	"github.com/nodeless/nodeless/pkg/netdev"
 )
 
 // kubeletPort is the kubelet's; the apiserver cannot have it.
@@ -173,6 +175,33 @@ func (n Network) faults() (errs []error) {
 	}
 	if r := n.NodePorts; r.Low < 1 || r.High > 65535 || r.Low > r.High {
 		errs = append(errs, invalid("service-node-port-range", r, "not a port range", "30000-32767 is usual"))
+	}
+	return append(errs, guardFaults(n.Guard)...)
+}
+
+func guardFaults(g netdev.Guard) (errs []error) {
+	for _, r := range []struct {
+		name string
+		list []netip.Prefix
+	}{{"pod-deny-cidr", g.Denied}, {"pod-allow-from", g.AllowFrom}} {
+		for _, p := range r.list {
+			if !p.Addr().Is4() {
+				errs = append(errs, invalid(r.name, p, "not an IPv4 range", "give a range such as 192.0.2.0/24"))
+			}
+		}
+	}
+	for _, text := range g.HostPorts {
+		if _, _, err := netdev.ParsePort(text); err != nil {
+			errs = append(errs, invalid("pod-host-port", text, "not a port of a protocol", "write it as in 5432/tcp or 514/udp"))
+		}
+	}
+	for _, l := range []struct {
+		name  string
+		value int
+	}{{"pod-max-flows", g.Limits.Flows}, {"pod-new-flows", g.Limits.NewFlows}, {"pod-packets", g.Limits.Packets}} {
+		if l.value < 0 || l.value > math.MaxInt32/10 {
+			errs = append(errs, invalid(l.name, l.value, "out of range", "choose a number above 0, or 0 for no limit"))
+		}
 	}
 	return errs
 }

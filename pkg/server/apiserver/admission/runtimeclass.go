@@ -52,12 +52,15 @@ func Install(opts *genericoptions.AdmissionOptions, cfg Config) error {
 	opts.Plugins.Register(StorageName, func(io.Reader) (admission.Interface, error) {
 		return &storage{Handler: admission.NewHandler(admission.Create)}, nil
 	})
+	opts.Plugins.Register(EndedName, func(io.Reader) (admission.Interface, error) {
+		return &ended{Handler: admission.NewHandler(admission.Connect)}, nil
+	})
 	at := slices.Index(opts.RecommendedPluginOrder, runtimeclass.PluginName)
 	if at < 0 {
 		return fmt.Errorf("install admission plugin %s: there is no plugin %s", PluginName, runtimeclass.PluginName)
 	}
 	// A copy: the list is shared by all of the process.
-	opts.RecommendedPluginOrder = slices.Insert(slices.Clone(opts.RecommendedPluginOrder), at, PluginName, HostNamespacesName, RulesName, SizeName, StorageName)
+	opts.RecommendedPluginOrder = slices.Insert(slices.Clone(opts.RecommendedPluginOrder), at, PluginName, HostNamespacesName, RulesName, SizeName, StorageName, EndedName)
 	return nil
 }
 
