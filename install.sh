@@ -340,7 +340,7 @@ start_service() {
 		return 0
 	fi
 	info "starting the service"
-	systemctl restart "$NAME" || die "the service does not start" "look at journalctl -u $NAME, and at $BIN check"
+	systemctl restart "$NAME" || die "the service does not start" "look at journalctl -u $NAME, and at $BIN check; where there is no KVM, NODELESS_ACCEL=tcg emulates"
 	info "try: $BIN kubectl get nodes"
 }
 
