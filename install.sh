@@ -261,6 +261,9 @@ TimeoutStartSec=0
 TimeoutStopSec=60s
 LimitNOFILE=1048576
 LimitNPROC=infinity
+# Of the server alone: containerd and each Pod have cgroups of their own.
+MemoryMax=50%
+OOMPolicy=continue
 # A dump of the server would hold keys and Secrets. Nothing that it starts gains rights by a setuid file.
 LimitCORE=0
 NoNewPrivileges=yes
@@ -337,7 +340,7 @@ start_service() {
 		return 0
 	fi
 	info "starting the service"
-	systemctl restart "$NAME" || die "the service does not start" "look at journalctl -u $NAME, and at $BIN check"
+	systemctl restart "$NAME" || die "the service does not start" "look at journalctl -u $NAME, and at $BIN check; where there is no KVM, NODELESS_ACCEL=tcg emulates"
 	info "try: $BIN kubectl get nodes"
 }
 

@@ -39,9 +39,14 @@ type Node struct {
 	// CPUOvercommit is how often each CPU of the host is given to Pods.
 	CPUOvercommit int
 	CgroupRoot    string
+	DiskReserve   int    // percent of the data dir's file system
+	DiskBandwidth int    // MiB a second for each Pod; 0 for no bound
+	DiskIOPS      int    // operations a second for each Pod; 0 for no bound
 	Accel         string // auto, kvm or tcg
 	// RuncPath adds a RuntimeClass handler "runc", with the shim at RuncShimPath or in PATH; for measurements only.
 	RuncPath, RuncShimPath string
+	PullTimeout            time.Duration // of one pull of an image; none when it is 0
+	PullRate               int           // KiB a second that a download comes with at least; any will do when it is 0
 }
 
 // API is how the apiserver listens and where it keeps its objects.

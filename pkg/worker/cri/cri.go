@@ -30,6 +30,7 @@ const (
 // answered are the calls that do not go through as they are.
 var answered = []string{
 	"CreateContainer", "Exec", "Attach", "PortForward", "UpdatePodSandboxResources", "PullImage", "PodSandboxStats", "ListPodSandboxStats",
+	"ContainerStatus",
 }
 
 // CRI is the component.
@@ -86,8 +87,8 @@ func (c *CRI) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	figures := figures{cgroups: "/sys/fs/cgroup", root: c.cfg.CgroupRoot, scratch: host.ScratchDir}
-	server := newServer(&front{upstream: client, tasks: tasks.NewTasksClient(upstream), streams: streams, figures: figures},
+	figures := figures{cgroups: "/sys/fs/cgroup", root: c.cfg.CgroupRoot, scratch: host.ScratchDir, pods: c.cfg.Pods}
+	server := newServer(&front{upstream: client, tasks: tasks.NewTasksClient(upstream), streams: streams, figures: figures, pods: c.cfg.Pods},
 		&puller{upstream: cri.NewImageServiceClient(upstream)}, passer{to: upstream, boot: newGate(places(host.Accel, runtime.NumCPU()))})
 	stop := context.AfterFunc(ctx, server.Stop) // streams last for ever, so there is nothing to wait for
 	close(c.ready)

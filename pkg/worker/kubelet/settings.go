@@ -3,6 +3,7 @@ package kubelet
 import (
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -17,8 +18,6 @@ import (
 const (
 	port        = 10250
 	healthzPort = 10248
-	// parallelPulls bounds image pulls that run at once.
-	parallelPulls = int32(4)
 )
 
 // hostFacts is what settings depend on besides Config.
@@ -101,6 +100,9 @@ func resources(conf *kubeletconfig.KubeletConfiguration, c Config, host hostFact
 	conf.FailSwapOn = false
 	conf.OOMScoreAdj = host.oomScoreAdj
 	conf.MaxOpenFiles = host.maxFiles
+	// What is not reserved is the limit of all Pods together.
+	conf.KubeReserved = map[string]string{"memory": strconv.FormatInt(c.KubeReserved, 10)}
+	conf.SystemReserved = map[string]string{"memory": strconv.FormatInt(c.SystemReserved, 10)}
 	conf.EvictionHard = map[string]string{
 		"memory.available":   "100Mi",
 		"nodefs.available":   "5%",
@@ -112,6 +114,11 @@ func resources(conf *kubeletconfig.KubeletConfiguration, c Config, host hostFact
 	conf.ImageGCLowThresholdPercent = 80
 	conf.ContainerLogMaxSize = "10Mi"
 	conf.ContainerLogMaxFiles = 5
+	// A log grows by what its container says between two looks; rotated parts are compressed, two logs at a time.
+	conf.ContainerLogMonitorInterval = metav1.Duration{Duration: 3 * time.Second}
+	conf.ContainerLogMaxWorkers = 2
+	// Limits on ephemeral storage are held to by figures that are this old.
+	conf.VolumeStatsAggPeriod = metav1.Duration{Duration: 15 * time.Second}
 	// Packet rules are kube-proxy's and pkg/netdev's.
 	conf.MakeIPTablesUtilChains = false
 	conf.VolumePluginDir = filepath.Join(c.RootDir, "volume-plugins")
@@ -137,9 +144,10 @@ func pods(conf *kubeletconfig.KubeletConfiguration, c Config, host hostFacts) {
 	conf.ClusterDomain = c.ClusterDomain
 	conf.AllowedUnsafeSysctls = []string{"net.*"} // of a kernel that is the Pod's own
 	conf.ResolverConfig = host.resolvConf
+	// containerd bounds pulls, fairly between namespaces (pkg/worker/containerd/pull). A bound of the kubelet's would be one queue for all.
 	conf.SerializeImagePulls = false
-	limit := parallelPulls
-	conf.MaxParallelImagePulls = &limit
+	conf.MaxParallelImagePulls = nil
+	conf.RegistryPullQPS = 0
 	// A microVM under emulation, eight at once, may take most of a minute to come up.
 	conf.RuntimeRequestTimeout = metav1.Duration{Duration: 4 * time.Minute}
 	conf.NodeStatusUpdateFrequency = metav1.Duration{Duration: 10 * time.Second}
