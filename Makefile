@@ -1,5 +1,5 @@
 # Every target is a script in scripts/; this file only names them.
-.PHONY: help build bundle demo run test attacks robustness fuzz bench clean
+.PHONY: help build bundle release demo run test attacks robustness fuzz bench clean
 
 build: ## dist/nodeless, the file that ships
 	scripts/deps.sh
@@ -8,6 +8,10 @@ build: ## dist/nodeless, the file that ships
 bundle: ## the parts from outside: QEMU, guest kernel, iptables, nft, crictl
 	scripts/deps.sh
 	scripts/build-bundle.sh
+
+release: ## dist/release from this commit: program, checksums, bill of materials, install.sh; signed where KEY=file names a key
+	scripts/deps.sh
+	KEY=$(KEY) PUBLIC_KEY=$(PUBLIC_KEY) scripts/release.sh
 
 demo: ## build, run a cluster in a host of its own, show two Pods, clean up
 	scripts/demo.sh

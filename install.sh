@@ -3,7 +3,12 @@
 #
 #   curl -sfL <URL of this file> | sh -
 #   curl -sfL <URL of this file> | sh -s - server --node-name edge-1
-#   ./install.sh                     without a network: with the files nodeless and nodeless.sha256 beside it
+#   ./install.sh                     without a network: with the files of a release, or nodeless and nodeless.sha256, beside it
+#
+# The program is checked before it is put in place. Where a public key is known (pinned below in a release, or given), SHA256SUMS and
+# SHA256SUMS.sig beside the program must be signed with it, which takes OpenSSL 3; nothing else is installed. Where none is known, only the
+# checksum from the same place is compared, and this script says so. A script that was fetched from where the program is can be changed
+# together with it: get the key another way. See docs/release.md.
 #
 # What may be set:
 #   NODELESS_EXEC            command of the service, when no arguments are given (default: server)
@@ -11,6 +16,7 @@
 #   NODELESS_URL             where to fetch the program, in place of the release; its checksum is at the same URL + .sha256
 #   NODELESS_INSTALL_FILE    a local file to install, in place of fetching; its checksum is in the same name + .sha256
 #   NODELESS_SHA256          the checksum, in place of the .sha256 file
+#   NODELESS_PUBLIC_KEY      the public key of the releases, in place of the pinned one; none: no signature is asked for
 #   NODELESS_SKIP_DOWNLOAD   true: keep the program that is installed
 #   NODELESS_SKIP_ENABLE     true: do not start the service at boot, and not now
 #   NODELESS_SKIP_START      true: do not start the service now
@@ -24,6 +30,8 @@ umask 022
 
 NAME=nodeless
 RELEASES=https://github.com/nodeless/nodeless/releases
+ASSET=nodeless-linux-amd64 # the program's name in a release
+PINNED_KEY= # public key of the releases, written here by scripts/release.sh
 NEED_KB=307200 # room for the new program beside the old one
 
 BIN_DIR=${NODELESS_BIN_DIR:-/usr/local/bin}
@@ -34,6 +42,9 @@ UNIT=$SYSTEMD_DIR/$NAME.service
 ENV_FILE=$UNIT.env
 RECORD=$CONFIG_DIR/installed
 SYMLINK=${NODELESS_SYMLINK:-skip}
+
+PUBLIC_KEY=${NODELESS_PUBLIC_KEY:-$PINNED_KEY}
+[ "$PUBLIC_KEY" != none ] || PUBLIC_KEY=
 
 STAGED= # temporary files, removed however this ends
 CHANGED=false
@@ -95,14 +106,98 @@ fetch() {
 	fi
 }
 
-# beside: the program in the folder of this script, if the script is a file and has one.
+# beside: the program in the folder of this script, or built below it, if the script is a file and has one.
 beside() {
 	case $0 in
 	*install.sh)
 		dir=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-		[ ! -f "$dir/$NAME" ] || printf '%s\n' "$dir/$NAME"
+		for program in "$dir/$NAME" "$dir/$ASSET" "$dir/dist/$NAME"; do
+			if [ -f "$program" ]; then
+				printf '%s\n' "$program"
+				return 0
+			fi
+		done
 		;;
 	esac
+}
+
+# sibling NAME: a file from where the program comes from (a folder or a URL), as TEMP.
+sibling() {
+	stage "$BIN_DIR"
+	if [ -n "$file" ]; then
+		cp "$(dirname -- "$file")/$1" "$TEMP" 2>/dev/null || return 1
+	else
+		fetch "${url%/*}/$1" "$TEMP" || return 1
+	fi
+}
+
+# signed_with KEY FILE SIGNATURE: whether the signature, in base64, is that of the file.
+signed_with() {
+	stage "$BIN_DIR"
+	pem=$TEMP
+	stage "$BIN_DIR"
+	raw=$TEMP
+	# What stands before the 32 bytes of each ed25519 key in its usual form is 12 bytes, so base64 goes on without a seam.
+	printf -- '-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA%s\n-----END PUBLIC KEY-----\n' "$1" >"$pem"
+	openssl base64 -d -A -in "$3" -out "$raw" 2>/dev/null &&
+		openssl pkeyutl -verify -pubin -inkey "$pem" -rawin -in "$2" -sigfile "$raw" >/dev/null 2>&1
+}
+
+# can_verify: whether the tool here knows a right signature when it sees one: the second example of RFC 8032.
+can_verify() {
+	have openssl || return 1
+	stage "$BIN_DIR"
+	text=$TEMP
+	printf r >"$text"
+	stage "$BIN_DIR"
+	printf '%s' kqAJqfDUyrhyDoILX2QlQKKye1QWUD+Ps3YiI+vbadoIWsHkPhWZbkWPNhPQ8R2MOHsurrQwKu6wDSkWErsMAA== >"$TEMP"
+	signed_with PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw= "$text" "$TEMP"
+}
+
+# signed_sum: sets WANT to the checksum of the program that the release's key has signed.
+signed_sum() {
+	case $PUBLIC_KEY in
+	*[!A-Za-z0-9+/=]*) die "\"$PUBLIC_KEY\" is no public key" "a key is 44 letters of base64 in one line" ;;
+	esac
+	[ "${#PUBLIC_KEY}" -eq 44 ] || die "\"$PUBLIC_KEY\" is no public key" "a key is 44 letters of base64 in one line"
+	can_verify || die "a public key is given, and nothing here can verify with it" \
+		"install OpenSSL 3 (apt-get install openssl); or verify elsewhere, and give NODELESS_SHA256 and NODELESS_PUBLIC_KEY=none"
+	sibling SHA256SUMS || die "there is no SHA256SUMS beside the program" "the release is not signed: get it from its maker, or set NODELESS_PUBLIC_KEY=none"
+	sums=$TEMP
+	sibling SHA256SUMS.sig || die "there is no SHA256SUMS.sig beside the program" "the release is not signed: get it from its maker, or set NODELESS_PUBLIC_KEY=none"
+	signed_with "$PUBLIC_KEY" "$sums" "$TEMP" ||
+		die "wrong signature: SHA256SUMS is not signed with the key $PUBLIC_KEY" "do not use these files; nothing was installed"
+	release=$(awk 'NR == 1 && $1 == "#" && $2 == "nodeless" { print $3 }' "$sums")
+	if [ -n "${NODELESS_VERSION:-}" ] && [ "$release" != "$NODELESS_VERSION" ]; then
+		die "the signed release is \"$release\", not $NODELESS_VERSION" "do not use these files; nothing was installed"
+	fi
+	WANT=$(awk -v name="$ASSET" '$2 == name { print $1 }' "$sums")
+	[ -n "$WANT" ] || die "SHA256SUMS names no $ASSET" "get the release from its maker"
+}
+
+# unsigned_sum: sets WANT to the checksum that was given or lies beside the program.
+unsigned_sum() {
+	WANT=${NODELESS_SHA256:-}
+	if [ -n "$WANT" ]; then
+		info "signature not verified; the checksum is the one given"
+		return 0
+	fi
+	info "not verified: no public key is known, so the checksum from the same place is all there is (NODELESS_PUBLIC_KEY)"
+	if [ -n "$file" ]; then
+		[ -f "$file.sha256" ] || die "no checksum for $file" "put $file.sha256 beside it, or set NODELESS_SHA256"
+		WANT=$(cat "$file.sha256")
+	else
+		stage "$BIN_DIR"
+		fetch "$url.sha256" "$TEMP" || die "cannot fetch the checksum $url.sha256" "set NODELESS_SHA256"
+		WANT=$(cat "$TEMP")
+	fi
+}
+
+# must_be SUM: ends unless NEW has this checksum.
+must_be() {
+	want=$(printf '%s' "$1" | awk 'NR == 1 { print tolower($1) }')
+	got=$(sha256sum "$NEW" | awk '{ print $1 }')
+	[ "$got" = "$want" ] || die "wrong checksum: sha256 is $got, not $want" "fetch the file again; nothing was installed"
 }
 
 # obtain: sets NEW to a verified copy of the program in BIN_DIR, under a temporary name.
@@ -114,31 +209,26 @@ obtain() {
 	fi
 	stage "$BIN_DIR"
 	NEW=$TEMP
-	want=${NODELESS_SHA256:-}
 	if [ -n "$file" ]; then
 		[ -f "$file" ] || die "file $file is not there" "name the program with NODELESS_INSTALL_FILE"
 		info "installing from $file"
 		cp "$file" "$NEW" || die "cannot copy $file to $BIN_DIR"
-		if [ -z "$want" ] && [ -f "$file.sha256" ]; then
-			want=$(cat "$file.sha256")
-		fi
-		[ -n "$want" ] || die "no checksum for $file" "put $file.sha256 beside it, or set NODELESS_SHA256"
 	else
 		if [ -z "$url" ]; then
-			url=$RELEASES/latest/download/nodeless-linux-amd64
-			[ -z "${NODELESS_VERSION:-}" ] || url=$RELEASES/download/$NODELESS_VERSION/nodeless-linux-amd64
+			url=$RELEASES/latest/download/$ASSET
+			[ -z "${NODELESS_VERSION:-}" ] || url=$RELEASES/download/$NODELESS_VERSION/$ASSET
 		fi
 		info "fetching $url"
 		fetch "$url" "$NEW" || die "cannot fetch $url" "look at the address and the network, or install a local file with NODELESS_INSTALL_FILE"
-		if [ -z "$want" ]; then
-			stage "$BIN_DIR"
-			fetch "$url.sha256" "$TEMP" || die "cannot fetch the checksum $url.sha256" "set NODELESS_SHA256"
-			want=$(cat "$TEMP")
-		fi
 	fi
-	want=$(printf '%s' "$want" | awk 'NR == 1 { print tolower($1) }')
-	got=$(sha256sum "$NEW" | awk '{ print $1 }')
-	[ "$got" = "$want" ] || die "wrong checksum: sha256 is $got, not $want" "fetch the file again; nothing was installed"
+	if [ -n "$PUBLIC_KEY" ]; then
+		signed_sum
+		[ -z "${NODELESS_SHA256:-}" ] || must_be "$NODELESS_SHA256"
+	else
+		unsigned_sum
+	fi
+	must_be "$WANT"
+	[ -z "$PUBLIC_KEY" ] || info "verified: ${release:-the release} is signed with the key $PUBLIC_KEY"
 	chmod 755 "$NEW"
 }
 
@@ -171,7 +261,12 @@ TimeoutStartSec=0
 TimeoutStopSec=60s
 LimitNOFILE=1048576
 LimitNPROC=infinity
-LimitCORE=infinity
+# Of the server alone: containerd and each Pod have cgroups of their own.
+MemoryMax=50%
+OOMPolicy=continue
+# A dump of the server would hold keys and Secrets. Nothing that it starts gains rights by a setuid file.
+LimitCORE=0
+NoNewPrivileges=yes
 TasksMax=infinity
 UNIT
 }
@@ -180,7 +275,7 @@ UNIT
 write_env() {
 	env | sed -n 's/^\(NODELESS_[A-Z0-9_]*\)=.*/\1/p' | sort -u | while read -r name; do
 		case $name in
-		NODELESS_EXEC | NODELESS_VERSION | NODELESS_URL | NODELESS_INSTALL_FILE | NODELESS_SHA256 | NODELESS_SKIP_* | NODELESS_SYMLINK) continue ;;
+		NODELESS_EXEC | NODELESS_VERSION | NODELESS_URL | NODELESS_INSTALL_FILE | NODELESS_SHA256 | NODELESS_PUBLIC_KEY | NODELESS_SKIP_* | NODELESS_SYMLINK) continue ;;
 		NODELESS_BIN_DIR | NODELESS_SYSTEMD_DIR | NODELESS_CONFIG_DIR | NODELESS_LAUNCHER | NODELESS_BUNDLE) continue ;;
 		esac
 		eval "value=\${$name-}"

@@ -33,17 +33,6 @@ crictl=$(sed -n 's|.*sigs.k8s.io/cri-tools \(v[0-9.]*\).*|\1|p' bundle/tools/go.
 scripts/place.sh "$DIST/out/crictl" "$BUNDLE/bin/crictl"
 
 # The templates of a Pod's writable disk: 20 GiB, of which 124 KiB are written, and for Pods that ask for more one of 2 TiB, of which
-# 1.9 MiB are written and which is cut to size. It lives as long as the Pod, so it has no journal and no second superblock; its inode
-# tables count as zeroed, so the guest never writes them out.
-empty_disk() { # FILE SIZE
-	[ ! -s "$1" ] || return 0
-	rm -f "$DIST/scratch.tmp"
-	E2FSPROGS_FAKE_TIME=1700000000 mke2fs -q -F -t ext4 -b 4096 -I 256 -G 256 -m 0 -L scratch \
-		-U 6e6f6465-6c65-7373-0000-000000000000 \
-		-O '^has_journal,^64bit,^resize_inode,^metadata_csum,uninit_bg,sparse_super2,extent,flex_bg,dir_index,filetype,ext_attr,large_file,huge_file,dir_nlink,extra_isize' \
-		-E 'num_backup_sb=0,assume_storage_prezeroed=1,root_owner=0:0,hash_seed=6e6f6465-6c65-7373-0000-000000000001' \
-		"$DIST/scratch.tmp" "$2" >/dev/null
-	mv "$DIST/scratch.tmp" "$1"
-}
-empty_disk "$BUNDLE/guest/scratch.ext4" 20G
-empty_disk "$BUNDLE/guest/scratch-large.ext4" 2T
+# 1.9 MiB are written and which is cut to size.
+[ -s "$BUNDLE/guest/scratch.ext4" ] || scripts/scratch-disk.sh "$BUNDLE/guest/scratch.ext4" 20G
+[ -s "$BUNDLE/guest/scratch-large.ext4" ] || scripts/scratch-disk.sh "$BUNDLE/guest/scratch-large.ext4" 2T

@@ -8,7 +8,7 @@ mkdir -p "$DIST/out" "$BUNDLE"
 exec 9>"$DIST/.build.lock" # linking takes gigabytes: one build at a time
 flock 9
 
-version=$(git describe --tags --match 'v*' 2>/dev/null || echo v0.1.0-dev)
+version=$(git describe --abbrev=12 --tags --match 'v*' 2>/dev/null || echo v0.1.0-dev)
 commit=$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 own=github.com/nodeless/nodeless/pkg/version
 stamp="-X $own.Version=$version -X $own.Commit=$commit"
@@ -63,7 +63,8 @@ go build -ldflags "-s -w -linkmode external -extldflags -static $stamp" -o "$DIS
 scripts/place.sh "$DIST/out/nodeless" "$BUNDLE/bin/nodeless"
 
 echo "build: dist/nodeless"
-"$DIST/tools/mkmanifest" -tree "$BUNDLE" -versions bundle/versions.yaml -debian "$DIST/parts-debian.json" -version "$version" "$DIST/out/nodeless-guest"
+# Licences are read where the modules are. NODELESS_PINNED=1, as releases set it, insists on every version of bundle/versions.yaml.
+GOMODCACHE=$(go env GOMODCACHE) "$DIST/tools/mkmanifest" ${NODELESS_PINNED:+-pinned} -tree "$BUNDLE" -versions bundle/versions.yaml -debian "$DIST/parts-debian.json" -version "$version" "$DIST/out/nodeless-guest"
 CGO_ENABLED=0 go build -ldflags "-s -w" -o "$DIST/out/nodeless-launcher" ./cmd/nodeless-launcher
 "$DIST/tools/pack" -tree "$BUNDLE" -launcher "$DIST/out/nodeless-launcher" -out "$DIST/nodeless"
 (cd "$DIST" && sha256sum nodeless >nodeless.sha256) # what install.sh checks

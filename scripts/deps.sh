@@ -10,8 +10,8 @@ what=${1:-build}
 packages="busybox-static gcc libc6-dev pkg-config libseccomp-dev make git ca-certificates e2fsprogs dpkg"
 case $what in
 build) ;;
-test) packages="$packages iptables iproute2 procps util-linux curl wget erofs-utils xfsprogs qemu-system-x86 shellcheck" ;;
-bench) packages="$packages iptables iproute2 procps util-linux curl wget erofs-utils xfsprogs qemu-system-x86 shellcheck runc" ;;
+test) packages="$packages iptables nftables iproute2 procps util-linux curl wget erofs-utils xfsprogs qemu-system-x86 shellcheck openssl" ;;
+bench) packages="$packages iptables nftables iproute2 procps util-linux curl wget erofs-utils xfsprogs qemu-system-x86 shellcheck openssl runc" ;;
 *)
 	echo "usage: scripts/deps.sh [build|test|bench]" >&2
 	exit 2

@@ -60,7 +60,7 @@ func addModules(linked map[string]bundle.Part, program string) error {
 	if err != nil {
 		return fmt.Errorf("read what %s was built from: %w", program, err)
 	}
-	linked["go@"+info.GoVersion] = bundle.Part{Name: "Go standard library", Version: info.GoVersion, Origin: "Go", Licence: "BSD-3-Clause"}
+	linked["go@"+info.GoVersion] = bundle.Part{Name: "Go standard library", Version: info.GoVersion, Origin: bundle.OriginGo, Licence: "BSD-3-Clause"}
 	// crictl is another module's program: its own module is the main one. Ours has no version to tell.
 	for _, m := range append(info.Deps, &info.Main) {
 		source := m
@@ -71,7 +71,7 @@ func addModules(linked map[string]bundle.Part, program string) error {
 		if _, done := linked[key]; done || source.Version == "" || source.Version == "(devel)" {
 			continue
 		}
-		linked[key] = bundle.Part{Name: m.Path, Version: source.Version, Origin: "Go module", Licence: moduleLicence(source.Path, source.Version)}
+		linked[key] = bundle.Part{Name: m.Path, Version: source.Version, Origin: bundle.OriginModule, Licence: moduleLicence(source.Path, source.Version)}
 	}
 	return nil
 }

@@ -22,6 +22,7 @@ func main() {
 	flag.StringVar(&o.versions, "versions", "bundle/versions.yaml", "the recipe")
 	flag.StringVar(&o.debian, "debian", "dist/parts-debian.json", "what mktree took from Debian")
 	flag.StringVar(&o.version, "version", "", "version of nodeless")
+	flag.BoolVar(&o.pinned, "pinned", false, "insist on the versions of the recipe: for releases")
 	flag.BoolVar(&o.partial, "partial", false, "accept missing parts: for work on a part of the tree")
 	flag.Usage = func() {
 		fmt.Fprintln(os.Stderr, "usage: mkmanifest [flags] [Go program that is inside another file of the tree...]")
@@ -37,7 +38,7 @@ func main() {
 
 type options struct {
 	tree, versions, debian, version string
-	partial                         bool
+	partial, pinned                 bool
 	inside                          []string // Go programs that are packed within another file, as the guest's in the initrd
 }
 
@@ -101,7 +102,7 @@ func noStrangers(tree string) error {
 }
 
 func parts(o options, want recipe.Versions) ([]bundle.Part, error) {
-	list := []bundle.Part{{Name: "nodeless", Version: o.version, Origin: "this project", Licence: "Apache-2.0"}}
+	list := []bundle.Part{{Name: "nodeless", Version: o.version, Origin: bundle.OriginOwn, Licence: "Apache-2.0"}}
 	raw, err := os.ReadFile(o.debian)
 	if err != nil {
 		return nil, fmt.Errorf("read Debian parts: %w", err)
@@ -110,7 +111,17 @@ func parts(o options, want recipe.Versions) ([]bundle.Part, error) {
 	if err := json.Unmarshal(raw, &debian); err != nil {
 		return nil, fmt.Errorf("parse %s: %w", o.debian, err)
 	}
-	list = append(list, debian...)
+	machine, err := machineParts(want.Machine, installed)
+	if err != nil {
+		return nil, err
+	}
 	modules, err := goParts(o, want.Go)
-	return append(list, modules...), err
+	if err != nil {
+		return nil, err
+	}
+	list = slices.Concat(list, debian, machine.ship, modules)
+	if o.pinned {
+		err = errors.Join(unpinned(want, debian), machine.unpinned(want.Machine), otherToolchain(want.Machine.Go, modules))
+	}
+	return list, err
 }

@@ -187,7 +187,7 @@ func (c *collector) parts() []bundle.Part {
 	var parts []bundle.Part
 	for _, d := range c.debs {
 		if d.used {
-			parts = append(parts, bundle.Part{Name: d.name, Version: d.version, Origin: "Debian", Licence: d.licence})
+			parts = append(parts, bundle.Part{Name: d.name, Version: d.version, Origin: bundle.OriginDebian, Licence: d.licence})
 		}
 	}
 	return parts

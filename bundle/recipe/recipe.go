@@ -12,9 +12,23 @@ import (
 
 // Versions is the content of versions.yaml.
 type Versions struct {
-	Debian Debian   `json:"debian"`
-	Guest  Guest    `json:"guest"`
-	Go     []Module `json:"go"`
+	Debian  Debian   `json:"debian"`
+	Machine Machine  `json:"machine"`
+	Guest   Guest    `json:"guest"`
+	Go      []Module `json:"go"`
+}
+
+// Machine is what of the build machine decides which bytes come out.
+type Machine struct {
+	Go       string              `json:"go"`       // version of the toolchain, as it calls itself
+	Packages map[string]HostPart `json:"packages"` // Debian's, by name
+}
+
+// HostPart is a package that the build machine has installed.
+type HostPart struct {
+	Version string `json:"version"`
+	Licence string `json:"licence"`
+	Ships   string `json:"ships"` // where it is in what ships; empty: only its work is
 }
 
 // Debian names the packages whose files are packed.
@@ -85,6 +99,11 @@ func (v Versions) validate() error {
 	for name, l := range v.Debian.Libraries {
 		if l.Version == "" || l.Licence == "" {
 			errs = append(errs, fmt.Errorf("debian library %q lacks one of version, licence", name))
+		}
+	}
+	for name, p := range v.Machine.Packages {
+		if p.Version == "" || p.Licence == "" {
+			errs = append(errs, fmt.Errorf("package %q of the build machine lacks one of version, licence", name))
 		}
 	}
 	for _, m := range v.Go {

@@ -15,7 +15,7 @@ func TestVersionsFileIsComplete(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(v.Debian.Packages) == 0 || len(v.Debian.Libraries) == 0 || len(v.Guest.Modules) == 0 || len(v.Go) == 0 {
+	if len(v.Debian.Packages) == 0 || len(v.Debian.Libraries) == 0 || len(v.Guest.Modules) == 0 || len(v.Go) == 0 || len(v.Machine.Packages) == 0 || v.Machine.Go == "" {
 		t.Errorf("versions.yaml lacks a section: %d packages, %d libraries, %d kernel modules, %d Go modules",
 			len(v.Debian.Packages), len(v.Debian.Libraries), len(v.Guest.Modules), len(v.Go))
 	}
@@ -55,6 +55,7 @@ func TestIncompleteRecipeIsRefused(t *testing.T) {
 		{name: "package without version", text: "debian: {release: x, packages: [{name: qemu, licence: GPL-2, why: y}]}", want: `"qemu"`},
 		{name: "package twice", text: "debian: {release: x, packages: [{name: a, version: '1', licence: b, why: c}], libraries: {a: {version: '1', licence: b}}}", want: "twice"},
 		{name: "library without licence", text: "debian: {release: x, libraries: {liba: {version: '1'}}}", want: `"liba"`},
+		{name: "build machine's package without licence", text: "debian: {release: x}\nmachine: {packages: {gcc: {version: '1'}}}", want: `"gcc"`},
 		{name: "go module without reason", text: "debian: {release: x}\ngo: [{module: m, version: v1, gomod: go.mod, licence: MIT}]", want: `"m"`},
 	}
 	for _, tt := range tests {

@@ -5,6 +5,10 @@ package api
 // containerd and Kata hand it through, pkg/guest acts on it. Its prefix is known to containerd's configuration.
 const PIDTarget = "io.nodeless.pid-target"
 
+// PodNamespaceHeader is what goes with a call of the runtime service: the namespace of the Pod that it is about. pkg/worker/cri sets it,
+// whoever the caller is; pkg/worker/containerd/tenant reads it.
+const PodNamespaceHeader = "nodeless-pod-namespace"
+
 // EKS begins the annotations that TKE Serverless knows (its pages call it EKS still).
 const EKS = "eks.tke.cloud.tencent.com/"
 
@@ -34,6 +38,7 @@ const (
 	ChargeType = Own + "charge-type" // how it is paid for, as bill.Charge has it: "SPOT"
 	Workload   = Own + "workload"    // kind and name of what made it: "Deployment/web"
 	RootDisk   = Own + "root-disk"   // GiB of the writable disk, where it is not the usual one: "50"
+	DiskShares = Own + "disk-shares" // bytes of ephemeral storage that each container may use: "app=1073741824,log=536870912"
 	AskedWhole = Own + "asked-whole" // "true" when its author gave the Pod as a whole resources
 )
 

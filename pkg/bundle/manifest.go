@@ -42,6 +42,14 @@ type Extent struct {
 	Length int64 `json:"length"`
 }
 
+// Where parts come from, as Part.Origin says it.
+const (
+	OriginOwn    = "this project"
+	OriginDebian = "Debian"
+	OriginGo     = "Go" // the toolchain's own library
+	OriginModule = "Go module"
+)
+
 // Part is a work of others, or of ours, that the bundle contains.
 type Part struct {
 	Name    string `json:"name"`

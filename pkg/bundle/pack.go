@@ -42,7 +42,7 @@ func Scan(dir string) ([]File, error) {
 		if !info.Mode().IsRegular() {
 			return fmt.Errorf("%s is no plain file", rel)
 		}
-		f := File{Path: filepath.ToSlash(rel), Size: info.Size(), Mode: info.Mode().Perm()}
+		f := File{Path: filepath.ToSlash(rel), Size: info.Size(), Mode: mode(info)}
 		if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Nlink > 1 {
 			f.Link = names[st.Ino]
 			if f.Link == "" {
@@ -59,6 +59,14 @@ func Scan(dir string) ([]File, error) {
 		return nil, fmt.Errorf("scan %s: %w", dir, err)
 	}
 	return files, nil
+}
+
+// mode is one of two, whatever the umask of the one who built the tree: the same sources give the same bundle.
+func mode(info fs.FileInfo) fs.FileMode {
+	if info.Mode().Perm()&0o111 != 0 {
+		return 0o755
+	}
+	return 0o644
 }
 
 // measure fills in the extents and the hash of f from the file at path.

@@ -3,13 +3,18 @@ package cli
 import (
 	"context"
 	"log/slog"
+	"os"
+	"runtime/debug"
 
 	"github.com/nodeless/nodeless/pkg/admission/rules"
 	"github.com/nodeless/nodeless/pkg/cli/config"
+	"github.com/nodeless/nodeless/pkg/memcg"
+	"github.com/nodeless/nodeless/pkg/netdev"
 	"github.com/nodeless/nodeless/pkg/run"
 	"github.com/nodeless/nodeless/pkg/server"
 	"github.com/nodeless/nodeless/pkg/worker"
 	"github.com/nodeless/nodeless/pkg/worker/containerd"
+	"github.com/nodeless/nodeless/pkg/worker/containerd/pull"
 )
 
 // runRoles hands the settings to the two roles of this process and runs them until ctx ends or a component fails.
@@ -19,6 +24,7 @@ func runRoles(ctx context.Context, cfg config.Config, ready run.Component, log *
 	if err != nil {
 		return err
 	}
+	boundMemory(cfg.Node.MaxPods)
 	control, local := serverConfig(cfg), workerConfig(cfg)
 	if control.Serverless.Catalog, err = loadCatalog(cfg.Specs); err != nil {
 		return err
@@ -31,7 +37,7 @@ func runRoles(ctx context.Context, cfg config.Config, ready run.Component, log *
 	if control.DNSBind, err = local.Net.Gateway(); err != nil {
 		return err
 	}
-	control.Serverless.Rules = rules.Settings{DaemonSets: rules.Policy(cfg.Specs.DaemonSets), HostPath: rules.HostPath(cfg.Specs.HostPath)}
+	control.Serverless.Rules = rules.Settings{DaemonSets: rules.Policy(cfg.Specs.DaemonSets), InjectFrom: cfg.Specs.InjectFrom, HostPath: cfg.Specs.HostPathNamespaces()}
 	control.Serverless.SpotReserve, control.Serverless.SpotNotice = cfg.Specs.SpotReserve, cfg.Specs.SpotNotice
 	steps, err := worker.Steps(local, log)
 	if err != nil {
@@ -42,6 +48,14 @@ func runRoles(ctx context.Context, cfg config.Config, ready run.Component, log *
 		after = append(after, s.Name())
 	}
 	return server.Run(ctx, control, append(steps, run.Step{Component: ready, After: after}), log)
+}
+
+// boundMemory has Go aim at what the host has for its server, unless the operator has said otherwise in the environment.
+func boundMemory(pods int) {
+	total, err := memcg.Total("/proc/meminfo")
+	if err == nil && os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memcg.For(total, pods).Server)
+	}
 }
 
 func serverConfig(cfg config.Config) server.Config {
@@ -64,9 +78,16 @@ func workerConfig(cfg config.Config) worker.Config {
 	return worker.Config{
 		Data: cfg.Paths.Data, Run: cfg.Paths.Run,
 		Node:       worker.Node{Name: cfg.Node.Name, Hostname: cfg.Node.Hostname, IP: cfg.Node.IP, MaxPods: cfg.Node.MaxPods, CPUOvercommit: cfg.Node.CPUOvercommit, CgroupRoot: cfg.Node.CgroupRoot},
-		Net:        worker.Net{ClusterCIDR: cfg.Network.ClusterCIDR, ServiceCIDR: cfg.Network.ServiceCIDR, DNS: cfg.Network.DNS, Domain: cfg.Network.Domain},
-		Registries: cfg.Paths.Registries,
-		Accel:      cfg.Node.Accel, Runc: containerd.Runc{Binary: cfg.Node.RuncPath, Shim: cfg.Node.RuncShimPath}, NoProxy: cfg.Disabled("proxy"),
+		Net:        worker.Net{ClusterCIDR: cfg.Network.ClusterCIDR, ServiceCIDR: cfg.Network.ServiceCIDR, DNS: cfg.Network.DNS, Domain: cfg.Network.Domain, Guard: guard(cfg)},
+		Registries: cfg.Paths.Registries, Pull: pull.Limits{Timeout: cfg.Node.PullTimeout, Rate: int64(cfg.Node.PullRate) << 10},
+		Accel: cfg.Node.Accel, Runc: containerd.Runc{Binary: cfg.Node.RuncPath, Shim: cfg.Node.RuncShimPath}, NoProxy: cfg.Disabled("proxy"),
 		KubeletArgs: cfg.Extra.Kubelet, ProxyArgs: cfg.Extra.Proxy, Debug: cfg.LogLevel <= slog.LevelDebug,
 	}
+}
+
+// guard adds to what the operator says of Pods what they need: the apiserver of this host.
+func guard(cfg config.Config) netdev.Guard {
+	g := cfg.Network.Guard
+	g.APIPort = cfg.API.Port
+	return g
 }

@@ -6,18 +6,27 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/allocator"
 	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/disk"
 
+	"github.com/nodeless/nodeless/pkg/atomicfile"
 	"github.com/nodeless/nodeless/pkg/cidr"
 )
 
 // ErrCodeExhausted is the plugin's own CNI error code (100 and up are free) for a range without a free address.
 const ErrCodeExhausted = 111
 
-// allocate reserves an address for the container's interface.
+const (
+	// retired is what the file of an address says while nobody holds it and nobody may have it.
+	retired = "retired"
+	// rest is for how long an address is not given out again: longer than the rest of the cluster takes to learn that its Pod has gone.
+	rest = time.Minute
+)
+
+// allocate reserves an address for the container's interface. Where all others are in use, the one that has rested longest is given.
 func allocate(conf *Conf, containerID, ifName string) (netip.Addr, error) {
 	store, err := disk.New(conf.Name, conf.DataDir)
 	if err != nil {
@@ -28,7 +37,20 @@ func allocate(conf *Conf, containerID, ifName string) (netip.Addr, error) {
 	if err != nil {
 		return netip.Addr{}, err
 	}
+	if _, err := wake(conf, store, false); err != nil {
+		return netip.Addr{}, err
+	}
 	got, err := allocator.NewIPAllocator(set, store, 0).Get(containerID, ifName, nil)
+	for err != nil && inUse(conf) >= capacity(conf) {
+		woken, wakeErr := wake(conf, store, true)
+		if wakeErr != nil {
+			return netip.Addr{}, wakeErr
+		}
+		if !woken {
+			break
+		}
+		got, err = allocator.NewIPAllocator(set, store, 0).Get(containerID, ifName, nil)
+	}
 	if err != nil {
 		if used := inUse(conf); used >= capacity(conf) {
 			return netip.Addr{}, types.NewError(ErrCodeExhausted,
@@ -44,7 +66,65 @@ func allocate(conf *Conf, containerID, ifName string) (netip.Addr, error) {
 	return addr, nil
 }
 
-// release gives the container's address back. Nothing reserved is success.
+// wake frees the addresses that have rested for long enough, and with need the one that has rested longest. It tells whether there was one.
+func wake(conf *Conf, store *disk.Store, need bool) (bool, error) {
+	if err := store.Lock(); err != nil {
+		return false, fmt.Errorf("lock address store %s: %w", conf.DataDir, err)
+	}
+	defer store.Unlock() //nolint:errcheck // the lock ends with the process anyway
+	dir := filepath.Join(conf.DataDir, conf.Name)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return false, fmt.Errorf("list address store: %w", err)
+	}
+	oldest, since, woken := "", time.Time{}, false
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		text, err := os.ReadFile(path)
+		if err != nil || string(text) != retired {
+			continue
+		}
+		info, err := e.Info()
+		if err != nil {
+			continue
+		}
+		if age := time.Since(info.ModTime()); age < 0 || age >= rest { // a clock that was set back is no reason to wait
+			if err := removeFile(path); err != nil {
+				return woken, err
+			}
+			woken = true
+			continue
+		}
+		if oldest == "" || info.ModTime().Before(since) {
+			oldest, since = path, info.ModTime()
+		}
+	}
+	if woken || !need || oldest == "" {
+		return woken, nil
+	}
+	return true, removeFile(oldest)
+}
+
+// retire takes the address away from the container and lets it rest. Nothing reserved is success.
+func retire(conf *Conf, containerID, ifName string) error {
+	store, err := disk.New(conf.Name, conf.DataDir)
+	if err != nil {
+		return fmt.Errorf("open address store %s: %w", conf.DataDir, err)
+	}
+	defer store.Close()
+	if err := store.Lock(); err != nil {
+		return fmt.Errorf("lock address store %s: %w", conf.DataDir, err)
+	}
+	defer store.Unlock() //nolint:errcheck // the lock ends with the process anyway
+	for _, ip := range store.GetByID(containerID, ifName) {
+		if err := atomicfile.Write(filepath.Join(conf.DataDir, conf.Name, ip.String()), []byte(retired), 0o600); err != nil {
+			return fmt.Errorf("release address of %s: %w", containerID, err)
+		}
+	}
+	return nil
+}
+
+// release gives the container's address back at once. Nothing reserved is success.
 func release(conf *Conf, containerID, ifName string) error {
 	store, err := disk.New(conf.Name, conf.DataDir)
 	if err != nil {

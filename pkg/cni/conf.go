@@ -9,6 +9,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/nodeless/nodeless/pkg/cidr"
+	"github.com/nodeless/nodeless/pkg/netdev"
 )
 
 const (
@@ -29,7 +30,11 @@ type Conf struct {
 	Gateway netip.Addr   `json:"gateway"`
 	DataDir string       `json:"dataDir"` // where address allocations are kept, below it a folder named after the network
 	MTU     int          `json:"mtu"`
+	NFT     string       `json:"nft,omitempty"` // the program; empty means the one in PATH
 }
+
+// host is what pkg/netdev needs to know for the rules of one link.
+func (c *Conf) host() netdev.Config { return netdev.Config{NFT: c.NFT} }
 
 // Validate reports all faults at once.
 func (c *Conf) Validate() error {
@@ -52,8 +57,8 @@ func (c *Conf) Validate() error {
 }
 
 // ConfList renders the configuration file.
-func ConfList(podCIDR netip.Prefix, gateway netip.Addr, dataDir string, mtu int) ([]byte, error) {
-	conf := &Conf{PodCIDR: podCIDR, Gateway: gateway, DataDir: dataDir, MTU: mtu}
+func ConfList(podCIDR netip.Prefix, gateway netip.Addr, dataDir string, mtu int, nft string) ([]byte, error) {
+	conf := &Conf{PodCIDR: podCIDR, Gateway: gateway, DataDir: dataDir, MTU: mtu, NFT: nft}
 	conf.Name, conf.Type = Type, Type
 	if err := conf.Validate(); err != nil {
 		return nil, fmt.Errorf("render CNI configuration: %w", err)
@@ -67,6 +72,7 @@ func ConfList(podCIDR netip.Prefix, gateway netip.Addr, dataDir string, mtu int)
 			"gateway": gateway,
 			"dataDir": dataDir,
 			"mtu":     mtu,
+			"nft":     nft,
 		}},
 	}, "", "  ")
 }

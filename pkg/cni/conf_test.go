@@ -9,7 +9,7 @@ import (
 )
 
 func TestConfList(t *testing.T) {
-	got, err := ConfList(netip.MustParsePrefix("10.42.0.0/24"), netip.MustParseAddr("10.42.0.1"), "/d/agent/cni", DefaultMTU)
+	got, err := ConfList(netip.MustParsePrefix("10.42.0.0/24"), netip.MustParseAddr("10.42.0.1"), "/d/agent/cni", DefaultMTU, "/b/aux/nft")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -21,6 +21,7 @@ func TestConfList(t *testing.T) {
       "dataDir": "/d/agent/cni",
       "gateway": "10.42.0.1",
       "mtu": 1500,
+      "nft": "/b/aux/nft",
       "podCIDR": "10.42.0.0/24",
       "type": "nodeless"
     }

@@ -28,26 +28,35 @@ type link struct {
 	host, pod net.Interface
 }
 
-// connect makes the link between the Pod's namespace and ours, with addresses and routes.
-// On failure nothing of it is left.
-func connect(podNS ns.NetNS, hostLink, ifName string, addr, gateway netip.Addr, mtu int) (made link, err error) {
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, netdev.RemoveLink(hostLink))
-		}
-	}()
+// connect makes the link between the Pod's namespace and ours, with addresses and routes. The rules that let the Pod send are there
+// before its end is up. On failure the caller disconnects.
+func connect(conf *Conf, podNS ns.NetNS, hostLink, ifName string, addr netip.Addr) (made link, err error) {
 	err = podNS.Do(func(hostNS ns.NetNS) error {
-		host, pod, err := ip.SetupVethWithName(ifName, hostLink, mtu, "", hostNS)
+		host, pod, err := ip.SetupVethWithName(ifName, hostLink, conf.MTU, "", hostNS)
 		if err != nil {
 			return fmt.Errorf("make link %s: %w", hostLink, err)
 		}
 		made = link{host: host, pod: pod}
-		return configurePod(ifName, addr, gateway)
+		return nil
 	})
 	if err != nil {
 		return link{}, err
 	}
-	return made, routeToPod(made.host, addr, gateway)
+	if err := permit(conf, netdev.Link{Name: hostLink, MAC: made.pod.HardwareAddr.String(), Addr: addr}); err != nil {
+		return link{}, err
+	}
+	if err := podNS.Do(func(ns.NetNS) error { return configurePod(ifName, addr, conf.Gateway) }); err != nil {
+		return link{}, err
+	}
+	return made, routeToPod(made.host, addr, conf.Gateway)
+}
+
+// disconnect undoes connect: the link goes first, so that nothing is sent while there are no rules for it.
+func disconnect(conf *Conf, hostLink string) error {
+	if err := netdev.RemoveLink(hostLink); err != nil {
+		return err
+	}
+	return forbid(conf, hostLink)
 }
 
 // configurePod runs in the Pod's namespace. The on-link route to the gateway comes before the route by way of it.

@@ -3,6 +3,7 @@ package cni
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -24,7 +25,7 @@ func Funcs() skel.CNIFuncs {
 	return skel.CNIFuncs{Add: add, Del: del, Check: check, GC: gc, Status: status}
 }
 
-// add connects a Pod. When a later step fails, the address is given back and the link removed.
+// add connects a Pod. When a later step fails, the link is removed and the address given back at once: nobody has used it.
 func add(args *skel.CmdArgs) (err error) {
 	conf, err := parse(args.StdinData)
 	if err != nil {
@@ -40,12 +41,13 @@ func add(args *skel.CmdArgs) (err error) {
 	if err != nil {
 		return err
 	}
+	hostLink := HostLink(args.ContainerID, args.IfName)
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, release(conf, args.ContainerID, args.IfName))
+			err = errors.Join(err, disconnect(conf, hostLink), release(conf, args.ContainerID, args.IfName))
 		}
 	}()
-	made, err := connect(podNS, HostLink(args.ContainerID, args.IfName), args.IfName, addr, conf.Gateway, conf.MTU)
+	made, err := connect(conf, podNS, hostLink, args.IfName, addr)
 	if err != nil {
 		return err
 	}
@@ -76,11 +78,23 @@ func del(args *skel.CmdArgs) error {
 		return err
 	}
 	placehold(args.Netns)
-	// The link goes first: an address must not be given out again while the host still has a route to the old Pod.
-	if err := netdev.RemoveLink(HostLink(args.ContainerID, args.IfName)); err != nil {
+	return leave(conf, args.ContainerID, args.IfName)
+}
+
+// leave takes a Pod off the network. Its address comes last: it must not be given out again while the host has a route, rules or
+// connections of the old Pod.
+func leave(conf *Conf, containerID, ifName string) error {
+	if err := disconnect(conf, HostLink(containerID, ifName)); err != nil {
 		return err
 	}
-	return release(conf, args.ContainerID, args.IfName)
+	addr, found, err := reserved(conf, containerID, ifName)
+	if err != nil || !found {
+		return err
+	}
+	if err := netdev.ForgetFlows(addr); err != nil {
+		return err
+	}
+	return retire(conf, containerID, ifName)
 }
 
 // check compares what is there with what add made.
@@ -124,16 +138,6 @@ func gc(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	store, err := disk.New(conf.Name, conf.DataDir)
-	if err != nil {
-		return fmt.Errorf("open address store %s: %w", conf.DataDir, err)
-	}
-	defer store.Close()
-	if err := store.Lock(); err != nil {
-		return fmt.Errorf("lock address store %s: %w", conf.DataDir, err)
-	}
-	defer store.Unlock() //nolint:errcheck // the lock ends with the process anyway
-
 	valid := make(map[string]bool, len(conf.ValidAttachments))
 	for _, a := range conf.ValidAttachments {
 		valid[a.ContainerID+disk.LineBreak+a.IfName] = true
@@ -143,21 +147,17 @@ func gc(args *skel.CmdArgs) error {
 		return err
 	}
 	var errs []error
-	for path, owner := range files {
+	for _, owner := range files {
 		if valid[owner] {
 			continue
 		}
 		containerID, ifName, _ := strings.Cut(owner, disk.LineBreak)
-		if err := netdev.RemoveLink(HostLink(containerID, ifName)); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		errs = append(errs, os.Remove(path))
+		errs = append(errs, leave(conf, containerID, ifName))
 	}
 	return errors.Join(errs...)
 }
 
-// reservations reads the address store: the file of each address and who holds it.
+// reservations reads the address store: the file of each address that somebody holds, and who.
 func reservations(dir string) (map[string]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -170,10 +170,15 @@ func reservations(dir string) (map[string]string, error) {
 		}
 		path := filepath.Join(dir, e.Name())
 		owner, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("read reservation: %w", err)
 		}
-		found[path] = strings.TrimSpace(string(owner))
+		if text := strings.TrimSpace(string(owner)); text != retired {
+			found[path] = text
+		}
 	}
 	return found, nil
 }

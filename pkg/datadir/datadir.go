@@ -84,6 +84,9 @@ func (d Dir) CNI() string { return d.path("agent", "cni") }
 // Probe is the cached verdict on /dev/kvm.
 func (d Dir) Probe() string { return d.path("agent", "kvm-probe.json") }
 
+// VolumePlugins is where the controller-manager looks for programs that mount volumes. It stays empty.
+func (r RunDir) VolumePlugins() string { return r.path("volume-plugins") }
+
 // Prepare makes the folders, closed to other users, and proves that the data folder can be written.
 func (d Dir) Prepare() error {
 	for _, dir := range []string{string(d), d.DB(), d.TLS(), d.Cred(), d.AgentTLS(), d.Containerd(), d.Kubelet(), d.PodLogs(), d.Images(), d.Scratch(), d.Lifespans(), d.CNI()} {

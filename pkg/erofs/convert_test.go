@@ -403,3 +403,41 @@ func TestConvertHoldsNoContentInMemory(t *testing.T) {
 		t.Errorf("converting one file made %.0f allocations", allocated)
 	}
 }
+
+// TestALargeLayerAsksForMemory: once, when it is no longer small, and the answer counts.
+func TestALargeLayerAsksForMemory(t *testing.T) {
+	var names []member
+	for i := range SmallNames + 100 {
+		names = append(names, file(fmt.Sprintf("%05d", i), ""))
+	}
+	refused := errors.New("no memory")
+	for _, tt := range []struct {
+		name  string
+		data  []byte
+		asked int
+	}{
+		{"small", makeTar(t, names[:SmallNames]...), 0},
+		{"many names", makeTar(t, names...), 1},
+		{"much metadata", makeTar(t, slices.Repeat([]member{symlink("l", strings.Repeat("x", 4000))}, SmallMetadata/4000+2)...), 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			asked := 0
+			limits := DefaultLimits()
+			limits.Grow = func() error { asked++; return nil }
+			image := tempFile(t)
+			if err := Convert(t.Context(), bytes.NewReader(tt.data), image, limits); err != nil || asked != tt.asked {
+				t.Errorf("asked %d times, %v; want %d", asked, err, tt.asked)
+			}
+			if tt.asked == 0 {
+				return
+			}
+			limits.Grow = func() error { return refused }
+			if err := Convert(t.Context(), bytes.NewReader(tt.data), tempFile(t), limits); !errors.Is(err, refused) {
+				t.Errorf("convert = %v, want what the memory's keeper said", err)
+			}
+			if err := Merge(t.Context(), []*os.File{image}, tempFile(t), limits); tt.name == "many names" && !errors.Is(err, refused) {
+				t.Errorf("merge = %v, want what the memory's keeper said", err)
+			}
+		})
+	}
+}

@@ -56,7 +56,7 @@ func (l *loader) node(path string, info fs.FileInfo, depth int) (*node, error) {
 	cost := len(info.Name())
 	for name, value := range st.Xattrs {
 		n.loadXattr(name, value)
-		cost += len(name) + len(value)
+		cost += len(name) + len(value) + xattrCost
 	}
 	if err := errors.Join(l.tree.pay(cost), l.tree.walk(depth)); err != nil {
 		return nil, err

@@ -17,11 +17,20 @@ type Limits struct {
 	Bytes    int64 // of the image, holes included, and of the tar it is made of
 	Names    int64 // of files, directories and all else, each of which is held in memory
 	Metadata int64 // bytes of paths, link targets and attributes, which are held in memory too
+	// Grow, if set, is called once, when an image turns out to need more memory than SmallNames and SmallMetadata stand for. It may
+	// wait until there is as much as the limits allow, and its error ends the work.
+	Grow func() error
 }
 
+// An image with less than these is small: most layers are, and they need not wait for the large ones.
+const (
+	SmallNames    = 16 << 10
+	SmallMetadata = 4 << 20
+)
+
 // DefaultLimits are far above every sane image and keep an insane one from filling memory and from taking for ever. At
-// its peak a conversion needs about 500 bytes for each name, 700 if all of them are directories, and twice the metadata.
-func DefaultLimits() Limits { return Limits{Bytes: 256 << 30, Names: 2 << 20, Metadata: 256 << 20} }
+// its peak a conversion or a merge needs 450 bytes for each name, 800 if all of them are directories, and four times the metadata.
+func DefaultLimits() Limits { return Limits{Bytes: 256 << 30, Names: 512 << 10, Metadata: 96 << 20} }
 
 const (
 	whiteoutPrefix = ".wh."
@@ -141,7 +150,9 @@ func (c *converter) add(ctx context.Context, hdr *tar.Header, content io.Reader)
 func (c *converter) pay(hdr *tar.Header) error {
 	cost := len(hdr.Name) + len(hdr.Linkname)
 	for k, v := range hdr.PAXRecords {
-		cost += len(k) + len(v)
+		if strings.HasPrefix(k, paxXattr) { // of others nothing is kept
+			cost += len(k) + len(v) + xattrCost
+		}
 	}
 	return c.tree.pay(cost)
 }

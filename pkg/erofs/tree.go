@@ -143,6 +143,7 @@ type tree struct {
 	limits Limits
 	left   Limits // of names and metadata
 	steps  int    // that may still be taken from one directory to the next
+	grown  bool   // it was asked for more memory than a small image needs
 }
 
 func newTree(limits Limits) *tree {
@@ -157,7 +158,12 @@ func (t *tree) pay(bytes int) error {
 	if t.left.Metadata -= int64(bytes); t.left.Metadata < 0 {
 		return fmt.Errorf("more than %d bytes of names, link targets and attributes: %w", t.limits.Metadata, ErrTooLarge)
 	}
-	return nil
+	small := t.limits.Names-t.left.Names <= SmallNames && t.limits.Metadata-t.left.Metadata <= SmallMetadata
+	if small || t.grown || t.limits.Grow == nil {
+		return nil
+	}
+	t.grown = true
+	return t.limits.Grow()
 }
 
 // walk takes steps off what all paths together may have: many names far below the root, or behind many symlinks, are more

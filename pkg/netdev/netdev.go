@@ -1,6 +1,7 @@
 // Package netdev makes the network devices and packet rules that one host needs for its Pods: the bridge that
-// carries the gateway address, forwarding, and the masquerade of what leaves the cluster. pkg/worker/network
-// keeps them in place while the server runs, pkg/teardown removes them. It needs root and an iptables program.
+// carries the gateway address, forwarding, the masquerade of what leaves the cluster, and the tables of nftables that say what
+// Pods may send, what they reach and who reaches them. pkg/worker/network keeps them in place while the server runs, pkg/cni
+// enters each Pod's link, pkg/teardown removes them. It needs root and the programs iptables and nft.
 package netdev
 
 import (
@@ -10,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -28,8 +30,9 @@ const PodLinkPrefix = "nl"
 type Config struct {
 	Gateway     netip.Addr   // address of this host towards its Pods, such as 10.42.0.1
 	ClusterCIDR netip.Prefix // range of all Pods
-	// IPTables is the program that sets packet rules; empty means the one in PATH.
-	IPTables string
+	Guard       Guard
+	// IPTables and NFT are the programs that set packet rules; empty means the ones in PATH.
+	IPTables, NFT string
 	// ProcSys is where kernel settings are; empty means /proc/sys.
 	ProcSys string
 }
@@ -48,7 +51,7 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Apply makes the host look as c says, whatever was there before. It may be called again and again.
+// Apply makes the host look as c says but for what Rules sets, whatever was there before. It may be called again and again.
 func Apply(c Config) error {
 	if err := c.Validate(); err != nil {
 		return err
@@ -56,10 +59,13 @@ func Apply(c Config) error {
 	if err := applyBridge(c.Gateway); err != nil {
 		return err
 	}
-	if err := applySysctls(c.ProcSys); err != nil {
+	if err := applyRoute(c.ClusterCIDR); err != nil {
 		return err
 	}
-	return applyRules(c)
+	if err := applyRules(c); err != nil {
+		return err
+	}
+	return applySysctls(c.ProcSys) // after the rules: with them the kernel gets the settings of what they use
 }
 
 // Applied tells whether the gateway address is in place; nil means yes.
@@ -78,10 +84,10 @@ func Applied(c Config) error {
 	return nil
 }
 
-// Remove takes away what Apply and the CNI plugin made: packet rules, the bridge, and left-over Pod links.
+// Remove takes away what Apply and the CNI plugin made: packet rules, a route, the bridge, and left-over Pod links.
 // What is already gone counts as removed. Kernel settings stay: others may have come to rely on them.
 func Remove(c Config) error {
-	errs := []error{removeRules(c)}
+	errs := []error{removeRules(c), removeTables(c), removeRoutes(func(netlink.Route) bool { return true })}
 	links, err := PodLinks()
 	errs = append(errs, err)
 	for _, name := range append(links, Bridge) {
@@ -184,22 +190,57 @@ func RemoveLink(name string) error {
 	return nil
 }
 
-// applySysctls turns on forwarding. A value that is already right is not written, so that a read-only
-// /proc/sys with the right values is fine.
+const defaultProcSys = "/proc/sys"
+
+const (
+	// trackedFlows is how many connections the kernel shall track at least. It takes memory only for those that are there.
+	trackedFlows = 1 << 20
+	// neighbours is how many hosts of attached networks the kernel shall know at least: one Pod that asks for all addresses of
+	// such a network makes it look for some 6,000 at a time.
+	neighbours = 1 << 15
+)
+
+// setting is one of the kernel's.
+type setting struct {
+	path string
+	min  int
+	must bool // the others are what is better, and may be read-only
+}
+
+func settings() []setting {
+	return []setting{
+		{path: "net/ipv4/ip_forward", min: 1, must: true},
+		{path: "net/netfilter/nf_conntrack_max", min: trackedFlows},
+		{path: "net/ipv4/neigh/default/gc_thresh3", min: neighbours},
+		{path: "net/ipv4/neigh/default/gc_thresh2", min: neighbours / 2},
+	}
+}
+
+// applySysctls turns on forwarding, and widens tables that all Pods share with the host. A value that is already right is not
+// written, so that a read-only /proc/sys with the right values is fine.
 func applySysctls(root string) error {
 	if root == "" {
-		root = "/proc/sys"
+		root = defaultProcSys
 	}
-	path := filepath.Join(root, "net/ipv4/ip_forward")
-	have, err := os.ReadFile(path)
+	for _, s := range settings() {
+		if err := s.apply(filepath.Join(root, s.path)); err != nil && s.must {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s setting) apply(path string) error {
+	raw, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("read kernel setting %s: %w", path, err)
 	}
-	if strings.TrimSpace(string(have)) == "1" {
+	if have, err := strconv.Atoi(strings.TrimSpace(string(raw))); err == nil && have >= s.min {
 		return nil
 	}
-	if err := os.WriteFile(path, []byte("1"), 0o644); err != nil {
-		return &hint.Error{Op: "turn on packet forwarding in", On: path, Err: err, Do: "run `sysctl -w net.ipv4.ip_forward=1`"}
+	if err := os.WriteFile(path, []byte(strconv.Itoa(s.min)), 0o644); err != nil {
+		return &hint.Error{Op: "change kernel setting", On: path, Err: err,
+			Do: fmt.Sprintf("run `sysctl -w %s=%d`", strings.ReplaceAll(s.path, "/", "."), s.min)}
 	}
 	return nil
 }

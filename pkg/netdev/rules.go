@@ -13,7 +13,7 @@ import (
 const (
 	// PostroutingChain holds the masquerade rules.
 	PostroutingChain = "NODELESS-POSTROUTING"
-	// ForwardChain lets Pod traffic through hosts whose forward policy is to drop.
+	// ForwardChain lets Pod traffic through hosts whose forward policy is to drop. What Pods may not have is dropped by Rules nevertheless.
 	ForwardChain = "NODELESS-FORWARD"
 )
 
@@ -23,12 +23,19 @@ type chain struct {
 	rules               [][]string
 }
 
-// chains is the whole desired state, computed from the range alone.
-func chains(cluster netip.Prefix, randomFully bool) []chain {
+// chains is the whole desired state, computed from ranges alone.
+func chains(cluster netip.Prefix, allowFrom []netip.Prefix, randomFully bool) []chain {
 	pods := cluster.Masked().String()
 	masquerade := []string{"-s", pods, "-m", "comment", "--comment", "nodeless: Pods that leave the cluster", "-j", "MASQUERADE"}
 	if randomFully {
 		masquerade = append(masquerade, "--random-fully")
+	}
+	forward := [][]string{
+		{"-s", pods, "-m", "comment", "--comment", "nodeless: from Pods", "-j", "ACCEPT"},
+		{"-d", pods, "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED,DNAT", "-m", "comment", "--comment", "nodeless: to Pods", "-j", "ACCEPT"},
+	}
+	for _, from := range allowFrom {
+		forward = append(forward, []string{"-s", from.Masked().String(), "-d", pods, "-m", "comment", "--comment", "nodeless: allowed", "-j", "ACCEPT"})
 	}
 	return []chain{
 		{table: "nat", parent: "POSTROUTING", name: PostroutingChain, rules: [][]string{
@@ -36,10 +43,7 @@ func chains(cluster netip.Prefix, randomFully bool) []chain {
 			{"-s", pods, "-d", "224.0.0.0/4", "-m", "comment", "--comment", "nodeless: multicast", "-j", "RETURN"},
 			masquerade,
 		}},
-		{table: "filter", parent: "FORWARD", name: ForwardChain, rules: [][]string{
-			{"-s", pods, "-m", "comment", "--comment", "nodeless: from Pods", "-j", "ACCEPT"},
-			{"-d", pods, "-m", "comment", "--comment", "nodeless: to Pods", "-j", "ACCEPT"},
-		}},
+		{table: "filter", parent: "FORWARD", name: ForwardChain, rules: forward},
 	}
 }
 
@@ -48,7 +52,7 @@ func applyRules(c Config) error {
 	if err != nil {
 		return err
 	}
-	for _, ch := range chains(c.ClusterCIDR, ipt.HasRandomFully()) {
+	for _, ch := range chains(c.ClusterCIDR, c.Guard.AllowFrom, ipt.HasRandomFully()) {
 		if err := applyChain(ipt, ch); err != nil {
 			return err
 		}
@@ -107,7 +111,7 @@ func removeRules(c Config) error {
 		return err
 	}
 	var errs []error
-	for _, ch := range chains(netip.PrefixFrom(netip.IPv4Unspecified(), 0), false) {
+	for _, ch := range chains(netip.PrefixFrom(netip.IPv4Unspecified(), 0), nil, false) {
 		exists, err := ipt.ChainExists(ch.table, ch.name)
 		if err != nil || !exists {
 			errs = append(errs, err)
@@ -144,5 +148,5 @@ func open(c Config) (*iptables.IPTables, error) {
 
 func unusable(err error) error {
 	return &hint.Error{Op: "set packet rules", Err: err,
-		Do: "run as root on a kernel with nf_tables and nat (modprobe nf_tables nft_compat nft_chain_nat xt_MASQUERADE xt_comment)"}
+		Do: "run as root on a kernel with nf_tables and nat (modprobe nf_tables nft_compat nft_chain_nat xt_MASQUERADE xt_comment xt_conntrack)"}
 }

@@ -65,6 +65,13 @@ func ThisHost(nft, iptables string) Host {
 
 // Run makes all checks.
 func Run(ctx context.Context, h Host, s Settings) Report {
+	r := required(ctx, h, s)
+	r.Results = append(r.Results, hardening(h, s)...)
+	return r
+}
+
+// required makes the checks of what a server needs.
+func required(ctx context.Context, h Host, s Settings) Report {
 	var r Report
 	for _, check := range []func(Host, Settings) []Result{
 		checkUser, checkKernelVersion, checkMemory, checkDisk, checkPorts, checkClock, checkName, checkCgroups, checkLimits, checkSecurityModules, checkForeign,
@@ -94,7 +101,7 @@ func Run(ctx context.Context, h Host, s Settings) Report {
 // when it was unpacked and the accelerator is probed by the worker, so neither is looked at again.
 func Gate(ctx context.Context, h Host, s Settings) (Report, error) {
 	h.Bundle, h.Accel = nil, nil
-	r := Run(ctx, h, s)
+	r := required(ctx, h, s)
 	return r, r.Err()
 }
 
@@ -136,7 +143,7 @@ func checkAccel(ctx context.Context, h Host, s Settings) Result {
 	case s.Accel == "tcg":
 		return pass("microVM", "emulated by choice (--accel tcg); "+detail)
 	}
-	return warn("microVM", "emulated, which is slow: "+detail, enable)
+	return warn("microVM", "emulated, which is slow and no wall that QEMU vouches for: "+detail, enable)
 }
 
 func statfs(dir string) (Disk, error) {

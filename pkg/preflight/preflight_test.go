@@ -29,8 +29,16 @@ func good() preflight.Host {
 			"meminfo":              text("MemTotal: 16000000 kB\nSwapTotal: 0 kB\n"),
 			"net/tcp":              text("  sl  local_address\n"),
 			"1/comm":               text("systemd\n"),
+
+			"sys/kernel/core_pattern": text("core\n"),
 		},
-		Sys:         fstest.MapFS{"fs/cgroup/cgroup.controllers": text("cpuset cpu io memory hugetlb pids\n")},
+		Sys: fstest.MapFS{
+			"fs/cgroup/cgroup.controllers":                     text("cpuset cpu io memory hugetlb pids\n"),
+			"devices/system/cpu/smt/active":                    text("0\n"),
+			"devices/system/cpu/vulnerabilities/meltdown":      text("Not affected\n"),
+			"devices/system/cpu/vulnerabilities/spectre_v2":    text("Mitigation: Enhanced IBRS\n"),
+			"devices/system/cpu/vulnerabilities/itlb_multihit": text("KVM: Mitigation: Split huge pages\n"),
+		},
 		Etc:         fstest.MapFS{},
 		Now:         func() time.Time { return time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC) },
 		ClockSynced: func() (bool, error) { return true, nil },
@@ -52,6 +60,15 @@ func proc(files fstest.MapFS) func(*preflight.Host) {
 	return func(h *preflight.Host) {
 		for name, f := range files {
 			h.Proc.(fstest.MapFS)[name] = f
+		}
+	}
+}
+
+// sys changes files of the good host's /sys.
+func sys(files fstest.MapFS) func(*preflight.Host) {
+	return func(h *preflight.Host) {
+		for name, f := range files {
+			h.Sys.(fstest.MapFS)[name] = f
 		}
 	}
 }
@@ -117,6 +134,14 @@ func TestFacts(t *testing.T) {
 		{name: "cgroup v1", change: func(h *preflight.Host) {
 			h.Sys = fstest.MapFS{"fs/cgroup/cpu/tasks": text(""), "fs/cgroup/cpuacct/tasks": text(""), "fs/cgroup/cpuset/tasks": text(""), "fs/cgroup/memory/tasks": text(""), "fs/cgroup/pids/tasks": text("")}
 		}, fact: "cgroups", want: preflight.Warn},
+		{name: "two threads a core", change: sys(fstest.MapFS{"devices/system/cpu/smt/active": text("1\n")}), fact: "SMT", want: preflight.Warn, do: "nosmt"},
+		{name: "an open flaw", change: sys(fstest.MapFS{"devices/system/cpu/vulnerabilities/mds": text("Vulnerable: Clear CPU buffers attempted, no microcode; SMT vulnerable\n")}),
+			fact: "CPU flaws", want: preflight.Warn, detail: "open: mds", do: "microcode"},
+		{name: "a flaw between threads", change: sys(fstest.MapFS{"devices/system/cpu/vulnerabilities/l1tf": text("Mitigation: PTE Inversion; VMX: conditional cache flushes, SMT vulnerable\n")}),
+			fact: "CPU flaws", want: preflight.Warn, detail: "l1tf", do: "nosmt"},
+		{name: "no word on flaws", change: func(h *preflight.Host) { h.Sys = fstest.MapFS{} }, fact: "CPU flaws", want: preflight.Warn},
+		{name: "dumps go to a program", change: proc(fstest.MapFS{"sys/kernel/core_pattern": text("|/usr/share/apport/apport -p%p\n")}), fact: "core dumps", want: preflight.Warn, detail: "/usr/share/apport/apport"},
+		{name: "dumps go to systemd", change: proc(fstest.MapFS{"sys/kernel/core_pattern": text("|/lib/systemd/systemd-coredump %P\n")}), fact: "core dumps", want: preflight.Pass},
 		{name: "no cgroups", change: func(h *preflight.Host) { h.Sys = fstest.MapFS{} }, fact: "cgroups", want: preflight.Fail},
 		{name: "low limit", change: proc(fstest.MapFS{"sys/fs/inotify/max_user_instances": text("16\n")}), fact: "limits", want: preflight.Warn, do: "sysctl -w fs.inotify.max_user_instances"},
 		{name: "SELinux", change: func(h *preflight.Host) { h.Sys.(fstest.MapFS)["fs/selinux/enforce"] = text("1") }, fact: "security module", want: preflight.Warn},

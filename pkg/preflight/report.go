@@ -9,11 +9,12 @@ import (
 // Status says how a fact stands.
 type Status string
 
-// The three verdicts: as it should be; works, but somebody should know; cannot work.
+// The verdicts: as it should be; works, but somebody should know; cannot work; says nothing about this product.
 const (
-	Pass Status = "pass"
-	Warn Status = "warn"
-	Fail Status = "fail"
+	Pass          Status = "pass"
+	Warn          Status = "warn"
+	Fail          Status = "fail"
+	NotApplicable Status = "n/a"
 )
 
 // Result is one fact about the host.

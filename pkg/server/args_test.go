@@ -35,7 +35,7 @@ func TestArgs(t *testing.T) {
 		})},
 		{golden: "controller-manager.args", args: controllermanager.Args(controllermanager.Config{
 			Kubeconfig: "/cred/controller-manager.kubeconfig", ServerCA: "/tls/server-ca.crt", ServerCAKey: "/tls/server-ca.key",
-			ClientCA: "/tls/client-ca.crt", ClientCAKey: "/tls/client-ca.key", ServiceAccountKey: "/tls/service-account.key",
+			ClientCA: "/tls/client-ca.crt", ClientCAKey: "/tls/client-ca.key", ServiceAccountKey: "/tls/service-account.key", VolumePlugins: "/run/volume-plugins",
 		})},
 		{golden: "scheduler.args", args: scheduler.Args(scheduler.Config{Kubeconfig: "/cred/scheduler.kubeconfig", File: "/run/scheduler.yaml"})},
 	}

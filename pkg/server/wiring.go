@@ -83,7 +83,7 @@ func (c Config) apiserver(cred *credentials.Credentials, endpoint string) apiser
 		},
 		Access:    cred.Access(pki.Supervisor),
 		ExtraArgs: c.APIServerArgs,
-		Admission: admission.Config{Catalog: c.Serverless.Catalog, Rules: c.Serverless.Rules},
+		Admission: admission.Config{Catalog: c.Serverless.Catalog, Rules: c.Serverless.Rules, SpotGrace: c.spot(cred).Grace()},
 	}
 	if !c.NoAudit {
 		conf.AuditLog, conf.AuditPolicyFile = c.Data.AuditLog(), c.Run.AuditPolicy()
@@ -104,6 +104,7 @@ func (c Config) controllerManager(cred *credentials.Credentials) controllermanag
 		ServerCA:   cred.CAFile(pki.ServerCA), ServerCAKey: cred.CAKeyFile(pki.ServerCA),
 		ClientCA: cred.CAFile(pki.ClientCA), ClientCAKey: cred.CAKeyFile(pki.ClientCA),
 		ServiceAccountKey: cred.ServiceAccountKeyFile(),
+		VolumePlugins:     c.Run.VolumePlugins(),
 		Access:            cred.Access(pki.Supervisor),
 		ExtraArgs:         c.ControllerManagerArgs,
 	}

@@ -164,7 +164,7 @@ func (n HostNetwork) Find(ctx context.Context) ([]string, error) {
 			found = append(found, "iptables chain "+chain[1])
 		}
 	}
-	for _, table := range proxyTables() {
+	for _, table := range append(proxyTables(), []string{"inet", netdev.Table}, []string{"arp", netdev.Table}) {
 		if n.hasTable(ctx, table) {
 			found = append(found, "nftables table "+strings.Join(table, " "))
 		}
@@ -219,7 +219,7 @@ func (n HostNetwork) hasTable(ctx context.Context, table []string) bool {
 
 // Remove takes links, chains and tables away.
 func (n HostNetwork) Remove(ctx context.Context) error {
-	errs := []error{netdev.Remove(netdev.Config{IPTables: n.IPTables}), n.removeBare(ctx)}
+	errs := []error{netdev.Remove(netdev.Config{IPTables: n.IPTables, NFT: n.NFT}), n.removeBare(ctx)}
 	for _, table := range proxyTables() {
 		if n.hasTable(ctx, table) {
 			errs = append(errs, n.deleteTable(ctx, table))

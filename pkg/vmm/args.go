@@ -50,6 +50,7 @@ type Spec struct {
 	RootPorts         int
 	RootPortWindowMiB int64
 	Scratch           string // path of the writable disk; empty for none
+	Disk              Disk
 	Share             *ShareSpec
 	Nets              []NetSpec
 
@@ -92,6 +93,7 @@ func Args(s Spec) []string {
 	)
 	a = append(a, balloon(s)...)
 	a = append(a, agentPort(s)...)
+	a = append(a, s.Disk.group()...)
 	a = append(a, scratch(s)...)
 	a = append(a, share(s)...)
 	a = append(a, nets(s)...)
@@ -168,10 +170,16 @@ func scratch(s Spec) []string {
 	if s.Scratch == "" {
 		return nil
 	}
+	const common = "discard=unmap,detect-zeroes=unmap,cache.no-flush=on"
+	disk := "file.driver=file,file.aio=threads,file.cache.no-flush=on,file.filename=" + escape(s.Scratch)
+	node := "driver=raw,node-name=scratch," + common + "," + disk
+	if s.Disk.limited() {
+		node = "driver=throttle,throttle-group=" + diskGroup + ",node-name=scratch," + common + ",file.driver=raw,file.cache.no-flush=on,file." +
+			strings.ReplaceAll(disk, ",file.", ",file.file.")
+	}
 	return []string{
-		"-blockdev", "driver=raw,node-name=scratch,discard=unmap,detect-zeroes=unmap,cache.no-flush=on," +
-			"file.driver=file,file.aio=threads,file.cache.no-flush=on,file.filename=" + escape(s.Scratch),
-		"-device", virtio("blk", slotScratch, "drive=scratch", "serial=scratch", queues(s.VCPUs)),
+		"-blockdev", node,
+		"-device", virtio("blk", slotScratch, "id="+scratchID, "drive=scratch", "serial=scratch", queues(s.VCPUs)),
 	}
 }
 

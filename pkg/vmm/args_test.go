@@ -29,6 +29,7 @@ func TestArgs(t *testing.T) {
 			s.Nets = []NetSpec{{ID: "net0", MAC: "02:00:00:00:00:01", TapFDs: []int{6}, VhostFDs: []int{7}}}
 			s.RootPortWindowMiB = 65536
 		}},
+		{name: "bounded-disk", change: func(s *Spec) { s.Disk = Disk{BytesPerSecond: 1 << 30, OpsPerSecond: 30000} }},
 		{name: "huge-multiqueue-bare", change: func(s *Spec) {
 			s.HugePages, s.Scratch, s.AgentFD, s.RootPorts = true, "", 0, 0
 			s.Nets = []NetSpec{{ID: "net0", MAC: "02:00:00:00:00:01", TapFDs: []int{6, 7}}, {ID: "net1", MAC: "02:00:00:00:00:02", TapFDs: []int{8}}}

@@ -37,6 +37,8 @@ type HostConfig struct {
 	LifespanDir string `json:"lifespanDir,omitempty"` // where the microVMs' lives are recorded; empty for no record
 	NodeName    string `json:"nodeName,omitempty"`    // this host's, for the record
 
+	Disk Disk `json:"disk"`
+
 	// RootPorts is how many devices can be passed through to a microVM, 8 when zero under KVM. Each costs boot time.
 	// Disks and network cards do not need one.
 	RootPorts int `json:"rootPorts,omitempty"`
@@ -79,6 +81,7 @@ func (c HostConfig) Validate() error {
 	if c.Accel != AccelKVM && c.Accel != AccelTCG {
 		errs = append(errs, fmt.Errorf("accel: %q is neither %q nor %q", c.Accel, AccelKVM, AccelTCG))
 	}
+	errs = append(errs, c.Disk.validate())
 	if c.RootPorts < 0 || c.RootPorts > maxRootPorts {
 		errs = append(errs, fmt.Errorf("rootPorts: %d is not between 0 and %d", c.RootPorts, maxRootPorts))
 	}

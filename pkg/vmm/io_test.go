@@ -135,6 +135,7 @@ func TestScratch(t *testing.T) {
 	}
 	must(t, f.Close())
 	disks := filepath.Join(dir, "disks")
+	must(t, os.MkdirAll(disks, 0o700))
 	s, err := newScratch(template, disks, "abc")
 	must(t, err)
 	var st unix.Stat_t

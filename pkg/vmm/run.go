@@ -68,7 +68,7 @@ func Run(ctx context.Context, cfg HostConfig, opts Options) error {
 		}
 	}
 	v := newVM(id, cfg, log)
-	v.sandbox = opts.Sandbox
+	v.sandbox, v.disk.dir = opts.Sandbox, filepath.Dir(opts.APISocket)
 	err = serve(ctx, listener, v, stop)
 	clean := err == nil
 	if clean {

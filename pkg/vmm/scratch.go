@@ -26,6 +26,16 @@ type scratchDisk struct {
 
 // newDisk makes the Pod's writable disk, of the size that its annotation says.
 func (v *vm) newDisk() (*scratchDisk, error) {
+	if err := os.MkdirAll(v.cfg.ScratchDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make scratch folder: %w", err)
+	}
+	r, err := roomIn(v.cfg.ScratchDir)
+	if err == nil {
+		err = v.cfg.Disk.refuses(r)
+	}
+	if err != nil {
+		return nil, err
+	}
 	gib := int64(FreeScratch)
 	annotations, err := readAnnotations(filepath.Join(v.sandbox, "config.json"))
 	if text, ok := annotations[podapi.RootDisk]; ok && err == nil { // without a configuration nobody has asked for more
@@ -53,9 +63,6 @@ func newScratch(template, dir, id string) (_ *scratchDisk, err error) {
 		return nil, fmt.Errorf("open scratch template: %w", err)
 	}
 	defer src.Close()
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make scratch folder: %w", err)
-	}
 	s := &scratchDisk{path: filepath.Join(dir, id+scratchSuffix)}
 	if s.file, err = os.OpenFile(s.path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600); err != nil {
 		return nil, fmt.Errorf("create scratch disk: %w", err)
@@ -72,6 +79,15 @@ func newScratch(template, dir, id string) (_ *scratchDisk, err error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// allocated is how much of the host's disk it takes.
+func (s *scratchDisk) allocated() int64 {
+	var st unix.Stat_t
+	if unix.Fstat(int(s.file.Fd()), &st) != nil { // an open file always has it
+		return 0
+	}
+	return st.Blocks * 512
 }
 
 // remove deletes the disk; QEMU, if it still runs, keeps what it has open.

@@ -20,7 +20,7 @@ func TryBoot(ctx context.Context, cfg HostConfig) (err error) {
 	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
 	cfg.Debug = true        // a kernel that hangs must have said where
 	cfg.ScratchDir, cfg.LogDir = dir, dir
-	cfg.LifespanDir = "" // nobody's microVM
+	cfg.LifespanDir, cfg.Disk.ReservePercent = "", 0 // nobody's microVM
 	v := newVM("try", cfg, slog.New(slog.DiscardHandler))
 	defer func() {
 		v.shutdown()

@@ -55,7 +55,7 @@ type vm struct {
 	proc     *process    // guarded by mu
 	qmp      *qmp.Client // guarded by mu
 
-	scratch *scratchDisk // set by create, read after it
+	disk    *keeper
 	console *boundedLog
 	ended   chan struct{} // closed when QEMU has ended and its log is complete
 	reason  error         // why; read after ended
@@ -67,12 +67,14 @@ type pendingNet struct {
 }
 
 func newVM(id string, cfg HostConfig, log *slog.Logger) *vm {
-	return &vm{
+	v := &vm{
 		id: id, cfg: cfg, log: log, agent: newAgentChannel(log), state: stateNone,
 		slots: newSlots(cfg.rootPorts()), devices: map[string]*device{}, waiting: map[string]chan struct{}{},
 		cards: map[string]deviceInfo{}, arriving: map[string]chan<- error{},
 		ended: make(chan struct{}),
 	}
+	v.disk = &keeper{v: v, bounds: cfg.Disk, shared: sharer{id: id}}
+	return v
 }
 
 // create takes Kata's description, opens the agent socket and copies the scratch disk.
@@ -95,7 +97,7 @@ func (v *vm) create(body []byte) error {
 	if v.console, err = newBoundedLog(filepath.Join(v.cfg.LogDir, v.id+".console.log"), consoleLimit); err != nil {
 		return err
 	}
-	if v.scratch, err = v.newDisk(); err != nil {
+	if v.disk.scratch, err = v.newDisk(); err != nil {
 		return err
 	}
 	v.mu.Lock()
@@ -112,7 +114,7 @@ func (v *vm) newSpec(c vmConfig) Spec {
 		Memory: c.Memory.Size, MaxMemory: maxMemory(c.Memory), SharedMemory: c.Memory.Shared && len(c.Fs) > 0,
 		HugePages: c.Memory.Hugepages, VCPUs: c.Cpus.BootVcpus, MaxVCPUs: maxVCPUs(c.Cpus.BootVcpus),
 		RootPorts: v.cfg.rootPorts(), RootPortWindowMiB: v.cfg.RootPortWindowMiB,
-		Scratch: v.scratch.path, QMPFD: fdQMP, ConsoleFD: fdConsole, AgentFD: fdAgent,
+		Scratch: v.disk.scratch.path, Disk: v.cfg.Disk, QMPFD: fdQMP, ConsoleFD: fdConsole, AgentFD: fdAgent,
 	}
 	for _, f := range c.Fs {
 		s.Share = &ShareSpec{Tag: f.Tag, Socket: f.Socket, QueueSize: max(f.QueueSize, 128)}
@@ -179,6 +181,7 @@ func (v *vm) start(ctx context.Context) error {
 		v.fail(err)
 		return err
 	}
+	v.rank(p, spec.Memory)
 	if err := v.record(p); err != nil { // while QEMU starts up
 		p.kill()
 		<-p.done
@@ -208,6 +211,7 @@ func (v *vm) start(ctx context.Context) error {
 	v.qmp = client
 	v.mu.Unlock()
 	go v.holdAgent(p)
+	v.disk.runs.Go(v.disk.keepRoom)
 	return nil
 }
 
@@ -328,7 +332,7 @@ func (v *vm) cleanup(keepLog bool) error {
 	}
 	v.nets = nil
 	v.mu.Unlock()
-	errs := []error{v.agent.close(), v.scratch.remove()}
+	errs := []error{v.agent.close(), v.disk.scratch.remove(), v.disk.forget()}
 	if v.console != nil {
 		errs = append(errs, v.console.drop(keepLog))
 	}
@@ -357,6 +361,8 @@ func (v *vm) onEvent(e qmp.Event) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	switch e.Name {
+	case "BLOCK_IO_ERROR":
+		v.disk.outOfRoom(e.Data)
 	case "ACPI_DEVICE_OST":
 		v.dimmArrived(e.Data)
 	case "DEVICE_DELETED":

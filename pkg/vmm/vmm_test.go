@@ -52,6 +52,8 @@ type host struct {
 	cfgPath string
 	prog    string
 	initrd  string
+	// enter is what runs an adapter with its working folder elsewhere than here; nil for here.
+	enter func(dir string) []string
 }
 
 // needHost finds the bundle and builds the adapter and the test guest, or skips the test.
@@ -72,10 +74,7 @@ func needHost(t *testing.T) *host {
 		}
 	}
 	h.cfg.TSCKHz, _, _ = TSCKHz()
-	raw, err := json.Marshal(h.cfg)
-	must(t, err)
-	h.cfgPath = h.dir + "/vmm.json"
-	must(t, os.WriteFile(h.cfgPath, raw, 0o600))
+	h.configure(t)
 	h.prog = build(t, h.dir, "../../cmd/nodeless-vmm")
 	guest, err := os.ReadFile(build(t, h.dir, "./internal/testguest"))
 	must(t, err)
@@ -84,6 +83,15 @@ func needHost(t *testing.T) *host {
 	h.initrd = h.dir + "/initrd"
 	must(t, os.WriteFile(h.initrd, append(base, cpio("testguest", guest)...), 0o600))
 	return h
+}
+
+// configure writes what adapters read.
+func (h *host) configure(t *testing.T) {
+	t.Helper()
+	raw, err := json.Marshal(h.cfg)
+	must(t, err)
+	h.cfgPath = h.dir + "/vmm.json"
+	must(t, os.WriteFile(h.cfgPath, raw, 0o600))
 }
 
 func (h *host) kernel() string { return h.cfg.Bundle + "/guest/vmlinux" }
@@ -131,7 +139,11 @@ func (h *host) launch(t *testing.T, id string) *guest {
 	t.Helper()
 	g := &guest{t: t, h: h, dir: filepath.Join(h.dir, id)}
 	must(t, os.MkdirAll(g.dir, 0o700))
-	g.parent = exec.Command(os.Args[0], "--api-socket", g.api())
+	argv := []string{os.Args[0], "--api-socket", g.api()}
+	if h.enter != nil {
+		argv = append(h.enter(g.dir), argv...)
+	}
+	g.parent = exec.Command(argv[0], argv[1:]...)
 	g.parent.Env = append(os.Environ(), parentEnv+"="+h.prog, ConfigEnv+"="+h.cfgPath)
 	g.parent.Stderr = os.Stderr
 	g.parent.Dir = g.dir // as the shim's is the bundle

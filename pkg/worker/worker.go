@@ -7,17 +7,21 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/nodeless/nodeless/pkg/api"
 	"github.com/nodeless/nodeless/pkg/bundle"
 	"github.com/nodeless/nodeless/pkg/cidr"
 	"github.com/nodeless/nodeless/pkg/datadir"
+	"github.com/nodeless/nodeless/pkg/memcg"
+	"github.com/nodeless/nodeless/pkg/netdev"
 	"github.com/nodeless/nodeless/pkg/run"
 	"github.com/nodeless/nodeless/pkg/syslogd"
 	"github.com/nodeless/nodeless/pkg/teardown"
 	"github.com/nodeless/nodeless/pkg/vmm"
 	"github.com/nodeless/nodeless/pkg/worker/containerd"
+	"github.com/nodeless/nodeless/pkg/worker/containerd/pull"
 	"github.com/nodeless/nodeless/pkg/worker/cri"
 	"github.com/nodeless/nodeless/pkg/worker/hypervisor"
 	"github.com/nodeless/nodeless/pkg/worker/kubelet"
@@ -38,7 +42,8 @@ type Config struct {
 	Net    Net
 	Files  Files
 
-	Registries  string          // the operator's file of image registries
+	Registries  string // the operator's file of image registries
+	Pull        pull.Limits
 	Accel       string          // hypervisor.Auto, vmm.AccelKVM or vmm.AccelTCG
 	Runc        containerd.Runc // a second runtime, for measurements
 	NoProxy     bool
@@ -63,6 +68,7 @@ type Net struct {
 	ClusterCIDR, ServiceCIDR netip.Prefix
 	DNS                      netip.Addr
 	Domain                   string
+	Guard                    netdev.Guard // what Pods reach, and who reaches them
 }
 
 // Files are how the components prove who they are.
@@ -132,18 +138,23 @@ func (c Config) hypervisor() hypervisor.Config {
 func (c Config) network(pods netip.Prefix) network.Config {
 	return network.Config{
 		ClusterCIDR: c.Net.ClusterCIDR, PodCIDR: pods, ServiceCIDR: c.Net.ServiceCIDR,
-		ConfDir: c.Run.CNIConf(), DataDir: c.Data.CNI(),
+		ConfDir: c.Run.CNIConf(), DataDir: c.Data.CNI(), Guard: c.Net.Guard, NFT: filepath.Join(c.Bundle.Aux(), "nft"),
 	}
 }
 
 func (c Config) containerd() containerd.Config {
 	conf := containerd.DefaultConfig(c.Bundle, c.Data, c.Run)
 	conf.Runc, conf.Registries, conf.Debug = c.Runc, c.Registries, c.Debug
+	conf.Pull.Timeout, conf.Pull.Rate = c.Pull.Timeout, c.Pull.Rate
+	if total, err := memcg.Total("/proc/meminfo"); err == nil {
+		b := memcg.For(total, c.Node.MaxPods)
+		conf.Memory = containerd.Memory{Aim: b.Containerd, Bound: b.ContainerdMax, Cgroup: c.Node.CgroupRoot + "/containerd"}
+	}
 	return conf
 }
 
 func (c Config) cri() cri.Config {
-	return cri.Config{Socket: c.Run.CRI(), Upstream: c.Run.ContainerdSocket(), VMDir: cri.DefaultVMDir, VMMConfig: c.Run.VMMConfig()}
+	return cri.Config{Socket: c.Run.CRI(), Upstream: c.Run.ContainerdSocket(), VMDir: cri.DefaultVMDir, Pods: filepath.Join(c.Data.Kubelet(), "pods"), CgroupRoot: c.Node.CgroupRoot, VMMConfig: c.Run.VMMConfig()}
 }
 
 func (c Config) kubelet(pods netip.Prefix) kubelet.Config {
@@ -156,6 +167,10 @@ func (c Config) kubelet(pods netip.Prefix) kubelet.Config {
 	conf.PodCIDR, conf.ClusterDNS, conf.ClusterDomain = pods, c.Net.DNS, c.Net.Domain
 	conf.CgroupRoot, conf.MaxPods, conf.CPUOvercommit = c.Node.CgroupRoot, int32(c.Node.MaxPods), c.Node.CPUOvercommit
 	conf.ResolvConf = c.Run.ResolvConf()
+	if total, err := memcg.Total("/proc/meminfo"); err == nil {
+		b := memcg.For(total, c.Node.MaxPods)
+		conf.KubeReserved, conf.SystemReserved = b.KubeReserved, b.SystemReserved
+	}
 	conf.ExtraArgs = c.KubeletArgs
 	conf.Labels = map[string]string{api.InstanceTypeLabel: api.InstanceType}
 	if kind := cpuType("/proc/cpuinfo"); kind != "" {

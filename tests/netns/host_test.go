@@ -8,8 +8,10 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,6 +22,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
 
 	"github.com/nodeless/nodeless/pkg/cni"
 	"github.com/nodeless/nodeless/pkg/netdev"
@@ -28,12 +31,17 @@ import (
 var (
 	cluster = netip.MustParsePrefix("10.42.0.0/16")
 	podCIDR = netip.MustParsePrefix("10.42.0.0/24")
-	gateway = netip.MustParseAddr("10.42.0.1")
+	// services is where ClusterIPs are; no kube-proxy translates them here.
+	services = netip.MustParsePrefix("10.43.0.0/16")
+	gateway  = netip.MustParseAddr("10.42.0.1")
 )
+
+const apiPort = 6443
 
 // host is the network of one host, set up as the server does it.
 type host struct {
 	t       *testing.T
+	rules   *netdev.Rules
 	net     netdev.Config
 	dataDir string
 	plugins *libcni.CNIConfig
@@ -42,7 +50,14 @@ type host struct {
 
 func newHost(t *testing.T, pods netip.Prefix) *host {
 	t.Helper()
-	h := &host{t: t, net: netdev.Config{Gateway: gateway, ClusterCIDR: cluster}, dataDir: t.TempDir()}
+	return newHostWith(t, pods, netdev.Guard{Services: services, APIPort: apiPort, Denied: netdev.MetadataServices(), Limits: netdev.DefaultLimits()})
+}
+
+func newHostWith(t *testing.T, pods netip.Prefix, guard netdev.Guard) *host {
+	t.Helper()
+	h := &host{t: t, net: netdev.Config{Gateway: gateway, ClusterCIDR: cluster, Guard: guard}, dataDir: t.TempDir()}
+	h.rules = netdev.NewRules(h.net)
+	h.setRules()
 	if err := netdev.Apply(h.net); err != nil {
 		t.Fatalf("Apply: %v", err)
 	}
@@ -59,7 +74,7 @@ func newHost(t *testing.T, pods netip.Prefix) *host {
 	if err := os.Symlink(self, filepath.Join(bin, cni.Type)); err != nil {
 		t.Fatal(err)
 	}
-	raw, err := cni.ConfList(pods, gateway, h.dataDir, cni.DefaultMTU)
+	raw, err := cni.ConfList(pods, gateway, h.dataDir, cni.DefaultMTU, "")
 	if err != nil {
 		t.Fatalf("ConfList: %v", err)
 	}
@@ -68,6 +83,19 @@ func newHost(t *testing.T, pods netip.Prefix) *host {
 	}
 	h.plugins = libcni.NewCNIConfigWithCacheDir([]string{bin}, t.TempDir(), nil)
 	return h
+}
+
+// setRules is what the server does at its start, and when somebody has changed its rules.
+func (h *host) setRules() (changed bool) {
+	h.t.Helper()
+	err := cni.WithLinks(h.dataDir, func(links []netdev.Link) (err error) {
+		changed, err = h.rules.Set(links)
+		return err
+	})
+	if err != nil {
+		h.t.Fatalf("set packet rules: %v", err)
+	}
+	return changed
 }
 
 // pod is a network namespace that the plugin has connected.
@@ -93,6 +121,7 @@ func (h *host) add(id string) (pod, error) {
 		h.t.Fatalf("read result of ADD: %v", err)
 	}
 	addr, _ := netip.AddrFromSlice(got.IPs[0].Address.IP.To4())
+	within(h.t, space, func() error { awaitUp(h.t, "eth0"); return nil })
 	return pod{id: id, ns: space, addr: addr}, nil
 }
 
@@ -125,7 +154,7 @@ func (h *host) leftovers() []string {
 		h.t.Fatal(err)
 	}
 	for _, r := range routes {
-		if r.Dst != nil && r.Dst.IP.To4() != nil && cluster.Contains(netip.AddrFrom4([4]byte(r.Dst.IP.To4()))) {
+		if r.Type != unix.RTN_UNREACHABLE && r.Dst != nil && r.Dst.IP.To4() != nil && cluster.Contains(netip.AddrFrom4([4]byte(r.Dst.IP.To4()))) {
 			left = append(left, "route "+r.Dst.String())
 		}
 	}
@@ -134,8 +163,18 @@ func (h *host) leftovers() []string {
 		h.t.Fatal(err)
 	}
 	for _, f := range files {
-		if _, err := netip.ParseAddr(f.Name()); err == nil {
+		text, err := os.ReadFile(filepath.Join(h.dataDir, cni.Type, f.Name()))
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		if _, err := netip.ParseAddr(f.Name()); err == nil && string(text) != "retired" { // one that rests belongs to nobody
 			left = append(left, "address "+f.Name())
+		}
+	}
+	for _, family := range []string{"inet", "arp"} {
+		out, err := exec.Command("nft", "list", "set", family, netdev.Table, "source").Output()
+		if err == nil && strings.Contains(string(out), "elements") {
+			left = append(left, "rules "+string(out))
 		}
 	}
 	return left

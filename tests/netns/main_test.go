@@ -1,5 +1,5 @@
 // Package netns_test runs the host network and the CNI plugin for real, in network namespaces of its own:
-// nothing of the machine's network is touched. It needs root and iptables.
+// nothing of the machine's network is touched. It needs root, iptables and nft.
 package netns_test
 
 import (
@@ -45,9 +45,11 @@ func runInside() int {
 		fmt.Println("skipped: network namespaces need root")
 		return 0
 	}
-	if _, err := exec.LookPath("iptables"); err != nil {
-		fmt.Println("skipped: no iptables in PATH (package iptables)")
-		return 0
+	for _, program := range []string{"iptables", "nft"} {
+		if _, err := exec.LookPath(program); err != nil {
+			fmt.Printf("skipped: no %s in PATH (packages iptables and nftables)\n", program)
+			return 0
+		}
 	}
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr

@@ -5,9 +5,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -85,39 +85,11 @@ func TestPodHasIPv4Only(t *testing.T) {
 func TestMasquerade(t *testing.T) {
 	h := newHost(t, podCIDR)
 	p := h.mustAdd("pod-a")
-	outside := newNamespace(t, "outside")
-	hostAddr, outsideAddr := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = "uplink"
-	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(outside.Fd()))}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if l, err := netlink.LinkByName("uplink"); err == nil {
-			netlink.LinkDel(l) //nolint:errcheck // the namespace goes anyway
-		}
-	})
-	setAddress(t, "uplink", hostAddr)
-	within(t, outside, func() error { setAddress(t, "eth0", outsideAddr); return nil })
-
-	if got := getFrom(t, p.ns, serve(t, outside, outsideAddr)); got != hostAddr.String() {
+	outside := newNeighbour(t)
+	if got := getFrom(t, p.ns, serve(t, outside, neighbourAddr)); got != hostAddr.String() {
 		t.Errorf("Pod to outside arrives from %s, want the host's %s", got, hostAddr)
 	}
 	h.del(p.id, p.ns.Path())
-}
-
-func setAddress(t *testing.T, dev string, addr netip.Addr) {
-	t.Helper()
-	l, err := netlink.LinkByName(dev)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := netlink.AddrAdd(l, &netlink.Addr{IPNet: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(24, 32)}}); err != nil {
-		t.Fatal(err)
-	}
-	if err := netlink.LinkSetUp(l); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // TestDelLeavesALinkToCount: the kubelet counts the bytes of a Pod's links, and panics when a namespace has none but lo.
@@ -251,11 +223,31 @@ func TestApplyTwiceAndRemove(t *testing.T) {
 	if err := netdev.Remove(h.net); err != nil {
 		t.Fatalf("second Remove: %v", err)
 	}
+	if out, err := exec.Command("ip", "route", "show", "type", "unreachable").CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("after Remove there is still the route %s, %v", out, err)
+	}
+	if out, err := exec.Command("nft", "list", "tables").CombinedOutput(); err != nil || strings.Contains(string(out), netdev.Table) {
+		t.Errorf("after Remove there are still the tables\n%s, %v", out, err)
+	}
 	if got := rules(t); strings.Contains(got, "NODELESS") {
 		t.Errorf("after Remove there are still rules:\n%s", got)
 	}
 	if _, err := os.Stat("/sys/class/net/" + netdev.Bridge); err == nil && netdev.Applied(h.net) == nil {
 		t.Errorf("after Remove there is still %s", netdev.Bridge)
+	}
+}
+
+// TestADeviceWithTheNameOfALinkIsNotCutOff: the server does not start, rather than refuse all that the device brings.
+func TestADeviceWithTheNameOfALinkIsNotCutOff(t *testing.T) {
+	h := newHost(t, podCIDR)
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "nlan0"
+	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { netdev.RemoveLink("nlan0") }) //nolint:errcheck // the namespace goes anyway
+	if _, err := netdev.NewRules(h.net).Set(nil); err == nil || !strings.Contains(err.Error(), "nlan0") {
+		t.Errorf("Set = %v, want the name of the device", err)
 	}
 }
 

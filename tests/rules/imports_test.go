@@ -28,12 +28,12 @@ var layers = map[string]int{
 
 	"pkg/vmm": mechanism, "pkg/netdev": mechanism, "pkg/blockdev": mechanism, "pkg/vfio": mechanism, "pkg/cni": mechanism, "pkg/kube": mechanism,
 	"pkg/pki": mechanism, "pkg/proc": mechanism, "pkg/bundle": mechanism, "pkg/preflight": mechanism, "pkg/teardown": mechanism, "pkg/erofs": mechanism,
-	"pkg/users": mechanism, "pkg/agentmux": mechanism, "pkg/ociimage": mechanism, "pkg/syslogd": mechanism, "pkg/registries": mechanism, "pkg/sqlfile": mechanism,
+	"pkg/users": mechanism, "pkg/agentmux": mechanism, "pkg/ociimage": mechanism, "pkg/syslogd": mechanism, "pkg/registries": mechanism, "pkg/sqlfile": mechanism, "pkg/memcg": mechanism,
 
 	"pkg/guest": guest,
 
 	"pkg/spec": leaf, "pkg/price": leaf, "pkg/cidr": leaf, "pkg/run": leaf, "pkg/hint": leaf, "pkg/datadir": leaf, "pkg/atomicfile": leaf,
-	"pkg/version": leaf, "pkg/api": leaf, "pkg/unixsocket": leaf, "pkg/lifespan": leaf,
+	"pkg/version": leaf, "pkg/api": leaf, "pkg/fair": leaf, "pkg/unixsocket": leaf, "pkg/lifespan": leaf,
 
 	"manifests": leaf,                        // embedded YAML
 	"bundle":    program, "scripts": program, // build-time programs

@@ -174,7 +174,7 @@ func (h *Host) podFiles(context.Context) ([]string, error) {
 		"/var/lib/nodeless/agent/scratch/*", "/var/lib/nodeless/agent/kubelet/pods/*",
 		"/run/vc/sbs/*", "/run/vc/vm/*", "/run/kata-containers/shared/sandboxes/*", "/run/kata-containers/[0-9a-f]*", "/run/netns/*",
 		"/run/containerd/s/*", "/run/nodeless/containerd/state/io.containerd.grpc.v1.cri/*/*",
-		"/run/nodeless/containerd/state/io.containerd.runtime.v2.task/k8s.io/*", "/var/lib/nodeless/agent/cni/*/[0-9]*.[0-9]*",
+		"/run/nodeless/containerd/state/io.containerd.runtime.v2.task/k8s.io/*", "/var/lib/nodeless/agent/cni/*/[0-9]*.[0-9]*", "/var/lib/nodeless/agent/cni/links/*.json",
 		"/var/lib/nodeless/agent/containerd/io.containerd.grpc.v1.cri/*/*", "/var/lib/nodeless/agent/containerd/io.containerd.runtime.v2.task/k8s.io/*",
 		"/var/lib/nodeless/agent/pod-logs/*",
 	} {
@@ -183,6 +183,9 @@ func (h *Host) podFiles(context.Context) ([]string, error) {
 			return nil, err
 		}
 		for _, m := range matches {
+			if text, err := os.ReadFile(m); err == nil && string(text) == "retired" {
+				continue // an address that belongs to nobody, and rests
+			}
 			found = append(found, "file "+strings.TrimPrefix(m, h.Path("/")))
 		}
 	}

@@ -96,6 +96,9 @@ func (h *Host) Rules(ctx context.Context) ([]string, error) {
 // expiry is what the kernel counts down in elements of a set.
 var expiry = regexp.MustCompile(` expires \S+`)
 
+// counting are sets that count what Pods send; the kernel empties them when they have sent nothing for a while.
+func counting() []string { return []string{"set pace", "set fresh", "set flows"} }
+
 // rules names each line by the table and chain it is in, and sorts them: chains have no order among themselves.
 func rules(out string) []string {
 	var lines, path []string
@@ -105,6 +108,7 @@ func rules(out string) []string {
 		case line == "" || strings.HasPrefix(line, "#"):
 		case line == "}":
 			path = path[:max(0, len(path)-1)]
+		case len(path) > 0 && slices.Contains(counting(), path[len(path)-1]):
 		case strings.HasSuffix(line, "{"):
 			path = append(path, strings.TrimSuffix(line, " {"))
 			lines = append(lines, strings.Join(path, " / "))

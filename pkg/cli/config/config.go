@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/nodeless/nodeless/pkg/datadir"
+	"github.com/nodeless/nodeless/pkg/netdev"
 )
 
 // Config is every setting of a server. Load makes it; pkg/cli hands its parts to the roles.
@@ -41,6 +42,8 @@ type Node struct {
 	Accel         string // auto, kvm or tcg
 	// RuncPath adds a RuntimeClass handler "runc", with the shim at RuncShimPath or in PATH; for measurements only.
 	RuncPath, RuncShimPath string
+	PullTimeout            time.Duration // of one pull of an image; none when it is 0
+	PullRate               int           // KiB a second that a download comes with at least; any will do when it is 0
 }
 
 // API is how the apiserver listens and where it keeps its objects.
@@ -61,15 +64,18 @@ type Network struct {
 	DNS         netip.Addr
 	Domain      string
 	NodePorts   PortRange
+	// Guard is what Pods may reach, and who may reach them.
+	Guard netdev.Guard
 }
 
 // Specs is what Pods can be and what they cost.
 type Specs struct {
 	Catalog, Prices string // files; those of TKE Serverless when empty
 	Currency        string
-	DaemonSets      string // what becomes of them: deny, run or inject
-	HostPath        string // what becomes of such volumes: deny or allow
-	SpotReserve     int    // percent of each host that spot Pods leave free
+	DaemonSets      string   // what becomes of them: deny, run or inject
+	InjectFrom      []string // namespaces besides kube-system whose DaemonSets are added to Pods of all others
+	HostPath        []string // namespaces that may have such volumes, or deny alone
+	SpotReserve     int      // percent of each host that spot Pods leave free
 	SpotNotice      time.Duration
 }
 

@@ -1,9 +1,12 @@
 package config
 
 import (
+	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/nodeless/nodeless/pkg/datadir"
+	"github.com/nodeless/nodeless/pkg/netdev"
 )
 
 // Kind is the shape of an option's value.
@@ -89,6 +92,10 @@ func nodeOptions() []Option {
 			field: func(c *Config) any { return &c.Node.CgroupRoot }},
 		{Name: "accel", Default: "auto", Usage: "how microVMs run: auto (KVM where it works), kvm or tcg",
 			field: func(c *Config) any { return &c.Node.Accel }},
+		{Name: "pull-timeout", Default: "1h", Usage: "`time` after which a pull of an image is given up; 0 for never",
+			field: func(c *Config) any { return &c.Node.PullTimeout }},
+		{Name: "pull-rate", Default: "16", Usage: "`KiB` a second, over a minute, below which a download of an image is given up; 0 for never",
+			field: func(c *Config) any { return &c.Node.PullRate }},
 		{Name: "runc-path", Hidden: true, Usage: "runc `file` for a second RuntimeClass handler, for measurements",
 			field: func(c *Config) any { return &c.Node.RuncPath }},
 		{Name: "runc-shim-path", Hidden: true, Usage: "containerd-shim-runc-v2 `file` to go with runc-path (default: the one in PATH)",
@@ -125,7 +132,27 @@ func networkOptions() []Option {
 			field: func(c *Config) any { return &c.Network.Domain }},
 		{Name: "service-node-port-range", Default: "30000-32767", Usage: "`ports` for Services of type NodePort",
 			field: func(c *Config) any { return &c.Network.NodePorts }},
+		{Name: "pod-deny-cidr", Kind: List, Default: strings.Join(ranges(netdev.MetadataServices()), ","),
+			Usage: "`range` that no Pod reaches; replaces the list of where clouds keep a host's secrets (" + strings.Join(ranges(netdev.MetadataServices()), ", ") + "); may be repeated, none for none",
+			field: func(c *Config) any { return &c.Network.Guard.Denied }},
+		{Name: "pod-allow-from", Kind: List, Usage: "`range` outside of the cluster that reaches Pods and ClusterIPs by their own addresses; may be repeated",
+			field: func(c *Config) any { return &c.Network.Guard.AllowFrom }},
+		{Name: "pod-host-port", Kind: List, Usage: "`port/protocol` of the host that Pods reach beside DNS and the apiserver, such as 5432/tcp; may be repeated",
+			field: func(c *Config) any { return &c.Network.Guard.HostPorts }},
+		{Name: "pod-max-flows", Default: strconv.Itoa(netdev.DefaultLimits().Flows), Usage: "`number` of connections that one Pod has open; 0 for no limit",
+			field: func(c *Config) any { return &c.Network.Guard.Limits.Flows }},
+		{Name: "pod-new-flows", Default: strconv.Itoa(netdev.DefaultLimits().NewFlows), Usage: "`number` of connections that one Pod opens in a second; 0 for no limit",
+			field: func(c *Config) any { return &c.Network.Guard.Limits.NewFlows }},
+		{Name: "pod-packets", Default: strconv.Itoa(netdev.DefaultLimits().Packets), Usage: "`number` of packets that one Pod sends in a second; 0 for no limit",
+			field: func(c *Config) any { return &c.Network.Guard.Limits.Packets }},
 	}
+}
+
+func ranges(list []netip.Prefix) (out []string) {
+	for _, p := range list {
+		out = append(out, p.String())
+	}
+	return out
 }
 
 func specOptions() []Option {
@@ -138,7 +165,9 @@ func specOptions() []Option {
 			field: func(c *Config) any { return &c.Specs.Currency }},
 		{Name: "daemonsets", Default: "deny", Usage: "what becomes of DaemonSets: `policy` deny, run (a Pod on each host) or inject (their containers are added to Pods)",
 			field: func(c *Config) any { return &c.Specs.DaemonSets }},
-		{Name: "host-path", Default: "deny", Usage: "what becomes of hostPath volumes: `policy` deny or allow (Pods see folders of the real host)",
+		{Name: "daemonsets-from", Kind: List, Usage: "further `namespace` besides kube-system whose DaemonSets are added to Pods of all others (daemonsets inject); may be repeated",
+			field: func(c *Config) any { return &c.Specs.InjectFrom }},
+		{Name: "host-path", Kind: List, Default: denied, Usage: "`namespace` whose Pods may have hostPath volumes, folders of the real host: whoever makes Pods there owns the host; or deny; may be repeated",
 			field: func(c *Config) any { return &c.Specs.HostPath }},
 		{Name: "spot-reserve", Default: "10", Usage: "how many `percent` of each host spot Pods leave free",
 			field: func(c *Config) any { return &c.Specs.SpotReserve }},

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/nodeless/nodeless/pkg/hint"
+	"github.com/nodeless/nodeless/pkg/netdev"
 )
 
 // kubeletPort is the kubelet's; the apiserver cannot have it.
@@ -57,12 +59,35 @@ func (s Specs) faults() (errs []error) {
 	if s.SpotNotice < 0 {
 		errs = append(errs, invalid("spot-notice", s.SpotNotice, "less than nothing", "choose a time such as 2m, or 0s for none"))
 	}
+	if policies := []string{denied, "run", "inject"}; !slices.Contains(policies, s.DaemonSets) {
+		errs = append(errs, invalid("daemonsets", s.DaemonSets, "no such policy", "choose of "+strings.Join(policies, ", ")))
+	}
+	return append(errs, s.namespaceFaults()...)
+}
+
+// denied is the policy that lets nothing in.
+const denied = "deny"
+
+// HostPathNamespaces are those whose Pods may have paths of the host.
+func (s Specs) HostPathNamespaces() []string {
+	if slices.Equal(s.HostPath, []string{denied}) {
+		return nil
+	}
+	return s.HostPath
+}
+
+func (s Specs) namespaceFaults() (errs []error) {
 	for _, f := range []struct {
-		name, value string
-		choices     []string
-	}{{"daemonsets", s.DaemonSets, []string{"deny", "run", "inject"}}, {"host-path", s.HostPath, []string{"deny", "allow"}}} {
-		if !slices.Contains(f.choices, f.value) {
-			errs = append(errs, invalid(f.name, f.value, "no such policy", "choose of "+strings.Join(f.choices, ", ")))
+		name   string
+		values []string
+	}{{"daemonsets-from", s.InjectFrom}, {"host-path", s.HostPathNamespaces()}} {
+		for _, value := range f.values {
+			switch {
+			case value == "allow" && f.name == "host-path":
+				errs = append(errs, invalid(f.name, value, "no longer for all of a cluster: it gave every tenant the host", "name the namespaces that may have folders of the host: host-path=tools,backup"))
+			case value == denied || len(validation.IsDNS1123Label(value)) > 0:
+				errs = append(errs, invalid(f.name, value, "cannot be a namespace", "name namespaces, with commas between them"))
+			}
 		}
 	}
 	return errs
@@ -93,6 +118,12 @@ func (n Node) faults() (errs []error) {
 	}
 	if n.CPUOvercommit < 1 || n.CPUOvercommit > maxOvercommit {
 		errs = append(errs, invalid("cpu-overcommit", n.CPUOvercommit, "out of range", fmt.Sprintf("choose 1 (each Pod has its CPUs to itself) to %d", maxOvercommit)))
+	}
+	if n.PullTimeout < 0 {
+		errs = append(errs, invalid("pull-timeout", n.PullTimeout, "less than nothing", "choose a time such as 1h, or 0s for none"))
+	}
+	if n.PullRate < 0 {
+		errs = append(errs, invalid("pull-rate", n.PullRate, "less than nothing", "choose KiB a second such as 16, or 0 for any"))
 	}
 	if n.MaxPods < 1 || n.MaxPods > maxPods {
 		errs = append(errs, invalid("max-pods", n.MaxPods, "out of range", fmt.Sprintf("choose 1 to %d: the host's Pod range is a /24", maxPods)))
@@ -173,6 +204,33 @@ func (n Network) faults() (errs []error) {
 	}
 	if r := n.NodePorts; r.Low < 1 || r.High > 65535 || r.Low > r.High {
 		errs = append(errs, invalid("service-node-port-range", r, "not a port range", "30000-32767 is usual"))
+	}
+	return append(errs, guardFaults(n.Guard)...)
+}
+
+func guardFaults(g netdev.Guard) (errs []error) {
+	for _, r := range []struct {
+		name string
+		list []netip.Prefix
+	}{{"pod-deny-cidr", g.Denied}, {"pod-allow-from", g.AllowFrom}} {
+		for _, p := range r.list {
+			if !p.Addr().Is4() {
+				errs = append(errs, invalid(r.name, p, "not an IPv4 range", "give a range such as 192.0.2.0/24"))
+			}
+		}
+	}
+	for _, text := range g.HostPorts {
+		if _, _, err := netdev.ParsePort(text); err != nil {
+			errs = append(errs, invalid("pod-host-port", text, "not a port of a protocol", "write it as in 5432/tcp or 514/udp"))
+		}
+	}
+	for _, l := range []struct {
+		name  string
+		value int
+	}{{"pod-max-flows", g.Limits.Flows}, {"pod-new-flows", g.Limits.NewFlows}, {"pod-packets", g.Limits.Packets}} {
+		if l.value < 0 || l.value > math.MaxInt32/10 {
+			errs = append(errs, invalid(l.name, l.value, "out of range", "choose a number above 0, or 0 for no limit"))
+		}
 	}
 	return errs
 }

@@ -27,6 +27,9 @@ func store(ptr any, kind Kind, values []string) error {
 		*list = values
 		return nil
 	}
+	if list, ok := ptr.(*[]netip.Prefix); ok {
+		return storeRanges(list, values)
+	}
 	if kind != Scalar || len(values) != 1 {
 		return errors.New("takes one value, not a list")
 	}
@@ -70,6 +73,22 @@ func store(ptr any, kind Kind, values []string) error {
 		}
 	default:
 		return fmt.Errorf("holds no known type (%T)", ptr)
+	}
+	return nil
+}
+
+// storeRanges takes a lone "none" for no range at all: an empty list would be the default one.
+func storeRanges(list *[]netip.Prefix, values []string) error {
+	*list = nil
+	if len(values) == 1 && values[0] == "none" {
+		return nil
+	}
+	for _, text := range values {
+		n, err := netip.ParsePrefix(text)
+		if err != nil {
+			return fmt.Errorf("%q is not an address range such as 192.0.2.0/24", text)
+		}
+		*list = append(*list, n)
 	}
 	return nil
 }

@@ -28,6 +28,7 @@ func Args(c Config) []string {
 		"--etcd-db-metric-poll-interval=10m",
 		"--etcd-servers=" + c.Datastore,
 		"--event-ttl=1h",
+		"--feature-gates=EnvFiles=false", // the kubelet would read files that containers have written
 		"--kubelet-certificate-authority=" + c.Files.KubeletCA,
 		"--kubelet-client-certificate=" + c.Files.KubeletCert,
 		"--kubelet-client-key=" + c.Files.KubeletKey,

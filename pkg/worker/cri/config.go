@@ -12,7 +12,9 @@ type Config struct {
 	Upstream string // containerd's socket
 	VMDir    string // a folder for each sandbox, with the socket of its guest's services in it
 
-	VMMConfig string // the file of pkg/worker/hypervisor, which says how microVMs run; read when the component starts
+	Pods       string // the kubelet's folder of Pods
+	CgroupRoot string // absolute cgroup name below which Pods live, such as "/nodeless"
+	VMMConfig  string // the file of pkg/worker/hypervisor, which says how microVMs run; read when the component starts
 }
 
 // DefaultVMDir is Kata's; it is hard-wired there.
@@ -21,7 +23,8 @@ const DefaultVMDir = "/run/vc/vm"
 // Validate reports all faults at once.
 func (c Config) Validate() error {
 	var errs []error
-	for what, path := range map[string]string{"socket": c.Socket, "socket of containerd": c.Upstream, "folder of microVMs": c.VMDir, "configuration of microVMs": c.VMMConfig} {
+	for what, path := range map[string]string{"socket": c.Socket, "socket of containerd": c.Upstream, "folder of microVMs": c.VMDir, "configuration of microVMs": c.VMMConfig,
+		"cgroup root": c.CgroupRoot, "folder of Pods": c.Pods} {
 		if !filepath.IsAbs(path) {
 			errs = append(errs, fmt.Errorf("cri: %s %q is not an absolute path", what, path))
 		}

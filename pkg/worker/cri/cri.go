@@ -28,7 +28,10 @@ const (
 )
 
 // answered are the calls that do not go through as they are.
-var answered = []string{"CreateContainer", "Exec", "Attach", "PortForward", "UpdatePodSandboxResources"}
+var answered = []string{
+	"CreateContainer", "Exec", "Attach", "PortForward", "UpdatePodSandboxResources", "PullImage", "PodSandboxStats", "ListPodSandboxStats",
+	"ContainerStatus",
+}
 
 // CRI is the component.
 type CRI struct {
@@ -84,7 +87,9 @@ func (c *CRI) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	server := newServer(&front{upstream: client, tasks: tasks.NewTasksClient(upstream), streams: streams}, passer{to: upstream, boot: newGate(places(host.Accel, runtime.NumCPU()))})
+	figures := figures{cgroups: "/sys/fs/cgroup", root: c.cfg.CgroupRoot, scratch: host.ScratchDir, pods: c.cfg.Pods}
+	server := newServer(&front{upstream: client, tasks: tasks.NewTasksClient(upstream), streams: streams, figures: figures, pods: c.cfg.Pods},
+		&puller{upstream: cri.NewImageServiceClient(upstream)}, passer{to: upstream, boot: newGate(places(host.Accel, runtime.NumCPU()))})
 	stop := context.AfterFunc(ctx, server.Stop) // streams last for ever, so there is nothing to wait for
 	close(c.ready)
 	err = server.Serve(listener)
@@ -94,19 +99,24 @@ func (c *CRI) Run(ctx context.Context) (err error) {
 	return nil
 }
 
-// newServer answers the calls of f and passes every other one on by p.
-func newServer(f *front, p passer) *grpc.Server {
+// newServer answers the calls of f and images and passes every other one on by p.
+func newServer(f *front, images *puller, p passer) *grpc.Server {
 	server := grpc.NewServer(
 		grpc.ForceServerCodecV2(rawCodec{}), grpc.UnknownServiceHandler(p.pass),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
 	)
-	own := cri.RuntimeService_ServiceDesc
-	own.Streams = nil
-	own.Methods = slices.DeleteFunc(slices.Clone(own.Methods), func(m grpc.MethodDesc) bool {
+	server.RegisterService(only(cri.RuntimeService_ServiceDesc), f)
+	server.RegisterService(only(cri.ImageService_ServiceDesc), images)
+	return server
+}
+
+// only is a service without the calls that go through.
+func only(service grpc.ServiceDesc) *grpc.ServiceDesc {
+	service.Streams = nil
+	service.Methods = slices.DeleteFunc(slices.Clone(service.Methods), func(m grpc.MethodDesc) bool {
 		return !slices.Contains(answered, m.MethodName)
 	})
-	server.RegisterService(&own, f)
-	return server
+	return &service
 }
 
 func dialUpstream(socket string) (*grpc.ClientConn, error) {

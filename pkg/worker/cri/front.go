@@ -16,12 +16,14 @@ type front struct {
 	upstream                              cri.RuntimeServiceClient
 	tasks                                 tasks.TasksClient
 	streams                               *streams
+	figures                               figures
+	pods                                  string // the kubelet's folder of Pods
 }
 
 // CreateContainer names the target of a container that shares another one's PID namespace.
 func (f *front) CreateContainer(ctx context.Context, req *cri.CreateContainerRequest) (*cri.CreateContainerResponse, error) {
 	nameTarget(req.GetConfig())
-	return f.upstream.CreateContainer(outgoing(ctx), req)
+	return f.upstream.CreateContainer(about(ctx, req.GetSandboxConfig()), req)
 }
 
 // nameTarget sets the annotation, and removes one that came from elsewhere.
@@ -53,6 +55,26 @@ func (f *front) Exec(_ context.Context, req *cri.ExecRequest) (*cri.ExecResponse
 // Attach answers with the address of such a session.
 func (f *front) Attach(_ context.Context, req *cri.AttachRequest) (*cri.AttachResponse, error) {
 	return f.streams.server.GetAttach(req)
+}
+
+// puller answers the one call of the image service that is about a Pod.
+type puller struct {
+	cri.UnimplementedImageServiceServer // never reached: only PullImage is registered
+	upstream                            cri.ImageServiceClient
+}
+
+// PullImage says whose image it is: strangers share what containerd can download.
+func (p *puller) PullImage(ctx context.Context, req *cri.PullImageRequest) (*cri.PullImageResponse, error) {
+	return p.upstream.PullImage(about(ctx, req.GetSandboxConfig()), req)
+}
+
+// about is the context of a call that says which Pod's namespace it is about.
+func about(ctx context.Context, pod *cri.PodSandboxConfig) context.Context {
+	ctx = outgoing(ctx)
+	md, _ := metadata.FromOutgoingContext(ctx)
+	md = md.Copy()
+	md.Set(api.PodNamespaceHeader, pod.GetMetadata().GetNamespace())
+	return metadata.NewOutgoingContext(ctx, md)
 }
 
 func outgoing(ctx context.Context) context.Context {

@@ -58,6 +58,9 @@ func (p passer) pass(_ any, in grpc.ServerStream) error {
 	if !ok {
 		return status.Error(codes.Internal, "call without a method")
 	}
+	if err := noStream(method); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(in.Context())
 	defer cancel()
 	if md, ok := metadata.FromIncomingContext(ctx); ok {

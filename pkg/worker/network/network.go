@@ -1,5 +1,6 @@
 // Package network keeps the host's part of the Pod network in place: devices, packet rules, and the CNI
-// configuration that containerd reads. pkg/worker runs it before containerd.
+// configuration that containerd reads. pkg/worker runs it before containerd. Rules that somebody takes away (`nft flush ruleset`, a
+// restart of nftables.service) it sets again at once.
 //
 // At stop it takes nothing away, because Pods run on without us; pkg/teardown removes it all at uninstall.
 package network
@@ -21,8 +22,12 @@ import (
 	"github.com/nodeless/nodeless/pkg/run"
 )
 
-// repairInterval is how often the host is compared with what it should look like.
-const repairInterval = 30 * time.Second
+const (
+	// repairInterval is how often the host is compared with what it should look like, besides what Watch tells of.
+	repairInterval = 30 * time.Second
+	// settle is for how long rules that change are left to change.
+	settle = 5 * time.Millisecond
+)
 
 // Config says what the network of this host is.
 type Config struct {
@@ -32,6 +37,8 @@ type Config struct {
 	ConfDir     string       // where containerd looks for CNI configuration
 	DataDir     string       // where address allocations are kept
 	MTU         int          // of Pod links; zero means cni.DefaultMTU
+	Guard       netdev.Guard // its Services are ServiceCIDR
+	NFT         string       // the program; empty means the one in PATH
 }
 
 // Validate reports all faults at once.
@@ -45,6 +52,9 @@ func (c Config) Validate() error {
 	}
 	if cidr.Overlap(c.ClusterCIDR, c.ServiceCIDR) {
 		errs = append(errs, fmt.Errorf("network: cluster range %s and service range %s overlap", c.ClusterCIDR, c.ServiceCIDR))
+	}
+	if err := c.Guard.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("network: %w", err))
 	}
 	return errors.Join(errs...)
 }
@@ -81,31 +91,63 @@ func (n *Network) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	host := netdev.Config{Gateway: gateway, ClusterCIDR: n.cfg.ClusterCIDR}
-	if err := netdev.Apply(host); err != nil {
-		return err
-	}
+	host := netdev.Config{Gateway: gateway, ClusterCIDR: n.cfg.ClusterCIDR, Guard: n.cfg.Guard, NFT: n.cfg.NFT}
+	host.Guard.Services = n.cfg.ServiceCIDR
 	if err := n.writeConf(gateway); err != nil {
 		return err
 	}
+	changes, err := netdev.Watch(ctx)
+	if err != nil {
+		return err
+	}
+	rules := netdev.NewRules(host)
+	if _, err := n.apply(host, rules); err != nil {
+		return err
+	}
 	close(n.ready)
+	n.repair(ctx, changes, host, rules)
+	return nil
+}
 
+// apply makes the host look as it should, and tells whether rules for Pods were not as they should be.
+func (n *Network) apply(host netdev.Config, rules *netdev.Rules) (changed bool, err error) {
+	err = cni.WithLinks(n.cfg.DataDir, func(links []netdev.Link) (err error) {
+		changed, err = rules.Set(links)
+		return err
+	})
+	return changed, errors.Join(err, netdev.Apply(host)) // the rules first: what they hold back must not wait
+}
+
+func (n *Network) repair(ctx context.Context, changes <-chan struct{}, host netdev.Config, rules *netdev.Rules) {
 	ticker := time.NewTicker(repairInterval)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-ticker.C:
-			if err := netdev.Apply(host); err != nil {
-				n.log.Warn("host network not repaired", "error", err)
+		case _, more := <-changes:
+			if !more { // nobody watches any more: the ticker still does
+				changes = nil
+				continue
 			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(settle):
+			}
+		}
+		switch changed, err := n.apply(host, rules); {
+		case err != nil:
+			n.log.Warn("host network not repaired", "error", err)
+		case changed:
+			n.log.Warn("packet rules for Pods had been changed by somebody else, and were set again")
 		}
 	}
 }
 
 func (n *Network) writeConf(gateway netip.Addr) error {
-	conf, err := cni.ConfList(n.cfg.PodCIDR, gateway, n.cfg.DataDir, n.cfg.MTU)
+	conf, err := cni.ConfList(n.cfg.PodCIDR, gateway, n.cfg.DataDir, n.cfg.MTU, n.cfg.NFT)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -12,7 +13,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"sort"
+	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -134,6 +137,11 @@ func answer(question string) []string {
 		lines = append(lines, strings.Join(strings.Fields(strings.SplitN(read("/proc/meminfo"), "\n", 2)[0]), " "))
 	case "share":
 		lines = append(lines, share(rest))
+	case "fill": // the scratch disk, from now on
+		go fill()
+		lines = append(lines, "filling")
+	case "filled": // MiB
+		lines = append(lines, strconv.FormatInt(filled.Load(), 10))
 	case "poweroff":
 		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	case "hello":
@@ -141,6 +149,31 @@ func answer(question string) []string {
 	}
 	sort.Strings(lines)
 	return lines
+}
+
+// filled is how many MiB fill has written.
+var filled atomic.Int64
+
+// fill writes what cannot be left out, a MiB at a time, each to the disk before the next.
+func fill() {
+	for _, d := range glob("/sys/block/vd*") {
+		if read(d+"/serial") != "scratch" {
+			continue
+		}
+		f, err := os.OpenFile("/dev/"+filepath.Base(d), os.O_WRONLY|unix.O_SYNC, 0)
+		if err != nil {
+			fmt.Println("testguest:", err)
+			return
+		}
+		block := bytes.Repeat([]byte("not zero"), 1<<17)
+		for {
+			if _, err := f.Write(block); err != nil {
+				fmt.Println("testguest:", err)
+				return
+			}
+			filled.Add(1)
+		}
+	}
 }
 
 // share mounts a shared folder, answers with what its file "host" holds and writes a file "guest".

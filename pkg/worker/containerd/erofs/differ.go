@@ -24,6 +24,7 @@ import (
 // Differ applies layers by converting them. It compares nothing: that is left to containerd's walking differ.
 type Differ struct {
 	store content.Provider
+	mem   *memory
 }
 
 var (
@@ -32,7 +33,9 @@ var (
 )
 
 // NewDiffer returns a differ for layers of the content store.
-func NewDiffer(store content.Provider) *Differ { return &Differ{store: store} }
+func NewDiffer(store content.Provider) *Differ { return newDiffer(store, newMemory(processMemory())) }
+
+func newDiffer(store content.Provider, mem *memory) *Differ { return &Differ{store, mem} }
 
 // Compare is not implemented, so that the next differ is asked.
 func (d *Differ) Compare(context.Context, []mount.Mount, []mount.Mount, ...diff.Opt) (ocispec.Descriptor, error) {
@@ -69,7 +72,11 @@ func (d *Differ) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []mo
 		}
 		plain = next
 	}
-	applied, err := convert(ctx, plain, filepath.Join(dir, appliedFile))
+	var applied ocispec.Descriptor
+	err = d.mem.within(ctx, func(limits image.Limits) (err error) {
+		applied, err = convert(ctx, plain, filepath.Join(dir, appliedFile), limits)
+		return err
+	})
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("convert layer %s: %w", desc.Digest, err)
 	}
@@ -81,11 +88,11 @@ const maxTail = 64 << 20
 
 // convert writes the image of a tar and describes the tar. All of the stream is read, what follows the tar's end too,
 // for the digest is over all of it.
-func convert(ctx context.Context, r io.Reader, path string) (ocispec.Descriptor, error) {
+func convert(ctx context.Context, r io.Reader, path string, limits image.Limits) (ocispec.Descriptor, error) {
 	sum := digest.Canonical.Digester()
 	counted := &counter{r: io.TeeReader(r, sum.Hash())}
 	err := writeImage(path, func(out *os.File) error {
-		if err := image.Convert(ctx, counted, out, image.DefaultLimits()); err != nil {
+		if err := image.Convert(ctx, counted, out, limits); err != nil {
 			return err
 		}
 		tail, err := io.CopyN(io.Discard, counted, maxTail+1)

@@ -28,7 +28,10 @@ const (
 )
 
 // files knows where the snapshotter's files are.
-type files struct{ root string }
+type files struct {
+	root string
+	mem  *memory
+}
 
 func (f files) snapshot(id string, name ...string) string {
 	return filepath.Join(append([]string{f.root, snapshotsDir, id}, name...)...)
@@ -97,8 +100,10 @@ func (f files) finishLayer(ctx context.Context, id string) error {
 	layer, applied := f.layer(id), f.snapshot(id, appliedFile)
 	_, err := os.Stat(applied)
 	if errors.Is(err, fs.ErrNotExist) {
-		return writeImage(layer, func(out *os.File) error {
-			return image.FromDir(ctx, f.snapshot(id, upperDir), out, image.DefaultLimits())
+		return f.mem.within(ctx, func(limits image.Limits) error {
+			return writeImage(layer, func(out *os.File) error {
+				return image.FromDir(ctx, f.snapshot(id, upperDir), out, limits)
+			})
 		})
 	}
 	if err != nil {
@@ -145,8 +150,10 @@ func (f files) mergeLayers(ctx context.Context, ids []string) (err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("create directory of merged image: %w", err)
 	}
-	return writeImage(path, func(out *os.File) error {
-		return image.Merge(ctx, layers, out, image.DefaultLimits())
+	return f.mem.within(ctx, func(limits image.Limits) error {
+		return writeImage(path, func(out *os.File) error {
+			return image.Merge(ctx, layers, out, limits)
+		})
 	})
 }
 

@@ -17,20 +17,21 @@ const pluginID = "erofs"
 // Register makes the snapshotter and the differ known to containerd. Call it once, before containerd starts. The handler
 // that mounts images for the mount manager is containerd's own (plugins/mount/erofs).
 func Register() {
-	registry.Register(&plugin.Registration{Type: plugins.SnapshotPlugin, ID: pluginID, InitFn: initSnapshotter})
-	registry.Register(&plugin.Registration{Type: plugins.DiffPlugin, ID: pluginID, Requires: []plugin.Type{plugins.MetadataPlugin}, InitFn: initDiffer})
+	mem := newMemory(processMemory()) // one for both
+	registry.Register(&plugin.Registration{Type: plugins.SnapshotPlugin, ID: pluginID, InitFn: mem.initSnapshotter})
+	registry.Register(&plugin.Registration{Type: plugins.DiffPlugin, ID: pluginID, Requires: []plugin.Type{plugins.MetadataPlugin}, InitFn: mem.initDiffer})
 }
 
-func initSnapshotter(ic *plugin.InitContext) (any, error) {
+func (m *memory) initSnapshotter(ic *plugin.InitContext) (any, error) {
 	ic.Meta.Platforms = append(ic.Meta.Platforms, platforms.DefaultSpec())
 	// Layers may be unpacked side by side and told their parents at commit.
 	ic.Meta.Capabilities = append(ic.Meta.Capabilities, snapshots.RebaseCap)
 	root := ic.Properties[plugins.PropertyRootDir]
 	ic.Meta.Exports[plugins.SnapshotterRootDir] = root
-	return NewSnapshotter(ic.Context, root)
+	return newSnapshotterIn(ic.Context, root, m)
 }
 
-func initDiffer(ic *plugin.InitContext) (any, error) {
+func (m *memory) initDiffer(ic *plugin.InitContext) (any, error) {
 	found, err := ic.GetSingle(plugins.MetadataPlugin)
 	if err != nil {
 		return nil, fmt.Errorf("find content store: %w", err)
@@ -40,5 +41,5 @@ func initDiffer(ic *plugin.InitContext) (any, error) {
 		return nil, fmt.Errorf("find content store: metadata plugin is %T", found)
 	}
 	ic.Meta.Platforms = append(ic.Meta.Platforms, platforms.DefaultSpec())
-	return NewDiffer(db.ContentStore()), nil
+	return newDiffer(db.ContentStore(), m), nil
 }

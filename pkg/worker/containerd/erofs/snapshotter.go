@@ -31,6 +31,10 @@ var _ snapshots.Snapshotter = (*Snapshotter)(nil)
 
 // NewSnapshotter opens the snapshotter whose files are below root, and sweeps away what a crash has left there.
 func NewSnapshotter(ctx context.Context, root string) (*Snapshotter, error) {
+	return newSnapshotterIn(ctx, root, newMemory(processMemory()))
+}
+
+func newSnapshotterIn(ctx context.Context, root string, mem *memory) (*Snapshotter, error) {
 	if err := os.MkdirAll(filepath.Join(root, snapshotsDir), 0o700); err != nil {
 		return nil, fmt.Errorf("create snapshotter directory: %w", err)
 	}
@@ -38,7 +42,7 @@ func NewSnapshotter(ctx context.Context, root string) (*Snapshotter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open snapshot metadata: %w", err)
 	}
-	s := &Snapshotter{files: files{root}, db: db, merging: map[string]chan struct{}{}}
+	s := &Snapshotter{files: files{root, mem}, db: db, merging: map[string]chan struct{}{}}
 	known, err := s.known(ctx)
 	if err == nil {
 		err = s.sweep(known)

@@ -1,0 +1,168 @@
+package vmm
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nodeless/nodeless/tests/attack"
+)
+
+// smallDisk gives the host's adapters a file system of so many MiB for their disks, in a mount namespace of its own, and its path from here.
+func (h *host) smallDisk(t *testing.T, mebibytes int) (path string) {
+	t.Helper()
+	must(t, os.MkdirAll(h.cfg.ScratchDir, 0o700))
+	keep := exec.Command("sh", "-c", `mount -t tmpfs -o size=$1m none "$0" && echo ready && exec sleep 600`, h.cfg.ScratchDir, strconv.Itoa(mebibytes))
+	keep.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	out, err := keep.StdoutPipe()
+	must(t, err)
+	if err := keep.Start(); err != nil {
+		t.Skipf("skipped: no mount namespace can be made here: %v", err)
+	}
+	t.Cleanup(func() {
+		_ = keep.Process.Kill()
+		_ = keep.Wait()
+	})
+	word := make([]byte, len("ready"))
+	if _, err := out.Read(word); err != nil {
+		t.Skipf("skipped: no file system can be mounted here: %v", err)
+	}
+	pid := strconv.Itoa(keep.Process.Pid)
+	h.enter = func(dir string) []string { return []string{"nsenter", "-t", pid, "-m", "--wd=" + dir, "--"} }
+	return "/proc/" + pid + "/root" + h.cfg.ScratchDir
+}
+
+func (g *guest) filled() int {
+	g.t.Helper()
+	n, err := strconv.Atoi(g.ask("filled")[0])
+	must(g.t, err)
+	return n
+}
+
+func free(t *testing.T, path string) int64 {
+	t.Helper()
+	r, err := roomIn(path)
+	must(t, err)
+	return r.free
+}
+
+// TestAttackDiskOfTheHost: a guest writes to its disk without end. The host's file system keeps its reserve, the guest waits and is told of,
+// its neighbour writes on, and when there is room again so does the guest.
+func TestAttackDiskOfTheHost(t *testing.T) {
+	h := needHost(t)
+	h.cfg.Disk = Disk{ReservePercent: 40, BytesPerSecond: 64 * mib, OpsPerSecond: 30000}
+	h.configure(t)
+	disk := h.smallDisk(t, 640)
+	const reserve = 256 * mib
+	filler := filepath.Join(disk, "filler")
+	must(t, os.WriteFile(filler, make([]byte, 64*mib), 0o600))
+	attack.Try(t, "T7", "a guest fills the file system of all disks", func(t *testing.T) attack.Outcome {
+		greedy, modest := h.launch(t, "greedy"), h.launch(t, "modest")
+		for _, g := range []*guest{greedy, modest} {
+			g.call("PUT", "vm.create", g.config(""), nil)
+			g.call("PUT", "vm.boot", nil, nil)
+		}
+		greedy.ask("fill")
+		eventually(t, "the guest is held", func() bool { said, err := ReadHeld(greedy.dir); return err == nil && said.Held })
+		said, err := ReadHeld(greedy.dir)
+		must(t, err)
+		if said.Name == "" || said.Namespace == "" || said.Times != 1 {
+			t.Errorf("what is said of it: %+v", said)
+		}
+		before := greedy.filled()
+		for until := time.Now().Add(3 * time.Second); time.Now().Before(until); time.Sleep(50 * time.Millisecond) {
+			if left := free(t, disk); left < reserve/2 {
+				log, _ := os.ReadFile(filepath.Join(h.cfg.LogDir, "greedy.log"))
+				t.Fatalf("%d MiB are left of the host's disk, it was held at %d, has written %d and now %d\n%s", left/mib, said.Free/mib, before, greedy.filled(), log)
+			}
+		}
+		if more := greedy.filled() - before; more > 4 {
+			t.Errorf("it has written %d MiB after it was held", more)
+		}
+		if got := modest.ask("hello"); len(got) != 1 {
+			t.Errorf("the neighbour says %q", got)
+		}
+		if _, err := ReadHeld(modest.dir); err == nil {
+			t.Error("the neighbour is held as well")
+		}
+		must(t, os.Remove(filler))
+		eventually(t, "the guest goes on when there is room", func() bool { return greedy.filled() > before+16 })
+		t.Logf("held after %d MiB with %d MiB left; %d MiB in the end", before, said.Free/mib, greedy.filled())
+		if t.Failed() {
+			return attack.Succeeded
+		}
+		return attack.Contained
+	})
+}
+
+// TestAttackDiskWithoutReserve: where no reserve is kept, a guest that finds no room stands still, and goes on when there is some.
+func TestAttackDiskWithoutReserve(t *testing.T) {
+	h := needHost(t)
+	disk := h.smallDisk(t, 256)
+	filler := filepath.Join(disk, "filler")
+	must(t, os.WriteFile(filler, make([]byte, 128*mib), 0o600))
+	attack.Try(t, "T7", "a guest takes the last block of the file system", func(t *testing.T) attack.Outcome {
+		g := h.launch(t, "last")
+		g.call("PUT", "vm.create", g.config(""), nil)
+		g.call("PUT", "vm.boot", nil, nil)
+		g.ask("fill")
+		eventually(t, "the guest is held", func() bool { said, err := ReadHeld(g.dir); return err == nil && said.Held })
+		for range 3 { // its agent answers: Kata does not take it for dead
+			g.ask("hello")
+			time.Sleep(time.Second)
+		}
+		must(t, os.Remove(filler))
+		eventually(t, "the guest goes on when there is room", func() bool { said, err := ReadHeld(g.dir); return err == nil && (!said.Held || said.Times > 1) })
+		if n := g.filled(); n < 64 {
+			t.Errorf("it has written %d MiB, want as much as there was room for", n)
+		}
+		return attack.Contained
+	})
+}
+
+// TestAttackDiskBandwidth: a guest that writes as fast as it can gets no more than a Pod may have.
+func TestAttackDiskBandwidth(t *testing.T) {
+	h := needHost(t)
+	const most = 8
+	h.cfg.Disk = Disk{BytesPerSecond: most * mib}
+	h.configure(t)
+	attack.Try(t, "T13", "a guest writes as fast as it can", func(t *testing.T) attack.Outcome {
+		g := h.launch(t, "fast")
+		g.call("PUT", "vm.create", g.config(""), nil)
+		g.call("PUT", "vm.boot", nil, nil)
+		g.ask("fill")
+		eventually(t, "it writes", func() bool { return g.filled() > 0 })
+		before, began := g.filled(), time.Now()
+		time.Sleep(4 * time.Second)
+		pace := float64(g.filled()-before) / time.Since(began).Seconds()
+		t.Logf("%.1f MiB a second of %d", pace, most)
+		if pace > 1.5*most {
+			return attack.Succeeded
+		}
+		return attack.Contained
+	})
+}
+
+// TestHotpluggedDiskIsBounded: QEMU takes a disk that is added later into the same group.
+func TestHotpluggedDiskIsBounded(t *testing.T) {
+	h := needHost(t)
+	h.cfg.Disk = Disk{BytesPerSecond: 64 * mib, OpsPerSecond: 1000}
+	h.configure(t)
+	g := h.launch(t, "bounded")
+	g.call("PUT", "vm.create", g.config(""), nil)
+	g.call("PUT", "vm.boot", nil, nil)
+	image := filepath.Join(h.dir, "image")
+	must(t, os.WriteFile(image, make([]byte, 1<<20), 0o600))
+	for _, c := range []object{{"path": image, "readonly": true}, {"path": image, "direct": true}} {
+		var info deviceInfo
+		g.call("PUT", "vm.add-disk", c, &info)
+		eventually(t, "the disk appears", func() bool { return strings.Contains(fmt.Sprint(g.ask("disks")), info.ID+" ") })
+		g.call("PUT", "vm.remove-device", object{"id": info.ID}, nil)
+	}
+}

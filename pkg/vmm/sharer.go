@@ -1,0 +1,111 @@
+package vmm
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// sharer is what writes to a Pod's volumes on the host: virtiofsd, and the child that it does its work in.
+type sharer struct {
+	id      string // the sandbox
+	counted bool   // whether the last look has counted what is written to volumes
+	stopped []int  // pids
+}
+
+// written is how much the Pod has ever written to its volumes, if some of them lie on the host's disk. It is what was asked for, not what
+// it takes of the disk: a Pod that writes where it has written before counts as well.
+func (s *sharer) written() int64 {
+	if !s.onHostDisk() {
+		return 0
+	}
+	var sum int64
+	for _, pid := range s.processes() {
+		raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
+		if err != nil {
+			continue // it has ended
+		}
+		for line := range strings.Lines(string(raw)) {
+			if value, ok := strings.CutPrefix(line, "wchar: "); ok {
+				n, _ := strconv.ParseInt(strings.TrimSpace(value), 10, 64) // the kernel writes numbers
+				sum += n
+			}
+		}
+	}
+	return sum
+}
+
+// onHostDisk tells whether one of the Pod's volumes is an emptyDir on the host.
+func (s *sharer) onHostDisk() bool {
+	raw, err := os.ReadFile("/proc/self/mountinfo")
+	return err == nil && sharesEmptyDir(raw, s.id)
+}
+
+// sharesEmptyDir looks for an emptyDir among the mounts below a sandbox's folders.
+func sharesEmptyDir(mountinfo []byte, id string) bool {
+	scan := bufio.NewScanner(bytes.NewReader(mountinfo))
+	scan.Buffer(nil, 1<<20) // an overlay's options name all its layers
+	for scan.Scan() {
+		fields := strings.Fields(scan.Text())
+		if len(fields) > 4 && strings.Contains(fields[4], "/"+id+"/") && strings.Contains(fields[3], "/kubernetes.io~empty-dir/") {
+			return true
+		}
+	}
+	return false
+}
+
+// processes are the pids of the sandbox's virtiofsd.
+func (s *sharer) processes() []int {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		raw, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
+		if err == nil && servesVolumes(strings.Split(string(raw), "\x00"), s.id) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// servesVolumes tells whether a command line is that of the sandbox's virtiofsd.
+func servesVolumes(args []string, id string) bool {
+	daemon, folder := false, false
+	for _, arg := range args {
+		daemon = daemon || filepath.Base(arg) == "virtiofsd"
+		folder = folder || strings.HasPrefix(arg, "source=") && strings.Contains(arg, "/"+id+"/")
+	}
+	return daemon && folder
+}
+
+// stop lets the volumes wait, if the Pod has some on the host's disk: reads as well, since the daemon does one like the other.
+func (s *sharer) stop() {
+	if !s.onHostDisk() || len(s.stopped) > 0 {
+		return
+	}
+	for _, pid := range s.processes() {
+		if unix.Kill(pid, unix.SIGSTOP) == nil {
+			s.stopped = append(s.stopped, pid)
+		}
+	}
+}
+
+// release lets them go on.
+func (s *sharer) release() {
+	for _, pid := range s.stopped {
+		_ = unix.Kill(pid, unix.SIGCONT) // fails only when it has ended
+	}
+	s.stopped = nil
+}

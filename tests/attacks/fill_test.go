@@ -1,0 +1,112 @@
+package attacks_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/nodeless/nodeless/tests/attack"
+	"github.com/nodeless/nodeless/tests/testcluster"
+)
+
+// flooders is how many requests of one attacker are under way at once.
+const flooders = 32
+
+// TestAttackTenantFills: one tenant fills what all share, a second one watches.
+func TestAttackTenantFills(t *testing.T) {
+	attack.Slow(t)
+	victim, mallory := newTenant(t, shared, "victim"), newTenant(t, shared, "mallory")
+	victim.Apply(testcluster.Sleeper("neighbour", ""))
+	mallory.Apply(testcluster.Sleeper("base", "    securityContext: {privileged: true}\n    resources: {limits: {cpu: \"1\", memory: 1Gi}}\n"))
+	victim.Ready("neighbour")
+	mallory.Ready("base")
+
+	attack.Try(t, "T6", "a flood of events", func(t *testing.T) attack.Outcome {
+		finish := watch(t, victim, "neighbour")
+		refused := flood(t, 20*time.Second, func(ctx context.Context, n int) error {
+			_, err := mallory.Client.CoreV1().Events(mallory.Name).Create(ctx, &corev1.Event{
+				ObjectMeta:     metav1.ObjectMeta{Name: fmt.Sprintf("flood-%d", n)},
+				InvolvedObject: corev1.ObjectReference{Kind: "Pod", Name: "base", Namespace: mallory.Name},
+				Message:        strings.Repeat("x", 1000),
+			}, metav1.CreateOptions{})
+			return err
+		}, apierrors.IsTooManyRequests)
+		finish(t)
+		return refused
+	})
+	attack.Try(t, "T6", "a database full of large objects", func(t *testing.T) attack.Outcome {
+		finish := watch(t, victim, "neighbour")
+		refused := flood(t, 30*time.Second, func(ctx context.Context, n int) error {
+			_, err := mallory.Client.CoreV1().ConfigMaps(mallory.Name).Create(ctx, &corev1.ConfigMap{
+				ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("flood-%d", n)}, Data: map[string]string{"x": strings.Repeat("x", 900<<10)},
+			}, metav1.CreateOptions{})
+			return err
+		}, apierrors.IsForbidden)
+		finish(t)
+		return refused
+	})
+	attack.Try(t, "T6", "more Pods than the host has room for", func(t *testing.T) attack.Outcome {
+		finish := watch(t, victim, "neighbour")
+		refused := flood(t, 20*time.Second, func(ctx context.Context, n int) error {
+			_, err := mallory.Client.CoreV1().Pods(mallory.Name).Create(ctx, &corev1.Pod{
+				ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("flood-%d", n)},
+				Spec: corev1.PodSpec{
+					NodeSelector: map[string]string{"no": "such-node"}, // the database and the scheduler are the aim here, not the host
+					Containers:   []corev1.Container{{Name: "c", Image: testcluster.Image}},
+				},
+			}, metav1.CreateOptions{})
+			return err
+		}, apierrors.IsForbidden)
+		finish(t)
+		return refused
+	})
+	attack.Try(t, "T6", "a guest that takes more memory than it has", func(t *testing.T) attack.Outcome {
+		finish := watch(t, victim, "neighbour")
+		out, code := mallory.Exec("base", "/hello", "alloc", "4000")
+		t.Logf("exit code %d: %.300s", code, out)
+		finish(t)
+		if code == 0 { // it has a microVM of 2 GiB at most
+			return attack.Succeeded
+		}
+		return attack.Contained
+	})
+}
+
+// flood calls f from many sides until the time is over, and expects that at some point it is refused, by an error for which is says so, and
+// never answered by one that says the server itself is in trouble.
+func flood(t *testing.T, lasts time.Duration, f func(ctx context.Context, n int) error, is func(error) bool) attack.Outcome {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), lasts)
+	defer cancel()
+	var next, taken, refused atomic.Int64
+	var other atomic.Value
+	var all sync.WaitGroup
+	for range flooders {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				switch err := f(ctx, int(next.Add(1))); {
+				case err == nil:
+					taken.Add(1)
+				case is(err):
+					refused.Add(1)
+				case ctx.Err() == nil:
+					other.Store(err.Error())
+				}
+			}
+		})
+	}
+	all.Wait()
+	t.Logf("%d tried, %d taken, %d refused, last other error: %v", next.Load(), taken.Load(), refused.Load(), other.Load())
+	if refused.Load() == 0 {
+		return attack.Succeeded
+	}
+	return attack.Refused
+}
