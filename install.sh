@@ -265,6 +265,7 @@ LimitNPROC=infinity
 MemoryMax=50%
 OOMPolicy=continue
 # A dump of the server would hold keys and Secrets. Nothing that it starts gains rights by a setuid file.
+# Protect…= and Private…= are left out: each gives the server a mount namespace of its own, which ends with it, and Pods live on.
 LimitCORE=0
 NoNewPrivileges=yes
 TasksMax=infinity

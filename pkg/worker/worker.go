@@ -157,7 +157,7 @@ func (c Config) containerd() containerd.Config {
 }
 
 func (c Config) cri() cri.Config {
-	return cri.Config{Socket: c.Run.CRI(), Upstream: c.Run.ContainerdSocket(), VMDir: cri.DefaultVMDir, Pods: filepath.Join(c.Data.Kubelet(), "pods"), CgroupRoot: c.Node.CgroupRoot, VMMConfig: c.Run.VMMConfig()}
+	return cri.Config{Socket: c.Run.CRI(), Upstream: c.Run.ContainerdSocket(), VMDir: cri.DefaultVMDir, Pods: filepath.Join(c.Data.Kubelet(), "pods"), Messages: c.Run.Messages(), CgroupRoot: c.Node.CgroupRoot, VMMConfig: c.Run.VMMConfig()}
 }
 
 func (c Config) notice() notice.Config {
