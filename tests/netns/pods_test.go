@@ -22,6 +22,7 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/cni"
 	"github.com/nodeless/nodeless/pkg/netdev"
+	"github.com/nodeless/nodeless/pkg/teardown"
 )
 
 func TestPodToPod(t *testing.T) {
@@ -234,6 +235,33 @@ func TestApplyTwiceAndRemove(t *testing.T) {
 	}
 	if _, err := os.Stat("/sys/class/net/" + netdev.Bridge); err == nil && netdev.Applied(h.net) == nil {
 		t.Errorf("after Remove there is still %s", netdev.Bridge)
+	}
+}
+
+// TestUninstallFindsAndRemovesAll: what a host has for its Pods is named before it goes, and all of it goes.
+func TestUninstallFindsAndRemovesAll(t *testing.T) {
+	h := newHost(t, podCIDR)
+	p := h.mustAdd("pod-a")
+	uninstall := teardown.HostNetwork{IPTables: "iptables", NFT: "nft"}
+	found, err := uninstall.Find(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"link " + hostLink(p), "link nodeless0", "iptables chain NODELESS-FORWARD", "nftables table inet nodeless", "nftables table arp nodeless"} {
+		if !slices.Contains(found, want) {
+			t.Errorf("uninstall finds %q, want %q as well", found, want)
+		}
+	}
+	for range 2 { // it may be repeated
+		if err := uninstall.Remove(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if found, err := uninstall.Find(t.Context()); err != nil || len(found) > 0 {
+		t.Errorf("after uninstall there are still %q, %v", found, err)
+	}
+	if out, err := exec.Command("nft", "list", "ruleset").CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("after uninstall there are still the rules\n%s, %v", out, err)
 	}
 }
 
