@@ -126,6 +126,9 @@ func (r RunDir) ContainerdSocket() string { return r.path("containerd", "contain
 // CRI is the runtime service's socket for the kubelet.
 func (r RunDir) CRI() string { return r.path("cri.sock") }
 
+// Messages holds copies of the last messages of containers, for the kubelet.
+func (r RunDir) Messages() string { return r.path("messages") }
+
 // ContainerdState is containerd's state folder: mounts and shims of running Pods.
 func (r RunDir) ContainerdState() string { return r.path("containerd", "state") }
 

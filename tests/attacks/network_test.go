@@ -34,7 +34,7 @@ func TestAttackNetwork(t *testing.T) {
 
 	attack.Try(t, "T3", "a guest takes addresses of others", func(t *testing.T) attack.Outcome {
 		before := dropped(t)
-		s.MustExec("mallory", "sh", "-c", fmt.Sprintf("for a in %s 10.42.0.240 10.42.0.1; do ip addr add $a/32 dev eth0; ping -c 1 -w 1 -I $a %s; "+
+		s.MustExec("mallory", "sh", "-c", fmt.Sprintf("for a in %s 10.42.0.240 192.0.2.7; do ip addr add $a/32 dev eth0; ping -c 1 -w 1 -I $a %s; "+
 			"ip addr del $a/32 dev eth0; ip route replace 10.42.0.1 dev eth0; done; true", address, testbed.NodeIP))
 		s.MustExec("mallory", "sh", "-c", "ip route show | grep -q default || ip route add default via 10.42.0.1")
 		honest(t)

@@ -26,8 +26,9 @@ func TestCISOfARunningServer(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &report); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	t.Logf("%d pass, %d warn, %d not applicable", report.Count(preflight.Pass), report.Count(preflight.Warn), report.Count(preflight.NotApplicable))
 	if report.Count(preflight.Pass) < 45 {
-		t.Errorf("%d answers pass of %d", report.Count(preflight.Pass), len(report.Results))
+		t.Errorf("only %d answers pass", report.Count(preflight.Pass))
 	}
 	for _, r := range report.Results {
 		if r.Status == preflight.Fail || r.Status == preflight.Warn && !unmet.MatchString(r.Name) {

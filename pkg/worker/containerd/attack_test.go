@@ -84,7 +84,7 @@ func TestAttackARegistryThatNeverEnds(t *testing.T) {
 	r := startChild(t, fast)
 	own, host := r.second()
 	begun := make(chan string, 100)
-	const images, layers = 6, 4
+	const images, layers = 3, 4
 	theirs := layer("gzip", testregistry.File("theirs", 0o644, noise(100<<10)))
 	sum := r.push("hub/theirs", theirs)
 	failed := make(chan error, images)

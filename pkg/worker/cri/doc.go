@@ -9,7 +9,7 @@
 //     ends), the client is told so; Kubernetes' own clients take that for an exit code of 0.
 //   - PullImage and CreateContainer go through with the namespace of their Pod beside them, by which containerd shares what it has
 //     one of for all (pkg/worker/containerd/tenant).
-//   - ContainerStatus: the kubelet reads a container's last message from a mount; of those only a file of its own is left.
+//   - ContainerStatus: the kubelet reads a container's last message from a mount; it gets a copy that no guest can change.
 //   - PodSandboxStats and ListPodSandboxStats: the memory and the disk of a Pod are what the host counts, not what its guest says.
 //   - RunPodSandbox goes through as it is, but waits until its microVM may boot: as many boot at a time as there are cores.
 //

@@ -17,7 +17,7 @@ type front struct {
 	tasks                                 tasks.TasksClient
 	streams                               *streams
 	figures                               figures
-	pods                                  string // the kubelet's folder of Pods
+	messages                              lastWords
 }
 
 // CreateContainer names the target of a container that shares another one's PID namespace.

@@ -98,14 +98,14 @@ func TestAttackAVolumeThatCannotBeCounted(t *testing.T) {
 		}
 		return attack.Contained
 	})
-	attack.Try(t, "T4", "two hundred thousand names in one folder", func(t *testing.T) attack.Outcome {
+	attack.Try(t, "T4", "sixty thousand names in one folder", func(t *testing.T) attack.Outcome {
 		many := t.TempDir()
 		dir, err := unix.Open(many, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer unix.Close(dir)
-		const names = 200_000
+		const names = 60_000
 		if err := unix.Mkdirat(dir, "0", 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -114,7 +114,7 @@ func TestAttackAVolumeThatCannotBeCounted(t *testing.T) {
 		}
 		began := time.Now()
 		for i := range names {
-			if err := unix.Mknodat(dir, fmt.Sprintf("%0200d", i), unix.S_IFREG|0o644, 0); err != nil {
+			if err := unix.Mknodat(dir, fmt.Sprintf("%0250d", i), unix.S_IFREG|0o644, 0); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -127,7 +127,7 @@ func TestAttackAVolumeThatCannotBeCounted(t *testing.T) {
 		if err != nil || got.inodes != names+3 {
 			t.Errorf("usage = %+v, %v", got, err)
 		}
-		if grown := int64(after.HeapInuse) - int64(before.HeapInuse); grown > 32<<20 {
+		if grown := int64(after.HeapInuse) - int64(before.HeapInuse); grown > 8<<20 {
 			t.Errorf("counting took %d MiB", grown>>20)
 		}
 		return attack.Contained
