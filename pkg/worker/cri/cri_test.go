@@ -32,6 +32,7 @@ import (
 type upstream struct {
 	cri.UnimplementedRuntimeServiceServer
 	created chan *cri.CreateContainerRequest
+	whose   chan []string // the namespaces that calls said they are about
 	streams streaming.Server
 	status  *cri.ContainerStatus
 	boots   chan chan struct{} // each sandbox that is being made; it is made when its channel is closed
@@ -55,9 +56,54 @@ func (*upstream) GetContainerEvents(_ *cri.GetEventsRequest, s cri.RuntimeServic
 	return status.Error(codes.Aborted, "that is all")
 }
 
-func (u *upstream) CreateContainer(_ context.Context, req *cri.CreateContainerRequest) (*cri.CreateContainerResponse, error) {
+func (u *upstream) CreateContainer(ctx context.Context, req *cri.CreateContainerRequest) (*cri.CreateContainerResponse, error) {
 	u.created <- req
+	u.say(ctx)
 	return &cri.CreateContainerResponse{ContainerId: "made"}, nil
+}
+
+// say notes whom a call is about.
+func (u *upstream) say(ctx context.Context) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	select {
+	case u.whose <- md.Get(api.PodNamespaceHeader):
+	default:
+	}
+}
+
+// pulled is the image service behind the one under test.
+type pulled struct {
+	cri.UnimplementedImageServiceServer
+	*upstream
+}
+
+func (p pulled) PullImage(ctx context.Context, _ *cri.PullImageRequest) (*cri.PullImageResponse, error) {
+	p.say(ctx)
+	return &cri.PullImageResponse{ImageRef: "pulled"}, nil
+}
+
+// TestContainerdIsToldWhoseAnImageIs: by the Pod in the request, whatever the caller says beside it.
+func TestContainerdIsToldWhoseAnImageIs(t *testing.T) {
+	client, up, cfg := start(t)
+	conn, err := grpc.NewClient("unix://"+cfg.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ctx := metadata.AppendToOutgoingContext(t.Context(), api.PodNamespaceHeader, "forged")
+	pod := &cri.PodSandboxConfig{Metadata: &cri.PodSandboxMetadata{Namespace: "shop"}}
+	if _, err := cri.NewImageServiceClient(conn).PullImage(ctx, &cri.PullImageRequest{SandboxConfig: pod}); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-up.whose; len(got) != 1 || got[0] != "shop" {
+		t.Errorf("PullImage is about %q", got)
+	}
+	if _, err := client.CreateContainer(ctx, &cri.CreateContainerRequest{SandboxConfig: pod}); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-up.whose; len(got) != 1 || got[0] != "shop" {
+		t.Errorf("CreateContainer is about %q", got)
+	}
 }
 
 func (*upstream) PortForward(context.Context, *cri.PortForwardRequest) (*cri.PortForwardResponse, error) {
@@ -72,9 +118,10 @@ func start(t *testing.T) (cri.RuntimeServiceClient, *upstream, Config) {
 	if err := os.WriteFile(cfg.VMMConfig, []byte(`{"accel":"kvm","bundle":"/b","scratchDir":"/s","logDir":"/l"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	up := &upstream{created: make(chan *cri.CreateContainerRequest, 1), boots: make(chan chan struct{})}
+	up := &upstream{created: make(chan *cri.CreateContainerRequest, 1), whose: make(chan []string, 1), boots: make(chan chan struct{})}
 	server := grpc.NewServer()
 	cri.RegisterRuntimeServiceServer(server, up)
+	cri.RegisterImageServiceServer(server, pulled{upstream: up})
 	listener, err := net.Listen("unix", cfg.Upstream)
 	if err != nil {
 		t.Fatal(err)
