@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -26,6 +27,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/agentmux"
 	"github.com/nodeless/nodeless/pkg/api"
 	"github.com/nodeless/nodeless/pkg/vmm"
+	"github.com/nodeless/nodeless/tests/attack"
 )
 
 // upstream is the runtime behind the one under test.
@@ -152,26 +154,60 @@ func start(t *testing.T) (cri.RuntimeServiceClient, *upstream, Config) {
 
 func TestMicroVMsBootInTurn(t *testing.T) {
 	g := newGate(2)
-	first, err := g.enter(t.Context())
+	first, err := g.enter(t.Context(), "a")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := g.enter(t.Context()); err != nil {
+	if _, err := g.enter(t.Context(), "a"); err != nil {
 		t.Fatal(err)
 	}
 	late, cancel := context.WithCancelCause(t.Context())
 	cancel(errors.New("the kubelet waits no longer"))
-	if _, err := g.enter(late); status.Code(err) != codes.DeadlineExceeded || !strings.Contains(err.Error(), "2 other microVMs are booting") {
+	if _, err := g.enter(late, "b"); status.Code(err) != codes.DeadlineExceeded || !strings.Contains(err.Error(), "2 other microVMs are booting") {
 		t.Errorf("a third boot, given up = %v; want what it waited for", err)
 	}
 	first()
 	first() // is no second place
-	if _, err := g.enter(t.Context()); err != nil {
+	if _, err := g.enter(t.Context(), "a"); err != nil {
 		t.Errorf("enter after one has left = %v", err)
 	}
-	if _, err := g.enter(late); err == nil {
+	if _, err := g.enter(late, "b"); err == nil {
 		t.Error("one who left made room for two")
 	}
+}
+
+// TestAttackABurstOfPods: a tenant starts many Pods at once, and another one a single Pod.
+func TestAttackABurstOfPods(t *testing.T) {
+	attack.Try(t, "T6", "a burst of Pods before that of a neighbour", func(t *testing.T) attack.Outcome {
+		synctest.Test(t, func(t *testing.T) {
+			g, turns := newGate(1), make(chan string, 100)
+			boot := func(namespace string) {
+				if leave, err := g.enter(context.Background(), namespace); err == nil {
+					time.Sleep(time.Second)
+					turns <- namespace
+					leave()
+				}
+			}
+			for range 50 {
+				go boot("greedy")
+				synctest.Wait()
+			}
+			go boot("neighbour")
+			for i := range 3 {
+				if <-turns == "neighbour" {
+					t.Logf("it was boot %d", i+1)
+					break
+				} else if i == 2 {
+					t.Error("the neighbour's Pod waits behind the burst")
+				}
+			}
+			for range 50 - 2 {
+				<-turns
+			}
+			time.Sleep(time.Minute)
+		})
+		return attack.Contained
+	})
 }
 
 func (u *upstream) RunPodSandbox(ctx context.Context, _ *cri.RunPodSandboxRequest) (*cri.RunPodSandboxResponse, error) {
@@ -213,17 +249,19 @@ func TestSandboxesAreMadeInTurn(t *testing.T) {
 func TestSlowBootGivesItsPlaceUp(t *testing.T) {
 	g := newGate(1)
 	g.hold = time.Millisecond
-	leave, err := g.enter(t.Context())
+	leave, err := g.enter(t.Context(), "a")
 	if err != nil {
 		t.Fatal(err)
 	}
 	g.hold = time.Hour
-	if _, err := g.enter(t.Context()); err != nil {
+	if _, err := g.enter(t.Context(), "a"); err != nil {
 		t.Fatalf("enter while a boot does not end = %v, want its place", err)
 	}
 	leave() // its place is gone already; it must not free the other's
-	if len(g.places) != 1 {
-		t.Errorf("%d places are taken, want the second boot's", len(g.places))
+	late, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if _, err := g.enter(late, "a"); err == nil {
+		t.Error("two places are taken, want the second boot's alone")
 	}
 }
 
