@@ -265,6 +265,7 @@ LimitNPROC=infinity
 MemoryMax=50%
 OOMPolicy=continue
 # A dump of the server would hold keys and Secrets. Nothing that it starts gains rights by a setuid file.
+# Protect…= and Private…= are left out: each gives the server a mount namespace of its own, which ends with it, and Pods live on.
 LimitCORE=0
 NoNewPrivileges=yes
 TasksMax=infinity
@@ -340,7 +341,7 @@ start_service() {
 		return 0
 	fi
 	info "starting the service"
-	systemctl restart "$NAME" || die "the service does not start" "look at journalctl -u $NAME, and at $BIN check"
+	systemctl restart "$NAME" || die "the service does not start" "look at journalctl -u $NAME, and at $BIN check; where there is no KVM, NODELESS_ACCEL=tcg emulates"
 	info "try: $BIN kubectl get nodes"
 }
 

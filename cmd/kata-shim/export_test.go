@@ -70,6 +70,12 @@ func TestExportIsSeenByVirtiofsdAndNeverDeletedThrough(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(seen, "v-ro/more"), nil, 0o600); !errors.Is(err, unix.EROFS) {
 			t.Errorf("writing a read-only export: %v, want EROFS", err)
 		}
+		for _, name := range []string{"v", "v-ro"} {
+			var st unix.Statfs_t
+			if err := unix.Statfs(filepath.Join(seen, name), &st); err != nil || st.Flags&unix.ST_NOSUID == 0 || st.Flags&unix.ST_NODEV == 0 {
+				t.Errorf("export %s has the flags %#x, %v, want nosuid and nodev", name, st.Flags, err)
+			}
+		}
 		if entries, err := os.ReadDir(filepath.Join(v.mounts, "volumes/v")); err != nil || len(entries) != 0 {
 			t.Errorf("the folder that Kata deletes holds %v, %v, want nothing", entries, err)
 		}

@@ -297,9 +297,10 @@ func (v *volumes) export(name, dir string, ro bool) error {
 		return os.NewSyscallError("open_tree", err)
 	}
 	defer unix.Close(tree)
-	attr := unix.MountAttr{Propagation: unix.MS_PRIVATE}
+	// What a guest makes in a volume is nothing that the host would run with rights of its own, or take for a device.
+	attr := unix.MountAttr{Propagation: unix.MS_PRIVATE, Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}
 	if ro {
-		attr.Attr_set = unix.MOUNT_ATTR_RDONLY
+		attr.Attr_set |= unix.MOUNT_ATTR_RDONLY
 	}
 	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr); err != nil {
 		return os.NewSyscallError("mount_setattr", err)

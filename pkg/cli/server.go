@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/nodeless/nodeless/pkg/cli/config"
 	"github.com/nodeless/nodeless/pkg/cli/lock"
@@ -47,6 +48,10 @@ func serve(c *cli.Context, s Streams) (err error) {
 	}
 	if err := os.MkdirAll(string(cfg.Paths.Data), 0o700); err != nil {
 		return &hint.Error{Op: "make data dir", On: string(cfg.Paths.Data), Err: cause(err), Do: "choose a folder on a writable file system with --data-dir"}
+	}
+	// No file shall hold what is in memory here, keys and Secrets, nor that of anything started here.
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fmt.Errorf("forbid core dumps: %w", err)
 	}
 	held, err := lock.Acquire(cfg.Paths.Data.Lock())
 	if err != nil {

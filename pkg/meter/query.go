@@ -14,11 +14,15 @@ import (
 const startColumns = "sandbox, namespace, pod, pod_uid, workload, node, spec, spec_type, charge, tags, " +
 	"boot_id, qemu_pid, qemu_ticks, vmm_pid, vmm_ticks, start_wall, start_boot"
 
-// lifeQuery gives a row for each resize of each life, and one for a life without any. It is one statement, and thus sees one
+// lifeColumns, what the lives are taken from, and lifeJoins give a row for each resize of each life, and one for a life without any. It is one statement, and thus sees one
 // state of the ledger.
-const lifeQuery = "SELECT s.sandbox, s.namespace, s.pod, s.pod_uid, s.workload, s.node, s.spec, s.spec_type, s.charge, s.tags, " +
-	"s.boot_id, s.qemu_pid, s.qemu_ticks, s.vmm_pid, s.vmm_ticks, s.start_wall, s.start_boot, e.end_boot, e.estimated, r.at_boot, r.spec, r.spec_type " +
-	"FROM starts s LEFT JOIN ends e ON e.sandbox = s.sandbox LEFT JOIN resizes r ON r.sandbox = s.sandbox "
+const lifeColumns = "SELECT s.sandbox, s.namespace, s.pod, s.pod_uid, s.workload, s.node, s.spec, s.spec_type, s.charge, s.tags, " +
+	"s.boot_id, s.qemu_pid, s.qemu_ticks, s.vmm_pid, s.vmm_ticks, s.start_wall, s.start_boot, e.end_boot, e.estimated, r.at_boot, r.spec, r.spec_type FROM "
+
+const lifeJoins = " LEFT JOIN ends e ON e.sandbox = s.sandbox LEFT JOIN resizes r ON r.sandbox = s.sandbox "
+
+// allStarts has lives found among all.
+const allStarts = "starts s"
 
 const lifeOrder = " ORDER BY s.start_wall, s.sandbox, r.at_boot"
 
@@ -37,16 +41,16 @@ func load(ctx context.Context, db querier, sandbox string) (Life, bool, error) {
 
 // lives reads whole lives, the oldest first.
 func lives(ctx context.Context, db querier, where string, args ...any) (all []Life, err error) {
-	err = eachLife(ctx, db, where, args, func(life Life) bool {
+	err = eachLife(ctx, db, allStarts, where, args, func(life Life) bool {
 		all = append(all, life)
 		return true
 	})
 	return all, err
 }
 
-// eachLife reads whole lives, the oldest first, until f does not want more.
-func eachLife(ctx context.Context, db querier, where string, args []any, f func(Life) bool) error {
-	rows, err := db.QueryContext(ctx, lifeQuery+where+lifeOrder, args...)
+// eachLife reads whole lives, the oldest first, until f does not want more. from has the table starts as s.
+func eachLife(ctx context.Context, db querier, from, where string, args []any, f func(Life) bool) error {
+	rows, err := db.QueryContext(ctx, lifeColumns+from+lifeJoins+where+lifeOrder, args...)
 	if err != nil {
 		return err
 	}

@@ -138,12 +138,10 @@ func checkAccel(ctx context.Context, h Host, s Settings) Result {
 		return fail("microVM", err.Error(), "look at the detail; `nodeless server --accel tcg` runs without KVM")
 	case accel == "kvm":
 		return pass("microVM", detail)
-	case s.Accel == "kvm":
-		return fail("microVM", detail, enable+"; or allow emulation with --accel auto")
 	case s.Accel == "tcg":
-		return pass("microVM", "emulated by choice (--accel tcg); "+detail)
+		return warn("microVM", "emulated by choice (--accel tcg), which is slow and no wall that QEMU vouches for: "+detail, enable)
 	}
-	return warn("microVM", "emulated, which is slow and no wall that QEMU vouches for: "+detail, enable)
+	return fail("microVM", detail, enable+"; or, where nobody has to be kept from anybody, ask for emulation with --accel tcg")
 }
 
 func statfs(dir string) (Disk, error) {

@@ -147,9 +147,9 @@ func TestFacts(t *testing.T) {
 		{name: "SELinux", change: func(h *preflight.Host) { h.Sys.(fstest.MapFS)["fs/selinux/enforce"] = text("1") }, fact: "security module", want: preflight.Warn},
 		{name: "another kubelet", change: proc(fstest.MapFS{"9/comm": text("kubelet\n")}), fact: "other clusters", want: preflight.Warn, detail: "kubelet (pid 9)"},
 		{name: "another CNI", change: func(h *preflight.Host) { h.Etc = fstest.MapFS{"cni/net.d/10-flannel.conflist": text("{}")} }, fact: "other clusters", want: preflight.Warn, detail: "10-flannel.conflist"},
-		{name: "no KVM", change: accel("tcg", "no /dev/kvm", nil), fact: "microVM", want: preflight.Warn, detail: "no /dev/kvm", do: "firmware"},
+		{name: "no KVM", change: accel("tcg", "no /dev/kvm", nil), fact: "microVM", want: preflight.Fail, detail: "no /dev/kvm", do: "--accel tcg"},
 		{name: "KVM demanded", change: accel("tcg", "no /dev/kvm", nil), set: func(s *preflight.Settings) { s.Accel = "kvm" }, fact: "microVM", want: preflight.Fail},
-		{name: "emulation demanded", change: accel("tcg", "not probed", nil), set: func(s *preflight.Settings) { s.Accel = "tcg" }, fact: "microVM", want: preflight.Pass},
+		{name: "emulation demanded", change: accel("tcg", "not probed", nil), set: func(s *preflight.Settings) { s.Accel = "tcg" }, fact: "microVM", want: preflight.Warn, detail: "by choice"},
 		{name: "probe broken", change: accel("", "", errors.New("no kernel")), fact: "microVM", want: preflight.Fail, detail: "no kernel"},
 		{name: "bundle damaged", change: func(h *preflight.Host) {
 			h.Bundle = func(context.Context) error { return errors.New("qemu: wrong hash") }

@@ -58,6 +58,12 @@ func TestAttackPods(t *testing.T) {
 	p.attackByInjection(t)
 	p.attackGrace(t)
 	t.Run("warning", p.testNetworkPolicyWarning)
+	t.Run("annotation", func(t *testing.T) { // what keeps a Pod out cannot be put onto one that is in
+		forged := map[string]any{"metadata": map[string]any{"annotations": map[string]string{"tke.cloud.tencent.com/eip-public-ip": "192.0.2.1"}}}
+		if err := patch(p.clients["alice"], "/api/v1/namespaces/a/pods/there", forged)(t.Context()); !apierrors.IsInvalid(err) {
+			t.Errorf("a public address by an update: %v, want it refused", err)
+		}
+	})
 	server.stop(t)
 }
 

@@ -138,6 +138,14 @@ func (p *people) furnish(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	over, err := p.admin.CoreV1().Pods("a").Create(ctx, simplePod("over"), metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	over.Status.Phase, over.Status.PodIP, over.Status.PodIPs = corev1.PodSucceeded, "10.99.0.1", []corev1.PodIP{{IP: "10.99.0.1"}} // where somebody else listens
+	if _, err := p.admin.CoreV1().Pods("a").UpdateStatus(ctx, over, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func simplePod(name string) *corev1.Pod {

@@ -166,3 +166,72 @@ func TestHotpluggedDiskIsBounded(t *testing.T) {
 		g.call("PUT", "vm.remove-device", object{"id": info.ID}, nil)
 	}
 }
+
+// TestAttackRightsOfQEMU: who breaks out of the emulated hardware, or speaks to the daemon of its volumes as it likes, finds a process
+// without capabilities, dumps and new privileges; a device of the host's cannot be made in a volume.
+func TestAttackRightsOfQEMU(t *testing.T) {
+	h := needHost(t)
+	g := h.launch(t, "rights")
+	folder := filepath.Join(h.dir, "folder")
+	must(t, os.Mkdir(folder, 0o700))
+	socket := filepath.Join(g.dir, "virtiofsd.sock")
+	daemon := startVirtiofsd(t, h, socket, folder)
+	c := g.config("")
+	c["fs"] = []object{{"tag": "kataShared", "socket": socket, "num_queues": 1, "queue_size": 1024, "pci_segment": 1}}
+	g.call("PUT", "vm.create", c, nil)
+	g.call("PUT", "vm.boot", nil, nil)
+	const pinMemory = "0000000000004000"
+	attack.Try(t, "T5", "a guest breaks out into QEMU and uses its rights", func(t *testing.T) attack.Outcome {
+		wantStatus(t, g.qemu(), map[string]string{
+			"CapEff": pinMemory, "CapPrm": pinMemory, "CapBnd": pinMemory, "CapInh": "0000000000000000", "CapAmb": "0000000000000000", "NoNewPrivs": "1", "Seccomp": "2",
+		})
+		wantNoDumps(t, g.qemu())
+		wantNoDumps(t, g.pid)
+		return attack.Contained
+	})
+	attack.Try(t, "T5", "a device of the host's is made in a volume", func(t *testing.T) attack.Outcome {
+		g.ask("share kataShared")
+		if got := g.ask("device"); !has(got, "operation not permitted") {
+			t.Errorf("mknod = %q", got)
+		}
+		for _, pid := range append(children(daemon), daemon) {
+			wantStatus(t, pid, map[string]string{"NoNewPrivs": "1"})
+			wantNoDumps(t, pid)
+		}
+		return attack.Refused
+	})
+}
+
+// wantStatus compares fields of a process' status.
+func wantStatus(t *testing.T, pid int, want map[string]string) {
+	t.Helper()
+	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	must(t, err)
+	for line := range strings.Lines(string(raw)) {
+		name, value, _ := strings.Cut(line, ":")
+		if w, ok := want[name]; ok && strings.TrimSpace(value) != w {
+			t.Errorf("%s of process %d is %s, want %s", name, pid, strings.TrimSpace(value), w)
+		}
+	}
+}
+
+func wantNoDumps(t *testing.T, pid int) {
+	t.Helper()
+	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/limits")
+	must(t, err)
+	for line := range strings.Lines(string(raw)) {
+		if rest, ok := strings.CutPrefix(line, "Max core file size"); ok && strings.Join(strings.Fields(rest), " ") != "0 0 bytes" {
+			t.Errorf("core files of process %d: %s", pid, strings.TrimSpace(rest))
+		}
+	}
+}
+
+func children(pid int) (pids []int) {
+	raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
+	for word := range strings.FieldsSeq(string(raw)) {
+		if n, err := strconv.Atoi(word); err == nil {
+			pids = append(pids, n)
+		}
+	}
+	return pids
+}

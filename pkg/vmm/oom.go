@@ -28,8 +28,11 @@ func rankForOOM(proc string, pid int, guest int64) error {
 	return os.WriteFile(file, []byte(strconv.Itoa(oomScore(guest, host))), 0)
 }
 
-// rank ranks the microVM's QEMU. Some hosts let nobody do so; its Pod's cgroup bounds it all the same.
+// rank ranks the microVM's QEMU, if there is one. Some hosts let nobody do so; its Pod's cgroup bounds it all the same.
 func (v *vm) rank(p *process, guest int64) {
+	if p == nil {
+		return
+	}
 	if err := rankForOOM("/proc", p.cmd.Process.Pid, guest); err != nil {
 		v.log.Debug("not ranked for the kernel's memory killer", "err", err)
 	}

@@ -73,11 +73,13 @@ func startQEMU(argv, env []string, extra []*os.File) (_ *process, err error) {
 }
 
 // run starts QEMU and waits for it on one locked thread: the kernel sends the death signal when the
-// thread that forked ends, not the process.
+// thread that forked ends, not the process. The thread, confined as QEMU is, is never unlocked and ends with this function.
 func (p *process) run(started chan<- error) {
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	err := p.cmd.Start()
+	err := confine()
+	if err == nil {
+		err = p.cmd.Start()
+	}
 	if err == nil { // before it is waited for: until then the kernel keeps its start, even if it has ended
 		p.started, _, p.startErr = lifespan.Find(os.DirFS("/proc"), p.cmd.Process.Pid)
 	}

@@ -54,6 +54,9 @@ func Run(ctx context.Context, cfg HostConfig, opts Options) error {
 	if !filepath.IsAbs(opts.APISocket) {
 		return fmt.Errorf("open API socket: %q is not an absolute path", opts.APISocket)
 	}
+	if err := noDumps(); err != nil {
+		return err
+	}
 	id := filepath.Base(filepath.Dir(opts.APISocket)) // Kata: <VM store>/<sandbox id>/clh-api.sock
 	log, file := openLog(cfg, id, opts)
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: opts.APISocket, Net: "unix"})

@@ -26,6 +26,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/worker/hypervisor"
 	"github.com/nodeless/nodeless/pkg/worker/kubelet"
 	"github.com/nodeless/nodeless/pkg/worker/network"
+	"github.com/nodeless/nodeless/pkg/worker/notice"
 	"github.com/nodeless/nodeless/pkg/worker/proxy"
 	"github.com/nodeless/nodeless/pkg/worker/sweep"
 )
@@ -44,6 +45,7 @@ type Config struct {
 
 	Registries  string // the operator's file of image registries
 	Pull        pull.Limits
+	Disk        vmm.Disk        // bounds on what a Pod does to the host's disk
 	Accel       string          // hypervisor.Auto, vmm.AccelKVM or vmm.AccelTCG
 	Runc        containerd.Runc // a second runtime, for measurements
 	NoProxy     bool
@@ -111,6 +113,7 @@ func Steps(cfg Config, log *slog.Logger) ([]run.Step, error) {
 		{Component: containerd.New(cfg.containerd(), log), After: []string{"syslog", "sweep", "hypervisor", "network"}},
 		{Component: cri.New(cfg.cri(), log), After: []string{"hypervisor"}},
 		{Component: kubelet.New(cfg.kubelet(pods), log), After: []string{"apiserver", "containerd", "cri"}},
+		{Component: notice.New(cfg.notice(), log), After: []string{"kubelet"}},
 	}
 	if !cfg.NoProxy {
 		steps = append(steps, run.Step{Component: proxy.New(cfg.proxy(), log), After: []string{"kubelet"}})
@@ -130,7 +133,7 @@ func (c Config) hypervisor() hypervisor.Config {
 		File: c.Run.VMMConfig(), Want: c.Accel,
 		Host: vmm.HostConfig{
 			Bundle: c.Bundle.Dir(), ScratchDir: c.Data.Scratch(), LogDir: c.Run.VMMLogs(), Debug: c.Debug,
-			LifespanDir: c.Data.Lifespans(), NodeName: c.Node.Name,
+			LifespanDir: c.Data.Lifespans(), NodeName: c.Node.Name, Disk: c.Disk,
 		},
 	}
 }
@@ -155,6 +158,10 @@ func (c Config) containerd() containerd.Config {
 
 func (c Config) cri() cri.Config {
 	return cri.Config{Socket: c.Run.CRI(), Upstream: c.Run.ContainerdSocket(), VMDir: cri.DefaultVMDir, Pods: filepath.Join(c.Data.Kubelet(), "pods"), Messages: c.Run.Messages(), CgroupRoot: c.Node.CgroupRoot, VMMConfig: c.Run.VMMConfig()}
+}
+
+func (c Config) notice() notice.Config {
+	return notice.Config{Kubeconfig: c.Files.KubeletKubeconfig, NodeName: c.Node.Name, VMDir: cri.DefaultVMDir, VMMConfig: c.Run.VMMConfig()}
 }
 
 func (c Config) kubelet(pods netip.Prefix) kubelet.Config {

@@ -138,6 +138,7 @@ var owners = []struct {
 	{"github.com/opencontainers/runc", []string{"pkg/guest", "cmd/nodeless-guest"}},
 	{"github.com/coreos/go-iptables", []string{"pkg/netdev"}},
 	{"github.com/urfave/cli", []string{"pkg/cli"}},
+	{"filippo.io/age", []string{"pkg/cli/backup"}},
 	{"github.com/mattn/go-sqlite3", []string{"pkg/server/datastore", "pkg/sqlfile"}},
 	{"go.etcd.io/etcd/server", []string{"tests"}}, // the yardstick of the datastore benchmark
 }

@@ -31,7 +31,7 @@ func (h *Host) StartServer(flags ...string) (*Server, error) {
 		return nil, err
 	}
 	defer log.Close()
-	args := append([]string{h.Program, "server", "--cgroup-root=" + h.Cgroup, "--node-ip=" + NodeIP}, flags...)
+	args := append(append([]string{h.Program}, ServerArgs(h.Cgroup)...), flags...)
 	s := &Server{Log: name, host: h, cmd: h.Command(context.Background(), args...), done: make(chan error, 1)}
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	s.Began = time.Now()
@@ -40,6 +40,16 @@ func (h *Host) StartServer(flags ...string) (*Server, error) {
 	}
 	go func() { s.done <- s.cmd.Wait() }()
 	return s, nil
+}
+
+// ServerArgs are the flags of every server in a test host. Its microVMs are emulated, as most machines that run tests have no KVM of use,
+// unless NODELESS_ACCEL says otherwise: auto demands KVM.
+func ServerArgs(cgroup string) []string {
+	accel := os.Getenv("NODELESS_ACCEL")
+	if accel == "" {
+		accel = "tcg"
+	}
+	return []string{"server", "--cgroup-root=" + cgroup, "--node-ip=" + NodeIP, "--accel=" + accel}
 }
 
 // Pid is the server itself as the machine sees it.

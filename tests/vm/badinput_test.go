@@ -62,7 +62,7 @@ func newHost(t *testing.T, program string) *testbed.Host {
 }
 
 func serverArgs(h *testbed.Host, more ...string) []string {
-	return append([]string{"server", "--cgroup-root=" + h.Cgroup, "--node-ip=" + testbed.NodeIP}, more...)
+	return append(testbed.ServerArgs(h.Cgroup), more...)
 }
 
 func TestPortInUseIsNamed(t *testing.T) {

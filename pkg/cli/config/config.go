@@ -39,6 +39,9 @@ type Node struct {
 	// CPUOvercommit is how often each CPU of the host is given to Pods.
 	CPUOvercommit int
 	CgroupRoot    string
+	DiskReserve   int    // percent of the data dir's file system
+	DiskBandwidth int    // MiB a second for each Pod; 0 for no bound
+	DiskIOPS      int    // operations a second for each Pod; 0 for no bound
 	Accel         string // auto, kvm or tcg
 	// RuncPath adds a RuntimeClass handler "runc", with the shim at RuncShimPath or in PATH; for measurements only.
 	RuncPath, RuncShimPath string

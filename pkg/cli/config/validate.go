@@ -125,6 +125,14 @@ func (n Node) faults() (errs []error) {
 	if n.PullRate < 0 {
 		errs = append(errs, invalid("pull-rate", n.PullRate, "less than nothing", "choose KiB a second such as 16, or 0 for any"))
 	}
+	if n.DiskReserve < 0 || n.DiskReserve > 90 {
+		errs = append(errs, invalid("disk-reserve", n.DiskReserve, "out of range", "choose 1 to 90 percent, or 0 for no reserve"))
+	}
+	for name, most := range map[string]int{"pod-disk-bandwidth": n.DiskBandwidth, "pod-disk-iops": n.DiskIOPS} {
+		if most < 0 || most > 1<<30 {
+			errs = append(errs, invalid(name, most, "out of range", "give what a Pod may have each second, or 0 for no bound"))
+		}
+	}
 	if n.MaxPods < 1 || n.MaxPods > maxPods {
 		errs = append(errs, invalid("max-pods", n.MaxPods, "out of range", fmt.Sprintf("choose 1 to %d: the host's Pod range is a /24", maxPods)))
 	}

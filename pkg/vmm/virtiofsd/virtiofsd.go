@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 
@@ -41,7 +42,8 @@ func Exec(bundle string, args, env []string) error {
 	if err := passOnMounts(argv); err != nil {
 		return err
 	}
-	if err := keepRights(); err != nil {
+	runtime.LockOSThread() // what follows is the thread's, and the daemon's, which begins in it
+	if err := errors.Join(keepRights(), confine()); err != nil {
 		return err
 	}
 	if err := unix.Exec(argv[0], argv, env); err != nil {
@@ -98,6 +100,17 @@ func keepRights() error {
 	return nil
 }
 
+// confine keeps the daemon from more rights than it begins with, and its memory, with the guest's, out of files.
+func confine() error {
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fmt.Errorf("forbid core dumps: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("forbid new privileges: %w", err)
+	}
+	return nil
+}
+
 // noSetuidFixup is SECBIT_NO_SETUID_FIXUP, capabilities(7).
 const noSetuidFixup = 1 << 2
 
@@ -123,8 +136,12 @@ var flagOptions = map[string]string{
 
 // settings of the Rust daemon that are an -o option with a value.
 var valueOptions = map[string]string{
-	"--shared-dir": "source", "--xattrmap": "xattrmap", "--modcaps": "modcaps", "--log-level": "log_level",
+	"--shared-dir": "source", "--xattrmap": "xattrmap", "--log-level": "log_level",
 }
+
+// dropped are capabilities that the daemon keeps by itself and that a volume needs none of: a guest must make no device of the host's,
+// and give none of the host's files rights.
+const dropped = "-mknod:-setfcap"
 
 // settings that both know under one name.
 var sameOptions = map[string]bool{"--fd": true, "--socket-path": true, "--thread-pool-size": true, "--socket-group": true}
@@ -135,7 +152,7 @@ var ignored = map[string]bool{"--seccomp": true, "--inode-file-handles": true, "
 // Translate turns arguments of the Rust virtiofsd into those of the C one. What the latter cannot do is an
 // error rather than silently different.
 func Translate(args []string) ([]string, error) {
-	out := []string{"-f", "--rlimit-nofile=0"}
+	out := []string{"-f", "--rlimit-nofile=0", "-o", "modcaps=" + dropped}
 	source := false
 	for i := 0; i < len(args); i++ {
 		name, value, inline := strings.Cut(args[i], "=")
@@ -210,7 +227,7 @@ func setting(name, value string) ([]string, error) {
 func oldForm(value string) ([]string, error) {
 	for _, option := range strings.Split(value, ",") {
 		switch name, _, _ := strings.Cut(option, "="); name {
-		case "source", "sandbox", "cache", "vhost_user_socket":
+		case "source", "sandbox", "cache", "modcaps", "vhost_user_socket":
 			return nil, fmt.Errorf("-o %s: not for an option in the old form to say", name)
 		}
 	}

@@ -13,7 +13,7 @@ func TestCommandOfKatasArguments(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{"/b/qemu/lib/ld-linux-x86-64.so.2", "--library-path", "/b/qemu/lib", "/b/qemu/bin/virtiofsd",
-		"-f", "--rlimit-nofile=0", "-o", "cache=auto", "-o", "source=/run/kata-containers/shared/sandboxes/x/shared", "--fd=3",
+		"-f", "--rlimit-nofile=0", "-o", "modcaps=-mknod:-setfcap", "-o", "cache=auto", "-o", "source=/run/kata-containers/shared/sandboxes/x/shared", "--fd=3",
 		"--thread-pool-size=1", "-o", "announce_submounts"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Command (-want +got):\n%s", diff)
@@ -32,6 +32,8 @@ func TestTranslate(t *testing.T) {
 		{name: "options in the old form pass", args: []string{"-o", "xattr,flock"}, want: []string{"-o", "xattr,flock"}},
 		{name: "always confined", args: []string{"--sandbox=none"}, want: []string{"-o", "sandbox=chroot"}},
 		{name: "own confinement is not chosen", args: []string{"--seccomp=none", "--inode-file-handles=never"}, want: []string{}},
+		{name: "capabilities are not chosen", args: []string{"--modcaps=+sys_admin"}},
+		{name: "capabilities are not chosen in the old form", args: []string{"-o", "modcaps=+mknod"}},
 		{name: "unknown argument is named", args: []string{"--readonly"}},
 		{name: "unknown argument with a value", args: []string{"--colour=red"}},
 		{name: "value is missing", args: []string{"--cache"}},
@@ -50,7 +52,7 @@ func TestTranslate(t *testing.T) {
 			if err != nil {
 				return
 			}
-			want := append([]string{"-f", "--rlimit-nofile=0", "-o", "source=/s"}, tt.want...)
+			want := append([]string{"-f", "--rlimit-nofile=0", "-o", "modcaps=-mknod:-setfcap", "-o", "source=/s"}, tt.want...)
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("Translate (-want +got):\n%s", diff)
 			}

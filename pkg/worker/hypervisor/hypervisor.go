@@ -16,7 +16,8 @@ import (
 	"github.com/nodeless/nodeless/pkg/vmm/probe"
 )
 
-// Auto lets the probe choose between KVM and emulation.
+// Auto is KVM, if the probe finds that it can be trusted. Emulation is never fallen back to: it has to be asked for, since QEMU does not call
+// it a security boundary.
 const Auto = "auto"
 
 // Config says what to write where.
@@ -43,6 +44,7 @@ type Hypervisor struct {
 	cfg   Config
 	log   *slog.Logger
 	ready chan struct{} // closed when the file is written
+	probe func(context.Context, vmm.HostConfig) (accel, detail string, err error)
 }
 
 var (
@@ -52,7 +54,7 @@ var (
 
 // New gives a component that has not touched the host yet.
 func New(cfg Config, log *slog.Logger) *Hypervisor {
-	return &Hypervisor{cfg: cfg, log: log, ready: make(chan struct{})}
+	return &Hypervisor{cfg: cfg, log: log, ready: make(chan struct{}), probe: probe.Probe}
 }
 
 // Name is "hypervisor".
@@ -87,12 +89,12 @@ func (h *Hypervisor) choose(ctx context.Context) (vmm.HostConfig, error) {
 	accel, detail := vmm.AccelTCG, "asked for"
 	if h.cfg.Want != vmm.AccelTCG {
 		var err error
-		if accel, detail, err = probe.Probe(ctx, host); err != nil {
+		if accel, detail, err = h.probe(ctx, host); err != nil {
 			return host, err
 		}
-		if h.cfg.Want == vmm.AccelKVM && accel != vmm.AccelKVM {
-			return host, &hint.Error{Op: "use", On: "/dev/kvm", Err: errors.New(detail),
-				Do: "enable virtualization in the BIOS (or nested virtualization around this machine), or start with --accel=auto"}
+		if accel != vmm.AccelKVM {
+			return host, &hint.Error{Op: "use", On: "/dev/kvm", Err: errors.New(detail), Do: "enable virtualization in the BIOS (or nested virtualization around this machine). " +
+				"Where nobody has to be kept from anybody, --accel=tcg (accel: tcg in the configuration, NODELESS_ACCEL=tcg for install.sh) emulates: slow, and no security boundary"}
 		}
 	}
 	host.Accel = accel
@@ -103,7 +105,7 @@ func (h *Hypervisor) choose(ctx context.Context) (vmm.HostConfig, error) {
 		host.TSCKHz = khz
 	}
 	if accel == vmm.AccelTCG {
-		h.log.Warn("microVMs run under emulation, slowly", "why", detail, "tsc", source)
+		h.log.Warn("microVMs run under emulation, slowly, and Pods are not kept from each other as well as on KVM", "why", detail, "tsc", source)
 	} else {
 		h.log.Info("microVMs run on KVM", "probe", detail)
 	}

@@ -114,6 +114,11 @@ func resources(conf *kubeletconfig.KubeletConfiguration, c Config, host hostFact
 	conf.ImageGCLowThresholdPercent = 80
 	conf.ContainerLogMaxSize = "10Mi"
 	conf.ContainerLogMaxFiles = 5
+	// A log grows by what its container says between two looks; rotated parts are compressed, two logs at a time.
+	conf.ContainerLogMonitorInterval = metav1.Duration{Duration: 3 * time.Second}
+	conf.ContainerLogMaxWorkers = 2
+	// Limits on ephemeral storage are held to by figures that are this old.
+	conf.VolumeStatsAggPeriod = metav1.Duration{Duration: 15 * time.Second}
 	// Packet rules are kube-proxy's and pkg/netdev's.
 	conf.MakeIPTablesUtilChains = false
 	conf.VolumePluginDir = filepath.Join(c.RootDir, "volume-plugins")

@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -27,22 +28,17 @@ import (
 type who struct {
 	authorizer authorizer.Authorizer
 	namespace  string
-	all        []user.Info
-}
-
-// account is a ServiceAccount as a user.
-func account(namespace, name string) user.Info {
-	if name == "" {
-		name = "default"
-	}
-	return serviceaccount.UserInfo(namespace, name, "")
+	sender     user.Info // nil for a Pod that a controller will send
+	account    string    // the ServiceAccount's name
 }
 
 // may tells whether one of them has a right in the namespace. Where that cannot be known, nobody has.
 func (w who) may(ctx context.Context, ask authorizer.AttributesRecord) bool {
 	ask.Namespace, ask.APIVersion, ask.ResourceRequest = w.namespace, "v1", true
-	for _, u := range w.all {
-		ask.User = u
+	for _, u := range []user.Info{w.sender, serviceaccount.UserInfo(w.namespace, cmp.Or(w.account, "default"), "")} {
+		if ask.User = u; u == nil {
+			continue
+		}
 		if decision, _, _ := w.authorizer.Authorize(ctx, ask); decision == authorizer.DecisionAllow {
 			return true
 		}
@@ -57,7 +53,7 @@ func (w who) mayUseClass(ctx context.Context, class *string) bool {
 
 // pod reports on a Pod that is new, or changed by itself or by one of its subresources.
 func (r *ruling) pod(ctx context.Context, a admission.Attributes, object *core.Pod) (rules.Findings, error) {
-	w := who{r.authorizer, a.GetNamespace(), []user.Info{a.GetUserInfo(), account(a.GetNamespace(), object.Spec.ServiceAccountName)}}
+	w := who{r.authorizer, a.GetNamespace(), a.GetUserInfo(), object.Spec.ServiceAccountName}
 	if a.GetOperation() != admission.Create {
 		return r.podUpdate(ctx, a, object, w)
 	}

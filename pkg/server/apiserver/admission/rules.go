@@ -11,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/admission/initializer"
-	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/warning"
 	"k8s.io/client-go/informers"
@@ -244,7 +243,7 @@ func (r *ruling) workload(ctx context.Context, a admission.Attributes) (rules.Fi
 		return rules.Findings{}, fmt.Errorf("convert template of Pods: %w", err)
 	}
 	// Its Pods are made by a controller, for which the ServiceAccount counts.
-	w := who{r.authorizer, a.GetNamespace(), []user.Info{account(a.GetNamespace(), template.Spec.ServiceAccountName)}}
+	w := who{r.authorizer, a.GetNamespace(), nil, template.Spec.ServiceAccountName}
 	exempt := w.mayUseClass(ctx, external.Spec.RuntimeClassName)
 	found := rules.Workload(a.GetKind().Kind, meta, &external, r.settings, exempt)
 	for _, denial := range r.reserved(ctx, w, templatePath(a.GetKind().Kind), &external.Spec, exempt) {

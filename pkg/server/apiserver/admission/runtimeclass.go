@@ -52,6 +52,9 @@ func Install(opts *genericoptions.AdmissionOptions, cfg Config) error {
 	opts.Plugins.Register(RulesName, func(io.Reader) (admission.Interface, error) {
 		return &ruling{Handler: admission.NewHandler(admission.Create, admission.Update), settings: cfg.Rules, size: newSize()}, nil
 	})
+	opts.Plugins.Register(StorageName, func(io.Reader) (admission.Interface, error) {
+		return &storage{Handler: admission.NewHandler(admission.Create)}, nil
+	})
 	opts.Plugins.Register(EndedName, func(io.Reader) (admission.Interface, error) {
 		return &ended{Handler: admission.NewHandler(admission.Connect)}, nil
 	})
@@ -60,7 +63,7 @@ func Install(opts *genericoptions.AdmissionOptions, cfg Config) error {
 		return fmt.Errorf("install admission plugin %s: there is no plugin %s", PluginName, runtimeclass.PluginName)
 	}
 	// A copy: the list is shared by all of the process.
-	opts.RecommendedPluginOrder = slices.Insert(slices.Clone(opts.RecommendedPluginOrder), at, PluginName, HostNamespacesName, RulesName, SizeName, EndedName)
+	opts.RecommendedPluginOrder = slices.Insert(slices.Clone(opts.RecommendedPluginOrder), at, EndedName, PluginName, HostNamespacesName, RulesName, SizeName, StorageName)
 	return nil
 }
 

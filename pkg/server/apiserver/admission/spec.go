@@ -2,6 +2,7 @@ package admission
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -177,6 +178,7 @@ func fitInto(pod *core.Pod, wish spec.Wish, got spec.Size) []string {
 	if len(cut) == 0 {
 		return nil
 	}
+	slices.Sort(cut)
 	return []string{fmt.Sprintf("annotations %s and %s name the spec %s: what containers ask for beyond it (%s) is left out", api.CPU, api.Memory, got, strings.Join(cut, ", "))}
 }
 

@@ -142,6 +142,8 @@ func answer(question string) []string {
 		lines = append(lines, "filling")
 	case "filled": // MiB
 		lines = append(lines, strconv.FormatInt(filled.Load(), 10))
+	case "device": // made in the folder that "share" has mounted
+		lines = append(lines, fmt.Sprint(unix.Mknod("/tmp/device", unix.S_IFCHR|0o666, 1<<8|3)))
 	case "poweroff":
 		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	case "hello":

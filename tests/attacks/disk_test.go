@@ -1,0 +1,190 @@
+package attacks_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+
+	"github.com/nodeless/nodeless/tests/attack"
+	"github.com/nodeless/nodeless/tests/testbed"
+	"github.com/nodeless/nodeless/tests/testcluster"
+)
+
+// TestAttackFiguresOfAPod: what a Pod is evicted by is what its host counts. A guest whose containers use next to nothing, by its own word,
+// takes more than a hundred MiB of the host.
+func TestAttackFiguresOfAPod(t *testing.T) {
+	s := testcluster.NewSpace(t, shared, 3*time.Minute)
+	s.Apply(testcluster.Sleeper("counted", ""))
+	pod := s.Ready("counted")
+	s.MustExec("counted", "sh", "-c", "yes not-zero | head -c 67108864 >/fill && sync")
+	attack.Try(t, "T16", "a guest takes memory that it does not tell of", func(t *testing.T) attack.Outcome {
+		s.Until("the Pod's memory is the host's figure", func() (bool, error) {
+			stats, err := figuresOf(s, pod)
+			if err != nil || stats.Memory == nil || stats.Memory.WorkingSetBytes == nil {
+				return false, err
+			}
+			t.Logf("the Pod takes %d MiB", *stats.Memory.WorkingSetBytes>>20)
+			return *stats.Memory.WorkingSetBytes > 100<<20, nil
+		})
+		return attack.Contained
+	})
+	attack.Try(t, "T7", "a guest fills a disk that the kubelet does not see", func(t *testing.T) attack.Outcome {
+		s.Until("the Pod's disk counts", func() (bool, error) {
+			stats, err := figuresOf(s, pod)
+			if err != nil || stats.EphemeralStorage == nil || stats.EphemeralStorage.UsedBytes == nil {
+				return false, err
+			}
+			return *stats.EphemeralStorage.UsedBytes > 64<<20, fmt.Errorf("it takes %d bytes", *stats.EphemeralStorage.UsedBytes)
+		})
+		return attack.Contained
+	})
+}
+
+// figuresOf asks the kubelet for what it goes by.
+func figuresOf(s *testcluster.Space, pod *corev1.Pod) (v1alpha1.PodStats, error) {
+	raw, err := s.Client.CoreV1().RESTClient().Get().AbsPath("/api/v1/nodes", pod.Spec.NodeName, "proxy/stats/summary").DoRaw(s.Ctx)
+	if err != nil {
+		return v1alpha1.PodStats{}, err
+	}
+	var summary v1alpha1.Summary
+	if err := json.Unmarshal(raw, &summary); err != nil {
+		return v1alpha1.PodStats{}, err
+	}
+	for _, p := range summary.Pods {
+		if p.PodRef.UID == string(pod.UID) {
+			return p, nil
+		}
+	}
+	return v1alpha1.PodStats{}, errors.New("the kubelet has no figures of the Pod")
+}
+
+// TestAttackDiskLimits: Pods that write more than their limit, to their disk, to an emptyDir or to their log, are evicted for that.
+func TestAttackDiskLimits(t *testing.T) {
+	attack.Slow(t)
+	s := testcluster.NewSpace(t, shared, 6*time.Minute)
+	const limit = "    resources: {limits: {ephemeral-storage: 100Mi}, requests: {ephemeral-storage: 10Mi}}\n"
+	s.Apply(testcluster.Sleeper("disk", limit))
+	s.Apply(testcluster.Sleeper("dir", "    volumeMounts: [{name: d, mountPath: /d}]\n  volumes: [{name: d, emptyDir: {sizeLimit: 50Mi}}]\n"))
+	s.Apply(testcluster.Sleeper("neighbour", ""))
+	for _, name := range []string{"disk", "dir", "neighbour"} {
+		s.Ready(name)
+	}
+	s.MustExec("disk", "sh", "-c", "yes not-zero | head -c 268435456 >/fill && sync")
+	s.MustExec("dir", "sh", "-c", "yes not-zero | head -c 134217728 >/d/fill && sync")
+	for name, what := range map[string]string{"disk": "a Pod writes more to its disk than it may", "dir": "a Pod writes more to an emptyDir than it may"} {
+		attack.Try(t, "T7", what, func(t *testing.T) attack.Outcome {
+			pod := s.Pod(name, "is evicted", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodFailed && p.Status.Reason == "Evicted" })
+			t.Log(pod.Status.Message)
+			if !testcluster.IsReady(s.Ready("neighbour")) {
+				return attack.Succeeded
+			}
+			return attack.Contained
+		})
+	}
+}
+
+// TestAttackDiskOfTheHost: a tenant's Pod fills the disk of the whole host. It is told and waits; another tenant's Pod, the API and the
+// database are as before; when there is room the Pod goes on, and it can be deleted.
+func TestAttackDiskOfTheHost(t *testing.T) {
+	attack.Slow(t)
+	host, err := testbed.New(testbed.Options{DataSize: 3 << 30})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &testcluster.Cluster{Host: host, Flags: []string{"--disk-reserve=15"}}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Errorf("stop cluster: %v", err)
+		}
+	})
+	if err := c.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s := testcluster.NewSpace(t, c, 10*time.Minute)
+	neighbour := *s // another tenant's
+	neighbour.Name += "-b"
+	s.Kubectl("create", "namespace", neighbour.Name)
+	neighbour.Until("service account", func() (bool, error) {
+		_, err := s.Client.CoreV1().ServiceAccounts(neighbour.Name).Get(s.Ctx, "default", metav1.GetOptions{})
+		return err == nil, err
+	})
+	attack.Try(t, "T7", "a tenant fills the disk that all tenants share", func(t *testing.T) attack.Outcome {
+		fillHost(t, s, &neighbour)
+		return attack.Contained
+	})
+}
+
+const filler = "/var/lib/nodeless/filler" // on the host's disk
+
+// fillHost has a Pod write without end where little is left.
+func fillHost(t *testing.T, s, neighbour *testcluster.Space) {
+	s.Apply(testcluster.Sleeper("greedy", ""))
+	neighbour.Apply(testcluster.Sleeper("modest", "    readinessProbe: {exec: {command: [\"true\"]}, periodSeconds: 5, timeoutSeconds: 5}\n"))
+	s.Ready("greedy")
+	before := neighbour.Ready("modest")
+	free := diskFree(t, s)
+	reserve := int64(3<<30) / 100 * 15
+	if _, err := s.Host.Exec(s.Ctx, "dd", "if=/dev/zero", "of="+filler, "bs=1M", fmt.Sprintf("count=%d", (free-reserve-300<<20)>>20)); err != nil {
+		t.Fatal(err)
+	}
+	s.MustExec("greedy", "sh", "-c", "(yes not-zero | dd of=/fill bs=1M) >/dev/null 2>&1 &")
+	s.Until("the Pod is told that it waits", func() (bool, error) { return told(s, "DiskHeld") })
+	least, slowest := diskFree(t, s), time.Duration(0)
+	for end := time.Now().Add(45 * time.Second); time.Now().Before(end); time.Sleep(500 * time.Millisecond) { // Kata ends a guest that is silent for half a minute
+		least = min(least, diskFree(t, s))
+		began := time.Now()
+		if _, err := s.Client.CoreV1().ConfigMaps(s.Name).Create(s.Ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{GenerateName: "written-"}}, metav1.CreateOptions{}); err != nil {
+			t.Errorf("the database cannot be written: %v", err)
+		}
+		slowest = max(slowest, time.Since(began))
+	}
+	t.Logf("%d MiB of a reserve of %d MiB were left at least; the slowest of 90 writes to the database took %v", least>>20, reserve>>20, slowest)
+	if least < reserve/3 {
+		t.Error("the reserve is gone")
+	}
+	for _, pod := range []*corev1.Pod{s.Ready("greedy"), neighbour.Ready("modest")} {
+		if pod.Status.ContainerStatuses[0].RestartCount > 0 {
+			t.Errorf("Pod %s was restarted: %v", pod.Name, testcluster.States(pod))
+		}
+	}
+	if now := neighbour.Ready("modest"); now.UID != before.UID {
+		t.Error("the neighbour is another Pod now")
+	}
+	if _, code := neighbour.Exec("modest", "sh", "-c", "echo fine >/note && sync"); code != 0 {
+		t.Error("the neighbour cannot write")
+	}
+	if _, err := s.Host.Exec(s.Ctx, "truncate", "-s", "-200M", filler); err != nil {
+		t.Fatal(err)
+	}
+	s.Until("the Pod is told that it goes on, and waits again", func() (bool, error) {
+		on, err := told(s, "DiskGoesOn")
+		return on, err
+	})
+	began := time.Now()
+	s.Kubectl("delete", "pod", "greedy", "--timeout=150s") // it is held: it filled what it got
+	t.Logf("deleted after %v", time.Since(began).Round(time.Second))
+	s.Until("its disk is free", func() (bool, error) { return diskFree(t, s) > reserve+200<<20, nil })
+}
+
+// told tells whether there is an event of that reason in the namespace.
+func told(s *testcluster.Space, reason string) (bool, error) {
+	list, err := s.Client.CoreV1().Events(s.Name).List(s.Ctx, metav1.ListOptions{FieldSelector: "reason=" + reason})
+	return err == nil && len(list.Items) > 0, err
+}
+
+// diskFree is what is left of the file system of the host's data dir.
+func diskFree(t *testing.T, s *testcluster.Space) int64 {
+	t.Helper()
+	var st unix.Statfs_t
+	if err := unix.Statfs(s.Host.Path("/var/lib/nodeless"), &st); err != nil {
+		t.Fatal(err)
+	}
+	return int64(st.Bavail) * st.Bsize
+}
