@@ -85,7 +85,9 @@ func TestAttackDiskLimits(t *testing.T) {
 	for name, what := range map[string]string{"disk": "a Pod writes more to its disk than it may", "dir": "a Pod writes more to an emptyDir than it may"} {
 		attack.Try(t, "T7", what, func(t *testing.T) attack.Outcome {
 			s.Until("Pod "+name+" is evicted", func() (bool, error) { return told(s, name, "Evicted") })
-			s.Pod(name, "has ended", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodFailed || p.Status.Phase == corev1.PodSucceeded })
+			s.Pod(name, "has ended", func(p *corev1.Pod) bool {
+				return p.Status.Phase == corev1.PodFailed || p.Status.Phase == corev1.PodSucceeded
+			})
 			if !testcluster.IsReady(s.Ready("neighbour")) {
 				return attack.Succeeded
 			}
