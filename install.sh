@@ -261,7 +261,11 @@ TimeoutStartSec=0
 TimeoutStopSec=60s
 LimitNOFILE=1048576
 LimitNPROC=infinity
+# Of the server alone: containerd and each Pod have cgroups of their own.
+MemoryMax=50%
+OOMPolicy=continue
 # A dump of the server would hold keys and Secrets. Nothing that it starts gains rights by a setuid file.
+# Protect…= and Private…= are left out: each gives the server a mount namespace of its own, which ends with it, and Pods live on.
 LimitCORE=0
 NoNewPrivileges=yes
 TasksMax=infinity

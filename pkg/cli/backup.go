@@ -21,9 +21,11 @@ func backupCommand(s Streams) *cli.Command {
 		Name:      "backup",
 		Usage:     "write the cluster (database, authorities, keys, configuration) into one archive",
 		ArgsUsage: "FILE",
-		Description: "The server may be running. Whoever can read the archive owns the cluster: it has every key and is readable by its owner\n" +
-			"only. Images and the contents of volumes are not in it.",
-		Flags:  flags(config.Pick("config", "data-dir", "node-name", "datastore-endpoint")),
+		Description: "The server may be running. Whoever can read the archive owns the cluster, since it has every key: it is encrypted with the\n" +
+			"passphrase in a file (the format is that of age), without which it can be neither read nor changed. Keep that file elsewhere:\n" +
+			"without it the archive is lost. Images and the contents of volumes are not in it.",
+		Flags: append(flags(config.Pick("config", "data-dir", "node-name", "datastore-endpoint")), passphraseFlag(),
+			&cli.BoolFlag{Name: "unencrypted", Usage: "write it as it is, mode 0600"}),
 		Action: func(c *cli.Context) error { return backUp(c, s) },
 	}
 }
@@ -36,9 +38,28 @@ func restoreCommand(s Streams) *cli.Command {
 		Description: "The server must not be running. Certificates are made anew for this host at the next start; if its node name is\n" +
 			"another one, the old Node goes and its Pods are started here.",
 		Flags: append(flags(config.Pick("config", "data-dir")),
-			&cli.BoolFlag{Name: "force", Usage: "set a cluster that is in the data folder aside; nothing is deleted"}),
+			&cli.BoolFlag{Name: "force", Usage: "set a cluster that is in the data folder aside; nothing is deleted"},
+			passphraseFlag(),
+			&cli.BoolFlag{Name: "unencrypted", Usage: "read an archive that is not encrypted, and that anybody may have changed"},
+			&cli.BoolFlag{Name: "with-config", Usage: "put the archive's configuration in place where this host has none; without it it is written beside"}),
 		Action: func(c *cli.Context) error { return restore(c, s) },
 	}
+}
+
+func passphraseFlag() cli.Flag {
+	return &cli.StringFlag{Name: "passphrase-file", Usage: "`FILE`, mode 0600, whose first line is the passphrase; - for standard input"}
+}
+
+// passphrase reads it, or gives "" if the operator wants none.
+func passphrase(c *cli.Context, s Streams, what string) (string, error) {
+	name := c.String("passphrase-file")
+	switch {
+	case name != "" && c.Bool("unencrypted"):
+		return "", &hint.Error{Op: what, Err: errors.New("--passphrase-file and --unencrypted exclude each other"), Do: "give one of them"}
+	case name != "":
+		return backup.ReadPassphrase(name, s.In)
+	}
+	return "", nil
 }
 
 // archiveName is the one argument of both commands.
@@ -49,7 +70,7 @@ func archiveName(c *cli.Context, what string) (string, error) {
 	if c.NArg() > 1 {
 		return "", &hint.Error{Op: what, Err: fmt.Errorf("unexpected argument %q", c.Args().Get(1)), Do: "write flags before the file: `nodeless " + what + " [flags] FILE`"}
 	}
-	return "", &hint.Error{Op: what, Err: errors.New("no file is named"), Do: "run `nodeless " + what + " FILE`, such as `nodeless " + what + " nodeless-" + time.Now().Format(time.DateOnly) + ".tar.zst`"}
+	return "", &hint.Error{Op: what, Err: errors.New("no file is named"), Do: "run `nodeless " + what + " FILE`, such as `nodeless " + what + " nodeless-" + time.Now().Format(time.DateOnly) + ".age`"}
 }
 
 func backUp(c *cli.Context, s Streams) (err error) {
@@ -64,6 +85,13 @@ func backUp(c *cli.Context, s Streams) (err error) {
 	if cfg.API.Datastore != "" {
 		return &hint.Error{Op: "back up", On: cfg.API.Datastore, Err: errors.New("the cluster's objects are in an etcd of their own"), Do: "back that up with `etcdctl snapshot save`, and keep a copy of " + cfg.Paths.Data.TLS() + " and " + cfg.Paths.Data.Cred()}
 	}
+	secret, err := passphrase(c, s, "back up")
+	if err != nil {
+		return err
+	}
+	if secret == "" && !c.Bool("unencrypted") {
+		return &hint.Error{Op: "back up", Err: errors.New("there is no passphrase to encrypt the archive with, which has every key of the cluster"), Do: "name a file that has one with --passphrase-file (`openssl rand -base64 24` makes one), or give --unencrypted"}
+	}
 	if err := mustRoot("back up"); err != nil {
 		return err
 	}
@@ -75,7 +103,7 @@ func backUp(c *cli.Context, s Streams) (err error) {
 	if node == "" {
 		node = config.NodeName(host)
 	}
-	src := backup.Source{Data: cfg.Paths.Data, ConfigFile: cfg.Paths.File, Version: version.Version, Host: host, Node: node, Now: time.Now}
+	src := backup.Source{Data: cfg.Paths.Data, ConfigFile: cfg.Paths.File, Passphrase: secret, Version: version.Version, Host: host, Node: node, Now: time.Now}
 	pid, err := lock.Holder(cfg.Paths.Data.Lock())
 	if err != nil {
 		return err
@@ -120,6 +148,10 @@ func restore(c *cli.Context, s Streams) (err error) {
 	if err != nil {
 		return err
 	}
+	secret, err := passphrase(c, s, "restore")
+	if err != nil {
+		return err
+	}
 	if err := mustRoot("restore"); err != nil {
 		return err
 	}
@@ -131,7 +163,10 @@ func restore(c *cli.Context, s Streams) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, release()) }()
-	to := backup.Target{Data: paths.Data, ConfigFile: paths.File, Version: version.Version, Force: c.Bool("force"), Now: time.Now}
+	to := backup.Target{
+		Data: paths.Data, ConfigFile: paths.File, Version: version.Version, Force: c.Bool("force"), Now: time.Now,
+		Passphrase: secret, Unencrypted: c.Bool("unencrypted"), WithConfig: c.Bool("with-config"),
+	}
 	r, err := backup.Restore(c.Context, to, file)
 	if err != nil {
 		return err
@@ -142,7 +177,7 @@ func restore(c *cli.Context, s Streams) (err error) {
 		fmt.Fprintf(s.Out, "the cluster that was here before is in %s\n", r.Aside)
 	}
 	for _, path := range r.Kept {
-		fmt.Fprintf(s.Out, "this host has a configuration of its own; that of the backup is in %s\n", path)
+		fmt.Fprintf(s.Out, "not put in place, since it says what the server runs and trusts: the backup's configuration %s; read it, and rename it if it is right for this host\n", path)
 	}
 	_, err = fmt.Fprintln(s.Out, "start it with `systemctl start nodeless` or `nodeless server`")
 	return err

@@ -3,15 +3,19 @@ package cli
 import (
 	"context"
 	"log/slog"
+	"os"
+	"runtime/debug"
 
 	"github.com/nodeless/nodeless/pkg/admission/rules"
 	"github.com/nodeless/nodeless/pkg/cli/config"
+	"github.com/nodeless/nodeless/pkg/memcg"
 	"github.com/nodeless/nodeless/pkg/netdev"
 	"github.com/nodeless/nodeless/pkg/run"
 	"github.com/nodeless/nodeless/pkg/server"
 	"github.com/nodeless/nodeless/pkg/vmm"
 	"github.com/nodeless/nodeless/pkg/worker"
 	"github.com/nodeless/nodeless/pkg/worker/containerd"
+	"github.com/nodeless/nodeless/pkg/worker/containerd/pull"
 )
 
 // runRoles hands the settings to the two roles of this process and runs them until ctx ends or a component fails.
@@ -21,6 +25,7 @@ func runRoles(ctx context.Context, cfg config.Config, ready run.Component, log *
 	if err != nil {
 		return err
 	}
+	boundMemory(cfg.Node.MaxPods)
 	control, local := serverConfig(cfg), workerConfig(cfg)
 	if control.Serverless.Catalog, err = loadCatalog(cfg.Specs); err != nil {
 		return err
@@ -33,7 +38,7 @@ func runRoles(ctx context.Context, cfg config.Config, ready run.Component, log *
 	if control.DNSBind, err = local.Net.Gateway(); err != nil {
 		return err
 	}
-	control.Serverless.Rules = rules.Settings{DaemonSets: rules.Policy(cfg.Specs.DaemonSets), HostPath: rules.HostPath(cfg.Specs.HostPath)}
+	control.Serverless.Rules = rules.Settings{DaemonSets: rules.Policy(cfg.Specs.DaemonSets), InjectFrom: cfg.Specs.InjectFrom, HostPath: cfg.Specs.HostPathNamespaces()}
 	control.Serverless.SpotReserve, control.Serverless.SpotNotice = cfg.Specs.SpotReserve, cfg.Specs.SpotNotice
 	steps, err := worker.Steps(local, log)
 	if err != nil {
@@ -46,6 +51,14 @@ func runRoles(ctx context.Context, cfg config.Config, ready run.Component, log *
 	return server.Run(ctx, control, append(steps, run.Step{Component: ready, After: after}), log)
 }
 
+// boundMemory has Go aim at what the host has for its server, unless the operator has said otherwise in the environment.
+func boundMemory(pods int) {
+	total, err := memcg.Total("/proc/meminfo")
+	if err == nil && os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memcg.For(total, pods).Server)
+	}
+}
+
 func serverConfig(cfg config.Config) server.Config {
 	c := server.Config{
 		Data: cfg.Paths.Data, Run: cfg.Paths.Run, Kubeconfig: cfg.Paths.Kubeconfig,
@@ -53,7 +66,7 @@ func serverConfig(cfg config.Config) server.Config {
 		Bind: cfg.API.Bind, Port: cfg.API.Port, Advertise: cfg.API.Advertise, TLSSANs: cfg.API.TLSSANs, Datastore: cfg.API.Datastore,
 		SnapshotInterval: cfg.API.SnapshotInterval,
 		ServiceCIDR:      cfg.Network.ServiceCIDR, NodePorts: cfg.Network.NodePorts.String(), DNS: cfg.Network.DNS, Domain: cfg.Network.Domain,
-		NoDNS: cfg.Disabled("dns"), NoMetrics: cfg.Disabled("metrics"),
+		NoDNS: cfg.Disabled("dns"), NoMetrics: cfg.Disabled("metrics"), NoAudit: cfg.Disabled("audit"),
 		APIServerArgs: cfg.Extra.APIServer, ControllerManagerArgs: cfg.Extra.ControllerManager, SchedulerArgs: cfg.Extra.Scheduler,
 	}
 	if cfg.LogLevel <= slog.LevelDebug {
@@ -67,9 +80,9 @@ func workerConfig(cfg config.Config) worker.Config {
 		Data: cfg.Paths.Data, Run: cfg.Paths.Run,
 		Node:       worker.Node{Name: cfg.Node.Name, Hostname: cfg.Node.Hostname, IP: cfg.Node.IP, MaxPods: cfg.Node.MaxPods, CPUOvercommit: cfg.Node.CPUOvercommit, CgroupRoot: cfg.Node.CgroupRoot},
 		Net:        worker.Net{ClusterCIDR: cfg.Network.ClusterCIDR, ServiceCIDR: cfg.Network.ServiceCIDR, DNS: cfg.Network.DNS, Domain: cfg.Network.Domain, Guard: guard(cfg)},
-		Registries: cfg.Paths.Registries,
-		Disk:       vmm.Disk{ReservePercent: cfg.Node.DiskReserve, BytesPerSecond: int64(cfg.Node.DiskBandwidth) << 20, OpsPerSecond: int64(cfg.Node.DiskIOPS)},
-		Accel:      cfg.Node.Accel, Runc: containerd.Runc{Binary: cfg.Node.RuncPath, Shim: cfg.Node.RuncShimPath}, NoProxy: cfg.Disabled("proxy"),
+		Registries: cfg.Paths.Registries, Pull: pull.Limits{Timeout: cfg.Node.PullTimeout, Rate: int64(cfg.Node.PullRate) << 10},
+		Disk:  vmm.Disk{ReservePercent: cfg.Node.DiskReserve, BytesPerSecond: int64(cfg.Node.DiskBandwidth) << 20, OpsPerSecond: int64(cfg.Node.DiskIOPS)},
+		Accel: cfg.Node.Accel, Runc: containerd.Runc{Binary: cfg.Node.RuncPath, Shim: cfg.Node.RuncShimPath}, NoProxy: cfg.Disabled("proxy"),
 		KubeletArgs: cfg.Extra.Kubelet, ProxyArgs: cfg.Extra.Proxy, Debug: cfg.LogLevel <= slog.LevelDebug,
 	}
 }

@@ -28,10 +28,15 @@ func userCommand(s Streams) *cli.Command {
 			Usage:     "make a user and write its kubeconfig",
 			ArgsUsage: "NAME",
 			Description: "A tenant (--namespaces) does its whole work in its namespaces and sees nothing of others or of hosts. An operator (--operator)\n" +
-				"runs the cluster and sees all of it but Secrets. docs/users.md says what both can do.",
+				"runs the cluster and sees all of it but Secrets. An administrator (--admin) may do everything. docs/users.md says what they can do,\n" +
+				"and what the quota of a new namespace is.",
 			Flags: []cli.Flag{
 				&cli.StringSliceFlag{Name: "namespaces", Usage: "`NAMES` that the user works in, comma-separated; those that do not exist are made"},
+				&cli.BoolFlag{Name: "join", Usage: "namespaces that exist already may be used, with all that is in them"},
+				&cli.StringSliceFlag{Name: "quota", Usage: "`NAME=AMOUNT` in the quota of a namespace in place of the default, comma-separated; none for no quota"},
+				&cli.StringFlag{Name: "max-claim", Usage: "`SIZE` that one PersistentVolumeClaim may have, or none", Value: "1Ti"},
 				&cli.BoolFlag{Name: "operator", Usage: "an operator of the cluster"},
+				&cli.BoolFlag{Name: "admin", Usage: "an administrator of the cluster, who may do everything"},
 				&cli.IntFlag{Name: "days", Usage: "`DAYS` that the kubeconfig is valid for, up to 365", Value: 365},
 				&cli.StringFlag{Name: "kubeconfig-out", Usage: "`FILE` to write, or - for standard output", DefaultText: "./NAME.kubeconfig"},
 				&cli.StringFlag{Name: "server", Usage: "`URL` by which the user reaches the apiserver", DefaultText: "that of the host"},
@@ -82,8 +87,13 @@ func createUser(c *cli.Context, s Streams) error {
 		return err
 	}
 	days := min(max(c.Int("days"), 0), 1e4) // more would not fit a duration
-	request := users.Request{Name: name, Namespaces: names(c.StringSlice("namespaces")), Operator: c.Bool("operator"), Life: time.Duration(days) * 24 * time.Hour}
-	if err := errors.Join(request.Validate(), validServer(c.String("server"))); err != nil {
+	request := users.Request{
+		Name: name, Namespaces: names(c.StringSlice("namespaces")), Join: c.Bool("join"),
+		Operator: c.Bool("operator"), Admin: c.Bool("admin"), Life: time.Duration(days) * 24 * time.Hour,
+	}
+	bounds, berr := userBounds(c)
+	request.Bounds = &bounds
+	if err := errors.Join(request.Validate(), berr, validServer(c.String("server"))); err != nil {
 		return err
 	}
 	out, err := outFile(c.String("kubeconfig-out"), name)
@@ -112,8 +122,18 @@ func createUser(c *cli.Context, s Streams) error {
 	for _, ns := range grant.Made {
 		fmt.Fprintf(report, "namespace %s was made\n", ns)
 	}
+	for _, ns := range grant.Bounded {
+		fmt.Fprintf(report, "namespace %s has a quota: `nodeless kubectl -n %s describe quota` shows it\n", ns, ns)
+	}
 	_, err = fmt.Fprintf(report, "%s is %s until %s; the kubeconfig is %s\n", name, duties(grant.User), grant.Expires.Local().Format(time.DateOnly), where(out))
 	return err
+}
+
+// userBounds is what the namespaces of a new user may hold.
+func userBounds(c *cli.Context) (users.Bounds, error) {
+	bounds, err := users.DefaultBounds().WithQuota(names(c.StringSlice("quota")))
+	bounds, claimErr := bounds.WithMaxClaim(c.String("max-claim"))
+	return bounds, errors.Join(err, claimErr)
 }
 
 // handOver writes the kubeconfig of a new user.
@@ -152,7 +172,10 @@ func listUsers(c *cli.Context, s Streams) error {
 	fmt.Fprintln(w, "NAME\tROLE\tNAMESPACES\tCREATED\tEXPIRES")
 	for _, u := range list {
 		role := "tenant"
-		if u.Operator {
+		switch {
+		case u.Admin:
+			role = "administrator"
+		case u.Operator:
 			role = "operator"
 		}
 		spaces := strings.Join(u.Namespaces, ",")
@@ -238,6 +261,9 @@ func where(out string) string {
 // duties puts what a user can do into words.
 func duties(u users.User) string {
 	var out []string
+	if u.Admin {
+		out = append(out, "an administrator")
+	}
 	if u.Operator {
 		out = append(out, "an operator")
 	}

@@ -75,11 +75,17 @@ func (d Dir) Ledger() string { return d.path("server", "meter", "ledger.db") }
 // Bills is the SQLite file of what was charged and what was reserved.
 func (d Dir) Bills() string { return d.path("server", "billing", "bills.db") }
 
+// AuditLog is who did what to the cluster's objects; what is older lies beside it.
+func (d Dir) AuditLog() string { return d.path("server", "audit", "audit.log") }
+
 // CNI holds the address allocations of the Pod range.
 func (d Dir) CNI() string { return d.path("agent", "cni") }
 
 // Probe is the cached verdict on /dev/kvm.
 func (d Dir) Probe() string { return d.path("agent", "kvm-probe.json") }
+
+// VolumePlugins is where the controller-manager looks for programs that mount volumes. It stays empty.
+func (r RunDir) VolumePlugins() string { return r.path("volume-plugins") }
 
 // Prepare makes the folders, closed to other users, and proves that the data folder can be written.
 func (d Dir) Prepare() error {
@@ -120,6 +126,9 @@ func (r RunDir) ContainerdSocket() string { return r.path("containerd", "contain
 // CRI is the runtime service's socket for the kubelet.
 func (r RunDir) CRI() string { return r.path("cri.sock") }
 
+// Messages holds copies of the last messages of containers, for the kubelet.
+func (r RunDir) Messages() string { return r.path("messages") }
+
 // ContainerdState is containerd's state folder: mounts and shims of running Pods.
 func (r RunDir) ContainerdState() string { return r.path("containerd", "state") }
 
@@ -140,6 +149,12 @@ func (r RunDir) CNIConf() string { return r.path("cni", "net.d") }
 
 // Scheduler is the configuration of the scheduler.
 func (r RunDir) Scheduler() string { return r.path("scheduler.yaml") }
+
+// Admission is the configuration of the apiserver's admission plugins.
+func (r RunDir) Admission() string { return r.path("admission.yaml") }
+
+// AuditPolicy is what the apiserver writes to its audit log.
+func (r RunDir) AuditPolicy() string { return r.path("audit-policy.yaml") }
 
 // ResolvConf is what the kubelet hands to Pods as the host's resolver configuration when the host's own is of no use.
 func (r RunDir) ResolvConf() string { return r.path("resolv.conf") }

@@ -13,7 +13,7 @@ const (
 	xattrHeaderSize = 12
 	xattrEntrySize  = 4
 	maxXattrValue   = 65535
-	xattrCost       = 64 // bytes of memory that an attribute takes beside its name and value
+	xattrCost       = 64                                     // bytes of memory that an attribute takes beside its name and value
 	maxXattrBytes   = 65534*xattrEntrySize + xattrHeaderSize // of one inode: the count has 16 bits
 )
 

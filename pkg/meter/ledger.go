@@ -21,9 +21,12 @@ import (
 //go:embed schema.sql
 var schema string
 
+//go:embed indexes.sql
+var indexes string
+
 // file is the ledger to pkg/sqlfile; its application id is "nlml".
 func file() sqlfile.Kind {
-	return sqlfile.Kind{Name: "ledger", ApplicationID: 0x6e6c6d6c, Version: 1, Schema: schema}
+	return sqlfile.Kind{Name: "ledger", ApplicationID: 0x6e6c6d6c, Version: 1, Schema: schema, Indexes: indexes}
 }
 
 // Errors of Open.

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/nodeless/nodeless/pkg/lifespan"
@@ -15,11 +14,15 @@ import (
 const startColumns = "sandbox, namespace, pod, pod_uid, workload, node, spec, spec_type, charge, tags, " +
 	"boot_id, qemu_pid, qemu_ticks, vmm_pid, vmm_ticks, start_wall, start_boot"
 
-// lifeQuery gives a row for each resize of each life, and one for a life without any. It is one statement, and thus sees one
+// lifeColumns, what the lives are taken from, and lifeJoins give a row for each resize of each life, and one for a life without any. It is one statement, and thus sees one
 // state of the ledger.
-const lifeQuery = "SELECT s.sandbox, s.namespace, s.pod, s.pod_uid, s.workload, s.node, s.spec, s.spec_type, s.charge, s.tags, " +
-	"s.boot_id, s.qemu_pid, s.qemu_ticks, s.vmm_pid, s.vmm_ticks, s.start_wall, s.start_boot, e.end_boot, e.estimated, r.at_boot, r.spec, r.spec_type " +
-	"FROM starts s LEFT JOIN ends e ON e.sandbox = s.sandbox LEFT JOIN resizes r ON r.sandbox = s.sandbox "
+const lifeColumns = "SELECT s.sandbox, s.namespace, s.pod, s.pod_uid, s.workload, s.node, s.spec, s.spec_type, s.charge, s.tags, " +
+	"s.boot_id, s.qemu_pid, s.qemu_ticks, s.vmm_pid, s.vmm_ticks, s.start_wall, s.start_boot, e.end_boot, e.estimated, r.at_boot, r.spec, r.spec_type FROM "
+
+const lifeJoins = " LEFT JOIN ends e ON e.sandbox = s.sandbox LEFT JOIN resizes r ON r.sandbox = s.sandbox "
+
+// allStarts has lives found among all.
+const allStarts = "starts s"
 
 const lifeOrder = " ORDER BY s.start_wall, s.sandbox, r.at_boot"
 
@@ -37,27 +40,42 @@ func load(ctx context.Context, db querier, sandbox string) (Life, bool, error) {
 }
 
 // lives reads whole lives, the oldest first.
-func lives(ctx context.Context, db querier, where string, args ...any) ([]Life, error) {
-	rows, err := db.QueryContext(ctx, lifeQuery+where+lifeOrder, args...)
+func lives(ctx context.Context, db querier, where string, args ...any) (all []Life, err error) {
+	err = eachLife(ctx, db, allStarts, where, args, func(life Life) bool {
+		all = append(all, life)
+		return true
+	})
+	return all, err
+}
+
+// eachLife reads whole lives, the oldest first, until f does not want more. from has the table starts as s.
+func eachLife(ctx context.Context, db querier, from, where string, args []any, f func(Life) bool) error {
+	rows, err := db.QueryContext(ctx, lifeColumns+from+lifeJoins+where+lifeOrder, args...)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer rows.Close()
-	var all []Life
+	var whole *Life
 	for rows.Next() {
 		life, resize, err := scanLife(rows)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if n := len(all); n == 0 || all[n-1].Sandbox != life.Sandbox {
-			all = append(all, life)
+		if whole == nil || whole.Sandbox != life.Sandbox {
+			if whole != nil && !f(*whole) {
+				return nil
+			}
+			whole = &life
 		}
 		if resize != nil {
-			last := &all[len(all)-1]
-			last.Resizes = append(last.Resizes, *resize)
+			whole.Resizes = append(whole.Resizes, *resize)
 		}
 	}
-	return all, rows.Err()
+	if err := rows.Err(); err != nil || whole == nil {
+		return err
+	}
+	f(*whole)
+	return nil
 }
 
 func scanLife(rows *sql.Rows) (life Life, resize *lifespan.Resize, err error) {
@@ -82,7 +100,7 @@ func scanLife(rows *sql.Rows) (life Life, resize *lifespan.Resize, err error) {
 
 // Running lists the lives whose end the ledger does not have, the oldest first.
 func (l *Ledger) Running(ctx context.Context) ([]lifespan.Record, error) {
-	found, err := lives(ctx, l.db, "WHERE e.sandbox IS NULL")
+	found, err := lives(ctx, l.db, "WHERE s.sandbox IN (SELECT sandbox FROM running)")
 	if err != nil {
 		return nil, fmt.Errorf("list running sandboxes of the ledger: %w", err)
 	}
@@ -133,33 +151,18 @@ type Filter struct {
 // Usages lists what ran between two moments, the second excluded; a zero moment is no bound. They are whole: they may begin
 // before and end after. The order is that of the starts.
 func (l *Ledger) Usages(ctx context.Context, from, to time.Time, f Filter) ([]Usage, error) {
-	low, high := int64(math.MinInt64), int64(math.MaxInt64)
-	if !from.IsZero() {
-		low = from.UnixNano()
-	}
-	if !to.IsZero() {
-		high = to.UnixNano()
-	}
-	names, err := json.Marshal(f.Namespaces)
-	if err != nil {
-		return nil, fmt.Errorf("list usages: %w", err)
-	}
-	found, err := lives(ctx, l.db, "WHERE s.start_wall < ? AND (e.sandbox IS NULL OR e.end_wall > ? OR s.start_wall >= ?) "+
-		"AND (? OR s.namespace IN (SELECT value FROM json_each(?)))", high, low, low, f.Namespaces == nil, string(names))
-	if err != nil {
-		return nil, fmt.Errorf("list usages: %w", err)
-	}
+	low, high := bounds(from, to)
 	var all []Usage
-	for _, life := range found {
+	err := l.between(ctx, low, high, f, Mark{}, func(life Life) bool {
 		for _, u := range stretches(life) {
-			start, end := u.Start.UnixNano(), int64(math.MaxInt64)
-			if !u.End.IsZero() {
-				end = u.End.UnixNano()
-			}
-			if start < high && (end > low || start >= low) {
+			if within(u, low, high) {
 				all = append(all, u)
 			}
 		}
+		return true
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list usages: %w", err)
 	}
 	return all, nil
 }

@@ -18,12 +18,17 @@ func ForgetFlows(addr netip.Addr) error {
 		switch {
 		case errors.Is(err, netlink.ErrDumpInterrupted): // some may have been left out
 			continue
-		case err == nil, errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT):
+		case err == nil, noConntrack(err):
 			return nil
 		}
 		return fmt.Errorf("forget connections of %s: %w", addr, err)
 	}
 	return nil
+}
+
+// noConntrack tells whether the kernel cannot list connections.
+func noConntrack(err error) bool {
+	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT)
 }
 
 // ofAddress matches a flow that the address has opened, that was opened to it, or that was translated to it.

@@ -59,6 +59,9 @@ func Apply(c Config) error {
 	if err := applyBridge(c.Gateway); err != nil {
 		return err
 	}
+	if err := applyRoute(c.ClusterCIDR); err != nil {
+		return err
+	}
 	if err := applyRules(c); err != nil {
 		return err
 	}
@@ -81,10 +84,10 @@ func Applied(c Config) error {
 	return nil
 }
 
-// Remove takes away what Apply and the CNI plugin made: packet rules, the bridge, and left-over Pod links.
+// Remove takes away what Apply and the CNI plugin made: packet rules, a route, the bridge, and left-over Pod links.
 // What is already gone counts as removed. Kernel settings stay: others may have come to rely on them.
 func Remove(c Config) error {
-	errs := []error{removeRules(c), removeTables(c)}
+	errs := []error{removeRules(c), removeTables(c), removeRoutes(func(netlink.Route) bool { return true })}
 	links, err := PodLinks()
 	errs = append(errs, err)
 	for _, name := range append(links, Bridge) {

@@ -65,6 +65,42 @@ func TestForwardingIsWrittenOnlyWhenOff(t *testing.T) {
 	}
 }
 
+func TestSharedTablesAreWidenedAndNeverNarrowed(t *testing.T) {
+	root := t.TempDir()
+	for path, before := range map[string]string{
+		"net/ipv4/ip_forward": "1\n", "net/netfilter/nf_conntrack_max": "262144\n", "net/ipv4/neigh/default/gc_thresh2": "512\n", "net/ipv4/neigh/default/gc_thresh3": "100000\n",
+	} {
+		file := filepath.Join(root, path)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(before), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := applySysctls(root); err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]string)
+	for _, s := range settings() {
+		raw, err := os.ReadFile(filepath.Join(root, s.path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[filepath.Base(s.path)] = strings.TrimSpace(string(raw))
+	}
+	want := map[string]string{"ip_forward": "1", "nf_conntrack_max": "1048576", "gc_thresh2": "16384", "gc_thresh3": "100000"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("settings (-want +got):\n%s", diff)
+	}
+	if err := os.RemoveAll(filepath.Join(root, "net/netfilter")); err != nil {
+		t.Fatal(err)
+	}
+	if err := applySysctls(root); err != nil {
+		t.Errorf("a kernel that does not let itself be told: %v", err)
+	}
+}
+
 func TestValidate(t *testing.T) {
 	good := Config{Gateway: netip.MustParseAddr("10.42.0.1"), ClusterCIDR: netip.MustParsePrefix("10.42.0.0/16")}
 	if err := good.Validate(); err != nil {

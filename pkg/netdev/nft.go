@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/nodeless/nodeless/pkg/hint"
 )
 
@@ -28,10 +30,15 @@ type Rules struct {
 func NewRules(c Config) *Rules { return &Rules{cfg: c} }
 
 // Set makes the tables say what the configuration and the links ask for, and tells whether somebody had changed them. The first call
-// always loads them.
+// always loads them. Connections that they refuse end.
 func (r *Rules) Set(links []Link) (changed bool, err error) {
 	if err := errors.Join(r.cfg.Validate(), r.cfg.Guard.Validate()); err != nil {
 		return false, err
+	}
+	if r.have == "" {
+		if err := noStrangers(); err != nil {
+			return false, err
+		}
 	}
 	most := conntrackMax(r.cfg.ProcSys)
 	known := r.have != "" && r.max == most
@@ -45,7 +52,22 @@ func (r *Rules) Set(links []Link) (changed bool, err error) {
 			Do: "run as root on a kernel with nf_tables (modprobe nf_tables nft_ct nft_limit nft_connlimit nft_reject_inet nf_conntrack)"}
 	}
 	r.have, r.max = structure(r.cfg), most
-	return known, nil
+	return known, EndRefused(r.cfg)
+}
+
+// noStrangers fails where a link of the host has a name that the rules take for a Pod's: they would cut it off.
+func noStrangers() error {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("list network devices: %w", err)
+	}
+	for _, l := range links {
+		if name := l.Attrs().Name; strings.HasPrefix(name, PodLinkPrefix) && !isPodLink(name) && l.Type() != "nlmon" {
+			return &hint.Error{Op: "set packet rules for Pods", Err: fmt.Errorf("the host has a device %s, and names with %s are those of Pods' links", name, PodLinkPrefix),
+				Do: fmt.Sprintf("rename it, as in `ip link set %s name lan-%[1]s`", name)}
+		}
+	}
+	return nil
 }
 
 // Permit lets a link's Pod send, from its own addresses alone. It fails where the tables are not there.

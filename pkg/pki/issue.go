@@ -4,8 +4,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -39,6 +41,8 @@ func staleness(l Leaf, cert *x509.Certificate, key *ecdsa.PrivateKey, by signer,
 		return "two thirds of its life are over"
 	case !key.PublicKey.Equal(cert.PublicKey):
 		return "key does not fit"
+	case l.Life > 0 && cert.NotAfter.Sub(cert.NotBefore) > l.Life+skew:
+		return "its life is too long"
 	case cert.CheckSignatureFrom(by.cert) != nil:
 		return "other authority"
 	case cert.Subject.CommonName != l.CommonName || !slices.Equal(cert.Subject.Organization, organization(l)):
@@ -112,6 +116,25 @@ func issueLeaf(l Leaf, key *ecdsa.PrivateKey, by signer, now time.Time, life tim
 		IPAddresses:  l.IPs,
 	}
 	return x509.CreateCertificate(rand.Reader, tmpl, by.cert, &key.PublicKey, by.key)
+}
+
+// keyedName is name with the fingerprint of key.
+func keyedName(name string, key *ecdsa.PrivateKey) (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		return "", fmt.Errorf("encode public key of %s: %w", name, err)
+	}
+	sum := sha256.Sum256(der)
+	return name + ":" + hex.EncodeToString(sum[:8]), nil
+}
+
+// User is the name that the certificate of l carries.
+func (l Leaf) User() (string, error) {
+	cert, err := readCert(l.CertFile())
+	if err != nil {
+		return "", err
+	}
+	return cert.Subject.CommonName, nil
 }
 
 // backdate is skew, or less for certificates that live shortly.

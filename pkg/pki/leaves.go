@@ -3,6 +3,7 @@ package pki
 import (
 	"net"
 	"slices"
+	"time"
 )
 
 // Names of the certificates of a host that runs the control plane and Pods.
@@ -29,8 +30,12 @@ const (
 	UserSpot            = "nodeless:spot"                     // bound to nodeless:spot in manifests
 	UserCronScaler      = "nodeless:cronscaler"               // bound to nodeless:cronscaler in manifests
 	UserFrontProxy      = "nodeless:front-proxy-client"
+	UserAdmin           = "nodeless:admin" // and the fingerprint of its key; bound to cluster-admin in manifests
 	groupAdministrators = "system:masters"
 )
+
+// supervisorLife is short: nobody can take the rights of system:masters away from who has a copy of the certificate.
+const supervisorLife = 24 * time.Hour
 
 // Host is what the certificates of a host depend on.
 type Host struct {
@@ -53,8 +58,9 @@ func (h Host) Leaves() []Leaf {
 	return []Leaf{
 		{Name: APIServer, Dir: h.TLSDir, Signer: ServerCA, CommonName: "kube-apiserver", DNSNames: names, IPs: ips},
 		client(h.TLSDir, APIServerKubelet, ClientCA, UserAPIServer, ""),
-		client(h.TLSDir, Admin, ClientCA, "nodeless:admin", groupAdministrators),
-		client(h.TLSDir, Supervisor, ClientCA, "nodeless:supervisor", groupAdministrators),
+		{Name: Admin, Dir: h.TLSDir, Signer: ClientCA, CommonName: UserAdmin, Keyed: true},
+		// The supervisor acts before there is any role, and mends bindings that are lost. Its key never leaves the host.
+		{Name: Supervisor, Dir: h.TLSDir, Signer: ClientCA, CommonName: "nodeless:supervisor", Organization: groupAdministrators, Life: supervisorLife},
 		client(h.TLSDir, ControllerManager, ClientCA, "system:kube-controller-manager", ""),
 		client(h.TLSDir, Scheduler, ClientCA, "system:kube-scheduler", ""),
 		client(h.TLSDir, DNS, ClientCA, UserDNS, ""),

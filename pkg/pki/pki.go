@@ -55,7 +55,9 @@ type Leaf struct {
 	Dir          string // folder of its files
 	Signer       Authority
 	CommonName   string
+	Keyed        bool // the common name ends in the key's fingerprint, after a colon: with another key it is another name
 	Organization string
+	Life         time.Duration // that of Config when zero; no longer than that
 	DNSNames     []string
 	IPs          []net.IP
 }
@@ -172,6 +174,11 @@ func (s *Store) ensureLeaf(l Leaf, by signer, now time.Time) (*x509.Certificate,
 			return nil, false, err
 		}
 	}
+	if l.Keyed {
+		if l.CommonName, err = keyedName(l.CommonName, key); err != nil {
+			return nil, false, err
+		}
+	}
 	cert, err := readCert(l.CertFile())
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -184,7 +191,11 @@ func (s *Store) ensureLeaf(l Leaf, by signer, now time.Time) (*x509.Certificate,
 		}
 		s.log.Info("certificate re-issued", "file", l.CertFile(), "reason", why)
 	}
-	der, err := issueLeaf(l, key, by, now, s.cfg.LeafLife)
+	life := s.cfg.LeafLife
+	if l.Life > 0 {
+		life = min(life, l.Life)
+	}
+	der, err := issueLeaf(l, key, by, now, life)
 	if err != nil {
 		return nil, false, fmt.Errorf("issue certificate %s: %w", l.Name, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/hint"
 	"github.com/nodeless/nodeless/pkg/pki"
+	"github.com/nodeless/nodeless/tests/attack"
 )
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -146,7 +148,7 @@ func TestIdentities(t *testing.T) {
 	ensure(t, storeOf(h, nil))
 	tests := map[string][2]string{
 		pki.KubeletClient:     {"system:node:node1", "system:nodes"},
-		pki.Admin:             {"nodeless:admin", "system:masters"},
+		pki.Supervisor:        {"nodeless:supervisor", "system:masters"},
 		pki.ControllerManager: {"system:kube-controller-manager", ""},
 		pki.Scheduler:         {"system:kube-scheduler", ""},
 		pki.DNS:               {pki.UserDNS, ""},
@@ -161,6 +163,54 @@ func TestIdentities(t *testing.T) {
 		if got := [2]string{subject.CommonName, group}; got != want {
 			t.Errorf("%s is %q, want %q", name, got, want)
 		}
+	}
+}
+
+// TestAttackOldAdministrator: a copy of the administrator's kubeconfig is stolen. Its name is bound to cluster-admin and in no group that
+// cannot be unbound; with a new key the administrator has another name, so the old one can be left without rights.
+func TestAttackOldAdministrator(t *testing.T) {
+	attack.Try(t, "T17", "use a stolen administrator's certificate after its key was replaced", func(t *testing.T) attack.Outcome {
+		h := newHost(t)
+		ensure(t, storeOf(h, nil))
+		admin := h.Leaf(pki.Admin)
+		stolen := leafOf(t, admin).Subject
+		if !strings.HasPrefix(stolen.CommonName, pki.UserAdmin+":") || len(stolen.Organization) > 0 {
+			t.Errorf("the administrator is %s, want a name of its own and no group", stolen)
+		}
+		if again := ensure(t, storeOf(h, nil)); len(again) != 0 {
+			t.Errorf("a restart re-issued %v", again)
+		}
+		if err := os.Remove(admin.KeyFile()); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{pki.Admin}, ensure(t, storeOf(h, nil))); diff != "" {
+			t.Errorf("re-issued (-want +got):\n%s", diff)
+		}
+		user, err := admin.User()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if user == stolen.CommonName {
+			return attack.Succeeded
+		}
+		return attack.Contained
+	})
+}
+
+// TestSupervisorLivesShortly: nobody can take rights from system:masters, so its certificate is worth nothing after a day.
+func TestSupervisorLivesShortly(t *testing.T) {
+	h := newHost(t)
+	long := h.Leaves()
+	for i := range long {
+		long[i].Life = 0 // as they were issued before
+	}
+	ensure(t, pki.New(pki.Config{Dir: h.TLSDir, Leaves: long}, quiet()))
+	if diff := cmp.Diff([]string{pki.Supervisor}, ensure(t, pki.New(pki.Config{Dir: h.TLSDir, Leaves: h.Leaves()}, quiet()))); diff != "" {
+		t.Errorf("re-issued (-want +got):\n%s", diff)
+	}
+	cert := leafOf(t, h.Leaf(pki.Supervisor))
+	if life := cert.NotAfter.Sub(cert.NotBefore); life > 24*time.Hour+5*time.Minute {
+		t.Errorf("the supervisor's certificate is valid for %s, want a day", life)
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/nodeless/nodeless/pkg/netdev"
 )
 
 // tryKernel makes one of each kernel object that a Pod needs, in namespaces of its own that end with the thread.
@@ -63,11 +65,15 @@ func tryInNamespaces(ctx context.Context, nft, iptables string) []Result {
 	}
 	if nft != "" {
 		features = append(features, feature{"nft rules", "nft_nat, nft_masq, nft_fib_inet, nft_numgen, nft_reject_inet and nf_conntrack",
-			func(ctx context.Context) error { return feed(ctx, rules, nft, "-f", "-") }})
+			func(ctx context.Context) error { return feed(ctx, rules, nft, "-f", "-") }},
+			feature{"nft rules for Pods", "nft_ct, nft_limit, nft_connlimit and nft_reject_inet",
+				func(ctx context.Context) error { return feed(ctx, netdev.Probe(), nft, "-f", "-") }})
 	}
 	if iptables != "" {
-		features = append(features, feature{"iptables rules", "nft_compat and xt_MASQUERADE", func(ctx context.Context) error {
-			return feed(ctx, "", iptables, "-t", "nat", "-A", "POSTROUTING", "-m", "comment", "--comment", "probe", "-j", "MASQUERADE")
+		features = append(features, feature{"iptables rules", "nft_compat, xt_MASQUERADE and xt_conntrack", func(ctx context.Context) error {
+			return errors.Join(
+				feed(ctx, "", iptables, "-t", "nat", "-A", "POSTROUTING", "-m", "comment", "--comment", "probe", "-j", "MASQUERADE"),
+				feed(ctx, "", iptables, "-A", "FORWARD", "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED,DNAT", "-j", "ACCEPT"))
 		}})
 	}
 	for _, f := range features {

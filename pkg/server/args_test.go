@@ -25,6 +25,7 @@ func TestArgs(t *testing.T) {
 		{golden: "apiserver.args", args: apiserver.Args(apiserver.Config{
 			Datastore: "unix:///run/kine.sock", BindAddress: "0.0.0.0", Port: 6443, AdvertiseAddress: "192.0.2.7", ServiceCIDR: "10.43.0.0/16",
 			NodePorts: "30000-32767", ClusterDomain: "cluster.local", EncryptionFile: "/cred/encryption.yaml", AuthenticationFile: "/cred/authentication.yaml",
+			AdmissionFile: "/run/admission.yaml", AuditLog: "/data/audit.log", AuditPolicyFile: "/run/audit-policy.yaml",
 			Files: apiserver.Files{
 				ServingCert: "/tls/apiserver.crt", ServingKey: "/tls/apiserver.key", ClientCA: "/tls/client-ca.crt", KubeletCA: "/tls/server-ca.crt",
 				KubeletCert: "/tls/kubelet.crt", KubeletKey: "/tls/kubelet.key", FrontProxyCA: "/tls/front-proxy-ca.crt", FrontProxyUser: "front-proxy",
@@ -34,7 +35,7 @@ func TestArgs(t *testing.T) {
 		})},
 		{golden: "controller-manager.args", args: controllermanager.Args(controllermanager.Config{
 			Kubeconfig: "/cred/controller-manager.kubeconfig", ServerCA: "/tls/server-ca.crt", ServerCAKey: "/tls/server-ca.key",
-			ClientCA: "/tls/client-ca.crt", ClientCAKey: "/tls/client-ca.key", ServiceAccountKey: "/tls/service-account.key",
+			ClientCA: "/tls/client-ca.crt", ClientCAKey: "/tls/client-ca.key", ServiceAccountKey: "/tls/service-account.key", VolumePlugins: "/run/volume-plugins",
 		})},
 		{golden: "scheduler.args", args: scheduler.Args(scheduler.Config{Kubeconfig: "/cred/scheduler.kubeconfig", File: "/run/scheduler.yaml"})},
 	}

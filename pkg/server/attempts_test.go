@@ -204,6 +204,7 @@ func (p *people) tenantAttempts() []attempt {
 		{"attach to another's Pod", refused, raw(alice, http.MethodPost, "/api/v1/namespaces/b/pods/there/attach")},
 		{"forward a port of another's Pod", refused, raw(alice, http.MethodPost, "/api/v1/namespaces/b/pods/there/portforward")},
 		{"reach another's Pod through the apiserver", refused, get("/api/v1/namespaces/b/pods/there/proxy/")},
+		{"reach whoever has the address of a Pod that has ended", refused, get("/api/v1/namespaces/a/pods/https:over:6443/proxy/livez")},
 		{"make a Pod among others'", refused, createPod(alice, "b", nil)},
 		{"delete another's Pod", refused, raw(alice, http.MethodDelete, "/api/v1/namespaces/b/pods/there")},
 		{"evict another's Pod", refused, raw(alice, http.MethodPost, "/api/v1/namespaces/b/pods/there/eviction")},

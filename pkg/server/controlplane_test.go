@@ -97,7 +97,11 @@ func (p *process) ready(t *testing.T, dir string) kubernetes.Interface {
 			return false, err
 		}
 		body, err := client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(ctx)
-		return string(body) == "ok", err
+		if string(body) != "ok" {
+			return false, err
+		}
+		_, err = client.CoreV1().Nodes().List(ctx, metav1.ListOptions{}) // the administrator's right comes with the built-in objects
+		return err == nil, err
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -152,10 +156,18 @@ func TestControlPlane(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = second.cmd.Wait()
-	third := startServer(t, dir, noMetricsEnv+"=1")
+	log := filepath.Join(dir, "data", "server", "audit", "audit.log")
+	before, err := os.Stat(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	third := startServer(t, dir, noMetricsEnv+"=1", noAuditEnv+"=1")
 	client = third.ready(t, dir)
 	expectPendingPods(t, client)
 	expectNoMetrics(t, client)
+	if after, err := os.Stat(log); err != nil || after.Size() != before.Size() {
+		t.Errorf("with the audit log turned off it grew from %d to %v, %v", before.Size(), after, err)
+	}
 	third.stop(t)
 }
 

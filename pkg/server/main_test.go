@@ -16,6 +16,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/nodeless/nodeless/pkg/admission/rules"
 	"github.com/nodeless/nodeless/pkg/datadir"
 	"github.com/nodeless/nodeless/pkg/hint"
 	"github.com/nodeless/nodeless/pkg/price"
@@ -29,6 +30,10 @@ const (
 	insideEnv = "NODELESS_TEST_INSIDE" // set within the namespaces
 	serverEnv = "NODELESS_TEST_SERVER" // folder of the server to run
 	portEnv   = "NODELESS_TEST_PORT"
+	// noAuditEnv leaves the audit log out when it is not empty.
+	noAuditEnv = "NODELESS_TEST_NO_AUDIT"
+	// injectEnv has DaemonSets added to Pods, those of the namespace that it names to all.
+	injectEnv = "NODELESS_TEST_INJECT"
 	// noMetricsEnv leaves the API metrics.k8s.io out when it is not empty.
 	noMetricsEnv = "NODELESS_TEST_NO_METRICS"
 )
@@ -67,12 +72,16 @@ func testConfig(dir string) server.Config {
 	if err != nil {
 		panic(err) // they are built in
 	}
+	var allowed rules.Settings
+	if from := os.Getenv(injectEnv); from != "" {
+		allowed = rules.Settings{DaemonSets: rules.PolicyInject, InjectFrom: []string{from}}
+	}
 	return server.Config{
-		Serverless: server.Serverless{Catalog: catalog, Prices: prices["USD"]},
+		Serverless: server.Serverless{Catalog: catalog, Prices: prices["USD"], Rules: allowed},
 		Data:       datadir.Dir(filepath.Join(dir, "data")), Run: datadir.RunDir(filepath.Join(dir, "run")), Kubeconfig: filepath.Join(dir, "kubeconfig"),
 		NodeName: "node1", NodeIP: netip.MustParseAddr("10.99.0.1"), Bind: netip.IPv4Unspecified(), Port: port,
 		ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16"), NodePorts: "30000-32767", DNS: netip.MustParseAddr("10.43.0.10"),
-		DNSBind: netip.MustParseAddr("10.42.0.1"), Domain: "cluster.local", NoMetrics: os.Getenv(noMetricsEnv) != "",
+		DNSBind: netip.MustParseAddr("10.42.0.1"), Domain: "cluster.local", NoMetrics: os.Getenv(noMetricsEnv) != "", NoAudit: os.Getenv(noAuditEnv) != "",
 	}
 }
 

@@ -44,15 +44,9 @@ func TestRoles(t *testing.T) {
 	}
 	dir := t.TempDir()
 	server := startServer(t, dir)
-	p := &people{admin: server.ready(t, dir), configs: make(map[string]*rest.Config), clients: make(map[string]kubernetes.Interface)}
-	admin, err := kube.FromKubeconfig(dir + "/kubeconfig")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.ca, p.keeper = admin.CAData, users.New(p.admin)
-	awaitRoles(t, p.admin)
-	if p.server, err = p.keeper.Server(t.Context()); err != nil || p.server != "https://10.99.0.1:6443" {
-		t.Fatalf("Server = %s, %v, want the address of the host", p.server, err)
+	p := newPeople(t, server, dir)
+	if p.server != "https://10.99.0.1:6443" {
+		t.Fatalf("Server = %s, want the address of the host", p.server)
 	}
 	p.add(t, users.Request{Name: "alice", Namespaces: []string{"a", "a2"}, Life: time.Hour})
 	p.add(t, users.Request{Name: "bob", Namespaces: []string{"b"}, Life: time.Hour})
@@ -64,6 +58,22 @@ func TestRoles(t *testing.T) {
 	t.Run("operator", func(t *testing.T) { try(t, p.operatorAttempts()) })
 	t.Run("deleted", p.testDeleted)
 	server.stop(t)
+}
+
+// newPeople waits for the server and its roles.
+func newPeople(t *testing.T, server *process, dir string) *people {
+	t.Helper()
+	p := &people{admin: server.ready(t, dir), configs: make(map[string]*rest.Config), clients: make(map[string]kubernetes.Interface)}
+	admin, err := kube.FromKubeconfig(dir + "/kubeconfig")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.ca, p.keeper = admin.CAData, users.New(p.admin)
+	awaitRoles(t, p.admin)
+	if p.server, err = p.keeper.Server(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
 // awaitRoles waits until the cluster has the roles, and the controller has put together those that others add to.
@@ -127,6 +137,14 @@ func (p *people) furnish(t *testing.T) {
 		if _, err := p.admin.CoreV1().Secrets(ns).Create(ctx, secret, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
+	}
+	over, err := p.admin.CoreV1().Pods("a").Create(ctx, simplePod("over"), metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	over.Status.Phase, over.Status.PodIP, over.Status.PodIPs = corev1.PodSucceeded, "10.99.0.1", []corev1.PodIP{{IP: "10.99.0.1"}} // where somebody else listens
+	if _, err := p.admin.CoreV1().Pods("a").UpdateStatus(ctx, over, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -62,6 +62,7 @@ type Config struct {
 	Domain      string
 	NoDNS       bool
 	NoMetrics   bool
+	NoAudit     bool
 
 	Serverless Serverless
 

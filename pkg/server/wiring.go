@@ -61,7 +61,7 @@ func (c Config) addresses() []netip.Addr {
 
 func (c Config) apiserver(cred *credentials.Credentials, endpoint string) apiserver.Config {
 	serving, kubelet, proxy := cred.Leaf(pki.APIServer), cred.Leaf(pki.APIServerKubelet), cred.Leaf(pki.FrontProxy)
-	return apiserver.Config{
+	conf := apiserver.Config{
 		Datastore:          endpoint,
 		BindAddress:        c.Bind.String(),
 		Port:               c.Port,
@@ -71,6 +71,7 @@ func (c Config) apiserver(cred *credentials.Credentials, endpoint string) apiser
 		ClusterDomain:      c.Domain,
 		EncryptionFile:     cred.EncryptionFile(),
 		AuthenticationFile: cred.AuthenticationFile(),
+		AdmissionFile:      c.Run.Admission(),
 		Files: apiserver.Files{
 			ServingCert: serving.CertFile(), ServingKey: serving.KeyFile(),
 			ClientCA:    cred.CAFile(pki.ClientCA),
@@ -82,8 +83,12 @@ func (c Config) apiserver(cred *credentials.Credentials, endpoint string) apiser
 		},
 		Access:    cred.Access(pki.Supervisor),
 		ExtraArgs: c.APIServerArgs,
-		Admission: admission.Config{Catalog: c.Serverless.Catalog, Rules: c.Serverless.Rules},
+		Admission: admission.Config{Catalog: c.Serverless.Catalog, Rules: c.Serverless.Rules, SpotGrace: c.spot(cred).Grace()},
 	}
+	if !c.NoAudit {
+		conf.AuditLog, conf.AuditPolicyFile = c.Data.AuditLog(), c.Run.AuditPolicy()
+	}
+	return conf
 }
 
 func (c Config) advertise() netip.Addr {
@@ -99,6 +104,7 @@ func (c Config) controllerManager(cred *credentials.Credentials) controllermanag
 		ServerCA:   cred.CAFile(pki.ServerCA), ServerCAKey: cred.CAKeyFile(pki.ServerCA),
 		ClientCA: cred.CAFile(pki.ClientCA), ClientCAKey: cred.CAKeyFile(pki.ClientCA),
 		ServiceAccountKey: cred.ServiceAccountKeyFile(),
+		VolumePlugins:     c.Run.VolumePlugins(),
 		Access:            cred.Access(pki.Supervisor),
 		ExtraArgs:         c.ControllerManagerArgs,
 	}
@@ -113,7 +119,7 @@ func (c Config) scheduler(cred *credentials.Credentials, books accounts) schedul
 func (c Config) bootstrap(cred *credentials.Credentials) bootstrap.Config {
 	conf := bootstrap.Config{
 		Access: cred.Access(pki.Supervisor), Manifests: manifests.System(), Dirs: []string{manifests.SystemDir, manifests.AutoscalingDir, manifests.RolesDir, manifests.BillingDir},
-		DNSService: c.DNS, DNSEndpoint: c.DNSBind,
+		DNSService: c.DNS, DNSEndpoint: c.DNSBind, AdminUser: cred.AdminUser,
 	}
 	if c.NoMetrics {
 		conf.Absent = []string{manifests.MetricsDir}

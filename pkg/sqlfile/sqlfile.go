@@ -37,6 +37,7 @@ type Kind struct {
 	ApplicationID uint32 // what SQLite's header has; no other kind has it, and it is not 0
 	Version       int    // of Schema, from 1
 	Schema        string // statements that make the tables in an empty file
+	Indexes       string // statements that make indexes where there are none, also in a file of an older program
 }
 
 // Open opens a file of a kind and makes it, mode 0600, where there is none. Several processes may have it open. The error is
@@ -122,11 +123,17 @@ func (k Kind) setUp(ctx context.Context, db *sql.DB) error {
 	case app == int(k.ApplicationID) && version > k.Version:
 		return fmt.Errorf("%w: the version of the %s is %d, this program knows up to %d", ErrNewer, k.Name, version, k.Version)
 	case app == int(k.ApplicationID) && version == k.Version:
-		return nil
+		if k.Indexes == "" {
+			return nil
+		}
+		if _, err := tx.ExecContext(ctx, k.Indexes); err != nil {
+			return err
+		}
+		return tx.Commit()
 	case app != 0 || version != 0 || tables != 0:
 		return fmt.Errorf("%w, not a %s: application %#x, version %d, %d tables", ErrForeign, k.Name, app, version, tables)
 	}
-	if _, err := tx.ExecContext(ctx, fmt.Sprintf("%s; PRAGMA application_id = %d; PRAGMA user_version = %d", k.Schema, k.ApplicationID, k.Version)); err != nil {
+	if _, err := tx.ExecContext(ctx, fmt.Sprintf("%s; %s; PRAGMA application_id = %d; PRAGMA user_version = %d", k.Schema, k.Indexes, k.ApplicationID, k.Version)); err != nil {
 		return err
 	}
 	return tx.Commit()

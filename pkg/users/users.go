@@ -40,6 +40,8 @@ const (
 	RoleTenant        = "nodeless:tenant"
 	RoleTenantCluster = "nodeless:tenant-cluster"
 	RoleOperator      = "nodeless:operator"
+	// RoleAdmin is Kubernetes' own role of those who may do everything.
+	RoleAdmin = "cluster-admin"
 
 	namespacesAnnotation = api.Own + "namespaces" // comma-separated, on the ClusterRoleBinding
 	expiresAnnotation    = api.Own + "expires"    // RFC 3339, on the ClusterRoleBinding
@@ -51,16 +53,18 @@ const (
 	maxLife = 365 * 24 * time.Hour // what the cluster signs for
 )
 
-// ErrExists and ErrUnknown are the kinds of fault that a caller may want to know apart.
+// ErrExists, ErrUnknown and ErrForeign are the kinds of fault that a caller may want to know apart.
 var (
 	ErrExists  = errors.New("the user exists already")
 	ErrUnknown = errors.New("there is no such user")
+	ErrForeign = errors.New("the namespace exists already")
 )
 
 // User is one of the people of a cluster. The ClusterRoleBinding of its name is the record of it.
 type User struct {
 	Name       string
 	Username   string   // the name in the certificate
+	Admin      bool     // has cluster-admin, the right to everything
 	Operator   bool     // has nodeless:operator in the whole cluster
 	Namespaces []string // has nodeless:tenant in these
 	Created    time.Time
@@ -71,14 +75,20 @@ type User struct {
 type Request struct {
 	Name       string        // a DNS label of up to 40 characters
 	Namespaces []string      // those that do not exist are made
+	Join       bool          // namespaces that exist may be used too, whosever they are
+	Bounds     *Bounds       // of namespaces that have none; DefaultBounds when nil
 	Operator   bool          // with or without namespaces
+	Admin      bool          // alone: there is nothing more to give
 	Life       time.Duration // of the certificate, up to a year
 }
 
 // Validate reports everything that is wrong at once.
 func (r Request) Validate() error {
 	errs := []error{validName(r.Name)}
-	if len(r.Namespaces) == 0 && !r.Operator {
+	if r.Admin && (r.Operator || len(r.Namespaces) > 0) {
+		errs = append(errs, &hint.Error{Op: "make user", On: r.Name, Err: errors.New("an administrator has every right already"), Do: "give --admin without --operator and --namespaces"})
+	}
+	if len(r.Namespaces) == 0 && !r.Operator && !r.Admin {
 		errs = append(errs, &hint.Error{Op: "make user", On: r.Name, Err: errors.New("no namespaces are named"), Do: "give the namespaces of the user with --namespaces a,b, or make an operator with --operator"})
 	}
 	seen := make(map[string]bool)
@@ -169,7 +179,7 @@ func newUsername(name string) string {
 func belongs(username, name string) bool { return strings.HasPrefix(username, Prefix+name+":") }
 
 func fromRecord(record *rbacv1.ClusterRoleBinding) (User, bool) {
-	u := User{Name: record.Labels[Label], Operator: record.RoleRef.Name == RoleOperator, Created: record.CreationTimestamp.Time}
+	u := User{Name: record.Labels[Label], Admin: record.RoleRef.Name == RoleAdmin, Operator: record.RoleRef.Name == RoleOperator, Created: record.CreationTimestamp.Time}
 	if record.Name != recordName(u.Name) {
 		return User{}, false
 	}
@@ -188,7 +198,10 @@ func fromRecord(record *rbacv1.ClusterRoleBinding) (User, bool) {
 // toRecord is the opposite of fromRecord.
 func toRecord(u User) *rbacv1.ClusterRoleBinding {
 	role := RoleTenantCluster
-	if u.Operator {
+	switch {
+	case u.Admin:
+		role = RoleAdmin
+	case u.Operator:
 		role = RoleOperator
 	}
 	return &rbacv1.ClusterRoleBinding{

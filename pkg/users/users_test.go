@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"math/big"
 	"strings"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
@@ -38,6 +40,8 @@ func TestValidate(t *testing.T) {
 		{name: "a tenant", in: users.Request{Name: "alice", Namespaces: []string{"a", "b"}, Life: year}},
 		{name: "an operator without namespaces", in: users.Request{Name: "olga", Operator: true, Life: year}},
 		{name: "no namespaces", in: users.Request{Name: "alice", Life: year}, want: []string{"make user alice: no namespaces are named"}},
+		{name: "an administrator", in: users.Request{Name: "root", Admin: true, Life: year}},
+		{name: "an administrator with namespaces", in: users.Request{Name: "root", Admin: true, Namespaces: []string{"a"}, Life: year}, want: []string{"make user root: an administrator has every right already"}},
 		{name: "a name with a colon", in: users.Request{Name: "alice:x", Operator: true, Life: year}, want: []string{`use name "alice:x"`}},
 		{name: "a name in capitals", in: users.Request{Name: "Alice", Operator: true, Life: year}, want: []string{`use name "Alice"`}},
 		{name: "no name", in: users.Request{Operator: true, Life: year}, want: []string{`use name ""`}},
@@ -93,10 +97,15 @@ func cluster(t *testing.T, objects ...runtime.Object) *fake.Clientset {
 		}
 		return true, csr, err
 	})
+	client.PrependReactor("create", "resourcequotas", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		quota := action.(clienttesting.CreateAction).GetObject().(*corev1.ResourceQuota)
+		quota.Status.Used = corev1.ResourceList{"pods": resource.MustParse("0")}
+		return false, nil, nil
+	})
 	return client
 }
 
-// held lists what was made for users: bindings with their subjects, namespaces, and requests for certificates.
+// held lists what was made for users: bindings with their subjects, namespaces and their bounds, and requests for certificates.
 func held(t *testing.T, client *fake.Clientset) []string {
 	t.Helper()
 	ctx := context.Background()
@@ -122,6 +131,20 @@ func held(t *testing.T, client *fake.Clientset) []string {
 	for _, ns := range namespaces.Items {
 		out = append(out, "namespace "+ns.Name+" of "+ns.Labels[users.Label])
 	}
+	quotas, err := client.CoreV1().ResourceQuotas("").List(ctx, metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range quotas.Items {
+		out = append(out, fmt.Sprintf("quota of %s: %d", q.Namespace, len(q.Spec.Hard)))
+	}
+	limits, err := client.CoreV1().LimitRanges("").List(ctx, metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range limits.Items {
+		out = append(out, fmt.Sprintf("limits of %s: %d", l.Namespace, len(l.Spec.Limits)))
+	}
 	requests, err := client.CertificatesV1().CertificateSigningRequests().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -140,6 +163,11 @@ func subjectNames(subjects []rbacv1.Subject) string {
 	return out.String()
 }
 
+// quota is how held names the default one.
+func quota(ns string) string {
+	return fmt.Sprintf("quota of %s: %d", ns, len(users.DefaultBounds().Quota))
+}
+
 func namespace(name string) *corev1.Namespace {
 	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
 }
@@ -148,7 +176,7 @@ func TestCreateListDelete(t *testing.T) {
 	ctx := t.Context()
 	client := cluster(t, namespace("a"))
 	keeper := users.New(client)
-	alice, err := keeper.Create(ctx, users.Request{Name: "alice", Namespaces: []string{"a", "b"}, Life: year})
+	alice, err := keeper.Create(ctx, users.Request{Name: "alice", Namespaces: []string{"a", "b"}, Join: true, Life: year})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,6 +193,7 @@ func TestCreateListDelete(t *testing.T) {
 		"a nodeless:tenant " + alice.Username,
 		"b nodeless:tenant " + alice.Username,
 		"namespace a of ", "namespace b of alice",
+		quota("a"), quota("b"), "limits of a: 1", "limits of b: 1",
 	}
 	if diff := cmp.Diff(want, held(t, client)); diff != "" {
 		t.Errorf("made (-want +got):\n%s", diff)
@@ -195,14 +224,14 @@ func TestCreateListDelete(t *testing.T) {
 	if diff := cmp.Diff(alice.User, gone.User); diff != "" || gone.Left != nil {
 		t.Errorf("removed, leaving %v (-want +got):\n%s", gone.Left, diff)
 	}
-	want = []string{"nodeless:user:olga nodeless:operator " + olga.Username, "namespace a of ", "namespace b of alice"}
+	want = []string{"nodeless:user:olga nodeless:operator " + olga.Username, "namespace a of ", "namespace b of alice", quota("a"), quota("b"), "limits of a: 1", "limits of b: 1"}
 	if diff := cmp.Diff(want, held(t, client)); diff != "" {
 		t.Errorf("after Delete (-want +got):\n%s", diff)
 	}
 	if _, err := keeper.Delete(ctx, "alice"); !errors.Is(err, users.ErrUnknown) || len(hint.Of(err)) == 0 {
 		t.Errorf("deleted twice: %v, want ErrUnknown with a hint", err)
 	}
-	again, err := keeper.Create(ctx, users.Request{Name: "alice", Namespaces: []string{"a"}, Life: year})
+	again, err := keeper.Create(ctx, users.Request{Name: "alice", Namespaces: []string{"b"}, Life: year}) // the namespace of an alice before
 	if err != nil || again.Username == alice.Username {
 		t.Errorf("made again as %q, %v; want another name than before: an old certificate must stay dead", again.Username, err)
 	}
@@ -217,7 +246,7 @@ func TestDeleteTakesWhatTheUserGaveItself(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ali, err := keeper.Create(ctx, users.Request{Name: "ali", Namespaces: []string{"a"}, Life: year}) // a name that begins the same
+	ali, err := keeper.Create(ctx, users.Request{Name: "ali", Namespaces: []string{"a"}, Join: true, Life: year}) // a name that begins the same
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +275,7 @@ func TestDeleteTakesWhatTheUserGaveItself(t *testing.T) {
 	want := []string{
 		"nodeless:user:ali nodeless:tenant-cluster " + ali.Username,
 		"a nodeless:tenant " + ali.Username, "a ours robot", "elsewhere theirs robot",
-		"namespace a of alice",
+		"namespace a of alice", quota("a"), "limits of a: 1",
 	}
 	if diff := cmp.Diff(want, held(t, client)); diff != "" {
 		t.Errorf("after Delete (-want +got):\n%s", diff)
@@ -261,12 +290,15 @@ func TestCreateUndoesWhatItBegan(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		verb, of string // the call that fails: the first one, or the second where the first has something to undo
+		third    string // namespace
 	}{
-		{name: "approval", verb: "update", of: "certificatesigningrequests"},
-		{name: "record", verb: "create", of: "clusterrolebindings"},
-		{name: "namespace", verb: "create", of: "namespaces"},
-		{name: "binding", verb: "create", of: "rolebindings"},
-		{name: "a namespace that is ending", verb: "none"},
+		{name: "approval", verb: "update", of: "certificatesigningrequests", third: "c"},
+		{name: "record", verb: "create", of: "clusterrolebindings", third: "c"},
+		{name: "namespace", verb: "create", of: "namespaces", third: "c"},
+		{name: "binding", verb: "create", of: "rolebindings", third: "c"},
+		{name: "quota", verb: "create", of: "resourcequotas", third: "c"},
+		{name: "limits", verb: "create", of: "limitranges", third: "c"},
+		{name: "a namespace that is ending", verb: "none", third: "ending"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			client := cluster(t, namespace("a"), ending)
@@ -275,7 +307,7 @@ func TestCreateUndoesWhatItBegan(t *testing.T) {
 				calls++
 				return calls > 1 || tt.of == "certificatesigningrequests" || tt.of == "clusterrolebindings", nil, broken
 			})
-			_, err := users.New(client).Create(t.Context(), users.Request{Name: "alice", Namespaces: []string{"b", "a", "ending"}, Life: year})
+			_, err := users.New(client).Create(t.Context(), users.Request{Name: "alice", Namespaces: []string{"b", "a", tt.third}, Join: true, Life: year})
 			if err == nil || tt.verb != "none" && !errors.Is(err, broken) || tt.verb == "none" && len(hint.Of(err)) == 0 {
 				t.Errorf("Create = %v", err)
 			}

@@ -155,6 +155,7 @@ func (v *vm) resizeMemory(ctx context.Context, client *qmp.Client, want int64) e
 	defer v.mu.Unlock()
 	v.spec.Memory += grow
 	v.setConfig("memory", "size", v.spec.Memory)
+	v.rank(v.proc, v.spec.Memory)
 	return nil
 }
 

@@ -181,6 +181,7 @@ func (v *vm) start(ctx context.Context) error {
 		v.fail(err)
 		return err
 	}
+	v.rank(p, spec.Memory)
 	if err := v.record(p); err != nil { // while QEMU starts up
 		p.kill()
 		<-p.done

@@ -14,12 +14,14 @@ import (
 	"github.com/nodeless/nodeless/pkg/bundle"
 	"github.com/nodeless/nodeless/pkg/cidr"
 	"github.com/nodeless/nodeless/pkg/datadir"
+	"github.com/nodeless/nodeless/pkg/memcg"
 	"github.com/nodeless/nodeless/pkg/netdev"
 	"github.com/nodeless/nodeless/pkg/run"
 	"github.com/nodeless/nodeless/pkg/syslogd"
 	"github.com/nodeless/nodeless/pkg/teardown"
 	"github.com/nodeless/nodeless/pkg/vmm"
 	"github.com/nodeless/nodeless/pkg/worker/containerd"
+	"github.com/nodeless/nodeless/pkg/worker/containerd/pull"
 	"github.com/nodeless/nodeless/pkg/worker/cri"
 	"github.com/nodeless/nodeless/pkg/worker/hypervisor"
 	"github.com/nodeless/nodeless/pkg/worker/kubelet"
@@ -41,7 +43,8 @@ type Config struct {
 	Net    Net
 	Files  Files
 
-	Registries  string          // the operator's file of image registries
+	Registries  string // the operator's file of image registries
+	Pull        pull.Limits
 	Disk        vmm.Disk        // bounds on what a Pod does to the host's disk
 	Accel       string          // hypervisor.Auto, vmm.AccelKVM or vmm.AccelTCG
 	Runc        containerd.Runc // a second runtime, for measurements
@@ -145,11 +148,16 @@ func (c Config) network(pods netip.Prefix) network.Config {
 func (c Config) containerd() containerd.Config {
 	conf := containerd.DefaultConfig(c.Bundle, c.Data, c.Run)
 	conf.Runc, conf.Registries, conf.Debug = c.Runc, c.Registries, c.Debug
+	conf.Pull.Timeout, conf.Pull.Rate = c.Pull.Timeout, c.Pull.Rate
+	if total, err := memcg.Total("/proc/meminfo"); err == nil {
+		b := memcg.For(total, c.Node.MaxPods)
+		conf.Memory = containerd.Memory{Aim: b.Containerd, Bound: b.ContainerdMax, Cgroup: c.Node.CgroupRoot + "/containerd"}
+	}
 	return conf
 }
 
 func (c Config) cri() cri.Config {
-	return cri.Config{Socket: c.Run.CRI(), Upstream: c.Run.ContainerdSocket(), VMDir: cri.DefaultVMDir, CgroupRoot: c.Node.CgroupRoot, VMMConfig: c.Run.VMMConfig()}
+	return cri.Config{Socket: c.Run.CRI(), Upstream: c.Run.ContainerdSocket(), VMDir: cri.DefaultVMDir, Pods: filepath.Join(c.Data.Kubelet(), "pods"), Messages: c.Run.Messages(), CgroupRoot: c.Node.CgroupRoot, VMMConfig: c.Run.VMMConfig()}
 }
 
 func (c Config) notice() notice.Config {
@@ -166,6 +174,10 @@ func (c Config) kubelet(pods netip.Prefix) kubelet.Config {
 	conf.PodCIDR, conf.ClusterDNS, conf.ClusterDomain = pods, c.Net.DNS, c.Net.Domain
 	conf.CgroupRoot, conf.MaxPods, conf.CPUOvercommit = c.Node.CgroupRoot, int32(c.Node.MaxPods), c.Node.CPUOvercommit
 	conf.ResolvConf = c.Run.ResolvConf()
+	if total, err := memcg.Total("/proc/meminfo"); err == nil {
+		b := memcg.For(total, c.Node.MaxPods)
+		conf.KubeReserved, conf.SystemReserved = b.KubeReserved, b.SystemReserved
+	}
 	conf.ExtraArgs = c.KubeletArgs
 	conf.Labels = map[string]string{api.InstanceTypeLabel: api.InstanceType}
 	if kind := cpuType("/proc/cpuinfo"); kind != "" {

@@ -34,10 +34,8 @@ func TestAttackNetwork(t *testing.T) {
 
 	attack.Try(t, "T3", "a guest takes addresses of others", func(t *testing.T) attack.Outcome {
 		before := dropped(t)
-		for _, taken := range []string{address, "10.42.0.240", "10.42.0.1"} {
-			s.MustExec("mallory", "sh", "-c", fmt.Sprintf("ip addr add %s/32 dev eth0; ping -c 1 -w 1 -I %[1]s %s; "+
-				"ip addr del %[1]s/32 dev eth0; ip route replace 10.42.0.1 dev eth0", taken, testbed.NodeIP))
-		}
+		s.MustExec("mallory", "sh", "-c", fmt.Sprintf("for a in %s 10.42.0.240 192.0.2.7; do ip addr add $a/32 dev eth0; ping -c 1 -w 1 -I $a %s; "+
+			"ip addr del $a/32 dev eth0; ip route replace 10.42.0.1 dev eth0; done; true", address, testbed.NodeIP))
 		s.MustExec("mallory", "sh", "-c", "ip route show | grep -q default || ip route add default via 10.42.0.1")
 		honest(t)
 		if after := dropped(t); after < before+3 {
@@ -57,29 +55,21 @@ func TestAttackNetwork(t *testing.T) {
 		}
 		return attack.Contained
 	})
-	for _, port := range []int{10250, 10256, 22} {
-		for _, host := range []string{"10.42.0.1", testbed.NodeIP} {
-			attack.Try(t, "T3", fmt.Sprintf("a guest connects to %s port %d", host, port), func(t *testing.T) attack.Outcome {
-				if _, code := s.Exec("mallory", "nc", "-w", "2", host, strconv.Itoa(port), "-e", "true"); code == 0 {
-					return attack.Succeeded
-				}
-				return attack.Refused
-			})
-		}
+	connect := func(host string, port int) int {
+		_, code := s.Exec("mallory", "nc", "-w", "2", host, strconv.Itoa(port), "-e", "true")
+		return code
 	}
-	attack.Try(t, "T3", "a guest asks the cloud for the secrets of its host", func(t *testing.T) attack.Outcome {
-		out, code := s.Exec("mallory", "wget", "-T", "3", "-O", "-", "http://169.254.169.254/")
-		if code == 0 {
-			return attack.Succeeded
+	for _, host := range []string{"10.42.0.1", testbed.NodeIP} {
+		if code := connect(host, 6443); code != 0 {
+			t.Errorf("a guest does not reach the apiserver at %s: exit code %d", host, code)
 		}
-		t.Logf("%s", out)
-		return attack.Refused
-	})
-	attack.Try(t, "T13", "a guest opens flows without end", func(t *testing.T) attack.Outcome {
-		s.MustExec("mallory", "sh", "-c", "for i in $(seq 1 40); do ping -c 1 -w 1 -q 10.42.3.$i >/dev/null 2>&1 & done; wait; true")
-		honest(t)
-		return attack.Contained
-	})
+		attack.Try(t, "T3", "a guest connects to the kubelet at "+host, func(t *testing.T) attack.Outcome {
+			if connect(host, 10250) == 0 {
+				return attack.Succeeded
+			}
+			return attack.Refused
+		})
+	}
 	if got := s.Ready("mallory").Status.PodIP; got != own {
 		t.Errorf("the attacker has the address %s, had %s", got, own)
 	}

@@ -3,6 +3,7 @@ package netns_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -124,6 +125,15 @@ func TestAttackHostPorts(t *testing.T) {
 		})
 	}
 	e := listen(t, here, at(all, 5353))
+	loopback := listen(t, here, at(netip.MustParseAddr("127.0.0.1"), 5354))
+	attack.Try(t, "T3", "a Pod sends datagrams to the host's loopback", func(t *testing.T) attack.Outcome {
+		w := newWire(t, p)
+		w.send(w.udp(w.mac, at(p.addr, 4000), at(netip.MustParseAddr("127.0.0.1"), 5354)))
+		if loopback.heard(t) > 0 {
+			return attack.Succeeded
+		}
+		return attack.Refused
+	})
 	attack.Try(t, "T3", "a Pod sends datagrams to the host", func(t *testing.T) attack.Outcome {
 		w := newWire(t, p)
 		w.send(w.udp(w.mac, at(p.addr, 4000), at(gateway, 5353)))
@@ -254,6 +264,37 @@ func TestAttackNeighbourTable(t *testing.T) {
 	})
 }
 
+// TestAttackNeighbourTableByScan: what a Pod sends to addresses of the host's network has the host look for them.
+func TestAttackNeighbourTableByScan(t *testing.T) {
+	h := newHostWith(t, podCIDR, netdev.Guard{Limits: netdev.Limits{NewFlows: 10}})
+	p := h.mustAdd("pod-a")
+	newNeighbour(t)
+	w := newWire(t, p)
+	for name, frame := range map[string]func(to netip.Addr) []byte{
+		"datagrams":                     func(to netip.Addr) []byte { return w.udp(w.mac, at(p.addr, 4000), at(to, 9)) },
+		"what belongs to no connection": func(to netip.Addr) []byte { return w.packet(w.mac, p.addr, to, unix.IPPROTO_TCP, make([]byte, 20)) },
+	} {
+		attack.Try(t, "T13", "a Pod sends "+name+" to all addresses of the host's network", func(t *testing.T) attack.Outcome {
+			for last := range byte(240) {
+				w.send(frame(netip.AddrFrom4([4]byte{192, 0, 2, 3 + last})))
+			}
+			uplink, err := netlink.LinkByName("uplink")
+			if err != nil {
+				t.Fatal(err)
+			}
+			sought, err := netlink.NeighList(uplink.Attrs().Index, unix.AF_INET)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(sought) > 5*10+20 {
+				t.Logf("the host looks for %d neighbours", len(sought))
+				return attack.Succeeded
+			}
+			return attack.Contained
+		})
+	}
+}
+
 // tracked counts the connections that the kernel tracks of an address.
 func tracked(t *testing.T, addr netip.Addr) (n int) {
 	t.Helper()
@@ -277,6 +318,7 @@ func TestAttackFlows(t *testing.T) {
 		most   int
 	}{
 		{"by many open flows", netdev.Limits{Flows: 100}, 100},
+		{"by many open flows in shares", netdev.Limits{Flows: 600}, 600},
 		{"by many new flows", netdev.Limits{NewFlows: 20}, 5*20 + 20},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -354,6 +396,29 @@ func TestAttackAddressReuse(t *testing.T) {
 	})
 }
 
+// TestAttackAddressOfNobody: what is sent to a Pod that has gone leaves the host, where somebody answers for it.
+func TestAttackAddressOfNobody(t *testing.T) {
+	h := newHost(t, podCIDR)
+	p, gone := h.mustAdd("pod-a"), h.mustAdd("pod-b")
+	h.del(gone.id, gone.ns.Path())
+	outside, here := newNeighbour(t), hostNS(t)
+	addRoute(t, "uplink", netip.MustParsePrefix("0.0.0.0/0"), neighbourAddr)
+	within(t, outside, func() error {
+		setAddress(t, "eth0", gone.addr, 32)
+		addRoute(t, "eth0", netip.PrefixFrom(p.addr, 32), hostAddr)
+		return nil
+	})
+	hello(t, outside, at(gone.addr, 80), at(neighbourAddr, 80))
+	for who, space := range map[string]ns.NetNS{"a Pod": p.ns, "the host": here} {
+		if err := reaches(space, at(neighbourAddr, 80)); err != nil {
+			t.Errorf("%s does not reach the neighbour: %v", who, err)
+		}
+		attack.Try(t, "T23", "a neighbour answers "+who+" for a Pod that has gone", func(t *testing.T) attack.Outcome {
+			return refused(reaches(space, at(gone.addr, 80)))
+		})
+	}
+}
+
 // TestAttackFlushedRules: the rules are gone, by whatever hand.
 func TestAttackFlushedRules(t *testing.T) {
 	h := newHost(t, podCIDR)
@@ -402,6 +467,58 @@ func TestAttackWhileRulesAreSetAgain(t *testing.T) {
 			ping(t, p.ns, gateway)
 			return refused(reaches(p.ns, at(gateway, 22)))
 		})
+	}
+}
+
+// TestAttackOpenWhileRulesAreGone: what was opened without rules lives on with them.
+func TestAttackOpenWhileRulesAreGone(t *testing.T) {
+	h := newHost(t, podCIDR)
+	p := h.mustAdd("pod-a")
+	here := hostNS(t)
+	// Somebody else still has connections tracked, as kube-proxy does.
+	nft(t, "flush ruleset\ntable ip test { chain tracks { type filter hook input priority 0; ct state new accept; }; }\n")
+	t.Cleanup(func() { nft(t, "table ip test\ndelete table ip test\n") })
+	open := func(port uint16) (says func(text string) error) {
+		var l net.Listener
+		var c net.Conn
+		within(t, here, func() (err error) {
+			l, err = net.Listen("tcp4", at(gateway, port).String())
+			return err
+		})
+		t.Cleanup(func() { l.Close() })
+		within(t, p.ns, func() (err error) {
+			c, err = net.Dial("tcp4", at(gateway, port).String())
+			return err
+		})
+		t.Cleanup(func() { c.Close() })
+		server, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { server.Close() })
+		return func(text string) error {
+			if _, err := c.Write([]byte(text)); err != nil {
+				return err
+			}
+			if err := server.SetReadDeadline(time.Now().Add(700 * time.Millisecond)); err != nil {
+				return err
+			}
+			_, err := io.ReadFull(server, make([]byte, len(text)))
+			return err
+		}
+	}
+	ssh, api := open(22), open(apiPort)
+	for _, says := range []func(string) error{ssh, api} {
+		if err := says("before"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.setRules()
+	attack.Try(t, "T3", "a Pod goes on with a connection from before the rules", func(t *testing.T) attack.Outcome {
+		return refused(ssh("after"))
+	})
+	if err := api("after"); err != nil {
+		t.Errorf("a connection that is allowed ends: %v", err)
 	}
 }
 

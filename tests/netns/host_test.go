@@ -22,6 +22,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
 
 	"github.com/nodeless/nodeless/pkg/cni"
 	"github.com/nodeless/nodeless/pkg/netdev"
@@ -153,7 +154,7 @@ func (h *host) leftovers() []string {
 		h.t.Fatal(err)
 	}
 	for _, r := range routes {
-		if r.Dst != nil && r.Dst.IP.To4() != nil && cluster.Contains(netip.AddrFrom4([4]byte(r.Dst.IP.To4()))) {
+		if r.Type != unix.RTN_UNREACHABLE && r.Dst != nil && r.Dst.IP.To4() != nil && cluster.Contains(netip.AddrFrom4([4]byte(r.Dst.IP.To4()))) {
 			left = append(left, "route "+r.Dst.String())
 		}
 	}

@@ -245,11 +245,19 @@ func (w *wire) send(frame []byte) {
 
 // udp is a datagram in a frame. Its checksum is left out, as UDP allows.
 func (w *wire) udp(mac net.HardwareAddr, from, to netip.AddrPort) []byte {
+	var datagram []byte
+	for _, v := range []uint16{from.Port(), to.Port(), 8, 0} {
+		datagram = binary.BigEndian.AppendUint16(datagram, v)
+	}
+	return w.packet(mac, from.Addr(), to.Addr(), unix.IPPROTO_UDP, datagram)
+}
+
+func (w *wire) packet(mac net.HardwareAddr, from, to netip.Addr, protocol byte, payload []byte) []byte {
 	frame := append(append(append([]byte{}, w.host...), mac...), 0x08, 0x00)
-	ip := make([]byte, 20, 28)
-	ip[0], ip[3], ip[8], ip[9] = 0x45, 28, 64, unix.IPPROTO_UDP
-	copy(ip[12:], from.Addr().AsSlice())
-	copy(ip[16:], to.Addr().AsSlice())
+	ip := make([]byte, 20)
+	ip[0], ip[3], ip[8], ip[9] = 0x45, byte(len(ip)+len(payload)), 64, protocol
+	copy(ip[12:], from.AsSlice())
+	copy(ip[16:], to.AsSlice())
 	sum := uint32(0)
 	for i := 0; i < 20; i += 2 {
 		sum += uint32(binary.BigEndian.Uint16(ip[i:]))
@@ -258,10 +266,7 @@ func (w *wire) udp(mac net.HardwareAddr, from, to netip.AddrPort) []byte {
 		sum = sum&0xffff + sum>>16
 	}
 	binary.BigEndian.PutUint16(ip[10:], ^uint16(sum))
-	for _, v := range []uint16{from.Port(), to.Port(), 8, 0} {
-		ip = binary.BigEndian.AppendUint16(ip, v)
-	}
-	return append(frame, ip...)
+	return append(append(frame, ip...), payload...)
 }
 
 // arp asks for the gateway's address in the name of another.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -222,11 +223,31 @@ func TestApplyTwiceAndRemove(t *testing.T) {
 	if err := netdev.Remove(h.net); err != nil {
 		t.Fatalf("second Remove: %v", err)
 	}
+	if out, err := exec.Command("ip", "route", "show", "type", "unreachable").CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("after Remove there is still the route %s, %v", out, err)
+	}
+	if out, err := exec.Command("nft", "list", "tables").CombinedOutput(); err != nil || strings.Contains(string(out), netdev.Table) {
+		t.Errorf("after Remove there are still the tables\n%s, %v", out, err)
+	}
 	if got := rules(t); strings.Contains(got, "NODELESS") {
 		t.Errorf("after Remove there are still rules:\n%s", got)
 	}
 	if _, err := os.Stat("/sys/class/net/" + netdev.Bridge); err == nil && netdev.Applied(h.net) == nil {
 		t.Errorf("after Remove there is still %s", netdev.Bridge)
+	}
+}
+
+// TestADeviceWithTheNameOfALinkIsNotCutOff: the server does not start, rather than refuse all that the device brings.
+func TestADeviceWithTheNameOfALinkIsNotCutOff(t *testing.T) {
+	h := newHost(t, podCIDR)
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "nlan0"
+	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { netdev.RemoveLink("nlan0") }) //nolint:errcheck // the namespace goes anyway
+	if _, err := netdev.NewRules(h.net).Set(nil); err == nil || !strings.Contains(err.Error(), "nlan0") {
+		t.Errorf("Set = %v, want the name of the device", err)
 	}
 }
 

@@ -150,7 +150,7 @@ func TestFaultHostLost(t *testing.T) {
 	if testing.Short() {
 		t.Skip("skipped: `make robustness` runs it")
 	}
-	const archive = "/var/lib/backup.tar.zst"
+	const archive, secret = "/var/lib/backup.age", "/var/lib/passphrase"
 	lost := newCluster(t, testbed.Options{Hostname: "alpha"})
 	a := newSpace(t, lost, 10*time.Minute)
 	a.Kubectl("create", "secret", "generic", "s", "--from-literal=k=sesame")
@@ -158,7 +158,10 @@ func TestFaultHostLost(t *testing.T) {
 	a.Apply(testcluster.Sleeper("alone", ""))
 	a.Pods("app=web", 1)
 	a.Ready("alone")
-	if out, err := a.Host.Nodeless(a.Ctx, "backup", archive); err != nil {
+	if err := os.WriteFile(a.Host.Path(secret), []byte("correct horse battery\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := a.Host.Nodeless(a.Ctx, "backup", "--passphrase-file", secret, archive); err != nil {
 		t.Fatalf("backup of a running server: %v %s", err, out)
 	}
 	data, err := os.ReadFile(a.Host.Path(archive))
@@ -176,10 +179,12 @@ func TestFaultHostLost(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if err := os.WriteFile(host.Path(archive), data, 0o600); err != nil {
-		t.Fatal(err)
+	for name, text := range map[string][]byte{archive: data, secret: []byte("correct horse battery\n")} {
+		if err := os.WriteFile(host.Path(name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if _, err := host.Nodeless(t.Context(), "restore", archive); err != nil {
+	if _, err := host.Nodeless(t.Context(), "restore", "--passphrase-file", secret, "--with-config", archive); err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()
@@ -194,9 +199,9 @@ func TestFaultHostLost(t *testing.T) {
 		return code == 0, fmt.Errorf("code %d: %s", code, out)
 	})
 	t.Logf("Pods run on the other host %s after its server was started", time.Since(began).Round(100*time.Millisecond))
-	secret, err := s.Client.CoreV1().Secrets(s.Name).Get(s.Ctx, "s", metav1.GetOptions{})
-	if err != nil || string(secret.Data["k"]) != "sesame" {
-		t.Errorf("Secret: %v, %v", secret, err)
+	kept, err := s.Client.CoreV1().Secrets(s.Name).Get(s.Ctx, "s", metav1.GetOptions{})
+	if err != nil || string(kept.Data["k"]) != "sesame" {
+		t.Errorf("Secret: %v, %v", kept, err)
 	}
 	s.Until("only the new Node is there", func() (bool, error) {
 		nodes, err := s.Client.CoreV1().Nodes().List(s.Ctx, metav1.ListOptions{})

@@ -28,7 +28,7 @@ var layers = map[string]int{
 
 	"pkg/vmm": mechanism, "pkg/netdev": mechanism, "pkg/blockdev": mechanism, "pkg/vfio": mechanism, "pkg/cni": mechanism, "pkg/kube": mechanism,
 	"pkg/pki": mechanism, "pkg/proc": mechanism, "pkg/bundle": mechanism, "pkg/preflight": mechanism, "pkg/teardown": mechanism, "pkg/erofs": mechanism,
-	"pkg/users": mechanism, "pkg/agentmux": mechanism, "pkg/ociimage": mechanism, "pkg/syslogd": mechanism, "pkg/registries": mechanism, "pkg/sqlfile": mechanism,
+	"pkg/users": mechanism, "pkg/agentmux": mechanism, "pkg/ociimage": mechanism, "pkg/syslogd": mechanism, "pkg/registries": mechanism, "pkg/sqlfile": mechanism, "pkg/memcg": mechanism,
 
 	"pkg/guest": guest,
 
@@ -138,6 +138,7 @@ var owners = []struct {
 	{"github.com/opencontainers/runc", []string{"pkg/guest", "cmd/nodeless-guest"}},
 	{"github.com/coreos/go-iptables", []string{"pkg/netdev"}},
 	{"github.com/urfave/cli", []string{"pkg/cli"}},
+	{"filippo.io/age", []string{"pkg/cli/backup"}},
 	{"github.com/mattn/go-sqlite3", []string{"pkg/server/datastore", "pkg/sqlfile"}},
 	{"go.etcd.io/etcd/server", []string{"tests"}}, // the yardstick of the datastore benchmark
 }

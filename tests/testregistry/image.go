@@ -209,3 +209,17 @@ func (r *Registry) manifest(repository, tag, mediaType string, content any) (v1.
 	}
 	return v1.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw))}, nil
 }
+
+// Get is what a registry answers to a request of somebody who may see all.
+func (r *Registry) Get(req *http.Request) []byte {
+	res := httptest.NewRecorder()
+	r.store.ServeHTTP(res, req)
+	return res.Body.Bytes()
+}
+
+// PutManifest gives a manifest the tag 1, whether or not the registry has what it names.
+func (r *Registry) PutManifest(t interface{ Fatal(...any) }, repository string, m v1.Manifest) {
+	if _, err := r.manifest(repository, "1", v1.MediaTypeImageManifest, m); err != nil {
+		t.Fatal(err)
+	}
+}

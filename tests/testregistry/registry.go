@@ -30,9 +30,10 @@ type Registry struct {
 	store    http.Handler // without authentication
 	tls      *tls.Config
 	mu       sync.Mutex
-	open     map[string]bool   // repositories that everybody may read; guarded by mu
-	users    map[string]string // passwords; guarded by mu. Without users nobody is asked.
-	requests []string          // guarded by mu
+	open     map[string]bool             // repositories that everybody may read; guarded by mu
+	users    map[string]string           // passwords; guarded by mu. Without users nobody is asked.
+	requests []string                    // guarded by mu
+	odd      map[string]http.HandlerFunc // answers of its own, by path; guarded by mu
 	servers  []*http.Server
 }
 
@@ -41,7 +42,7 @@ func New(hosts ...string) (*Registry, error) {
 	b := &blobs{data: map[string][]byte{}}
 	r := &Registry{
 		blobs: b, store: registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithBlobHandler(b)),
-		open: map[string]bool{}, users: map[string]string{},
+		open: map[string]bool{}, users: map[string]string{}, odd: map[string]http.HandlerFunc{},
 	}
 	return r, r.certify(hosts)
 }
@@ -133,13 +134,25 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		name = "-"
 	}
 	r.requests = append(r.requests, name+" "+req.Method+" "+req.URL.Path)
+	odd := r.odd[req.URL.Path]
 	r.mu.Unlock()
 	if !allowed {
 		w.Header().Set("WWW-Authenticate", `Basic realm="test registry"`)
 		http.Error(w, `{"errors":[{"code":"UNAUTHORIZED","message":"who are you?"}]}`, http.StatusUnauthorized)
 		return
 	}
+	if odd != nil {
+		odd(w, req)
+		return
+	}
 	r.store.ServeHTTP(w, req)
+}
+
+// Handle has requests for the path answered by f: a registry may be as odd as its images.
+func (r *Registry) Handle(path string, f http.HandlerFunc) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.odd[path] = f
 }
 
 func (r *Registry) isOpen(path string) bool {

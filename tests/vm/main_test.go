@@ -54,7 +54,7 @@ func startShared() (err error) {
 	if err != nil {
 		return err
 	}
-	shared = &testcluster.Cluster{Host: host, Flags: []string{"--host-path=allow", "--spot-notice=20s", "--currency=CNY"}} // what tests cannot do without; reservations have prices in CNY
+	shared = &testcluster.Cluster{Host: host, Flags: []string{"--host-path=persistentvolumesoutlivetheirpods", "--spot-notice=20s", "--currency=CNY"}} // what tests cannot do without; reservations have prices in CNY
 	if registry, err = newRegistry(host); err != nil {
 		return errors.Join(err, shared.Close())
 	}

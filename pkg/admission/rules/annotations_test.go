@@ -58,7 +58,7 @@ func TestTableHasEveryKeyOfTheCloudOnce(t *testing.T) {
 }
 
 // finds is what is found in a Pod with one annotation.
-func finds(key, value string) Findings { return Pod(podWith(annotated(key, value)), Settings{}) }
+func finds(key, value string) Findings { return Pod(podWith(annotated(key, value)), Settings{}, false) }
 
 func TestKeysNotYetHonouredAreWarnedOf(t *testing.T) {
 	for _, k := range Keys() {
@@ -241,7 +241,7 @@ func TestKeysOfDaemonSetsOnPods(t *testing.T) {
 	of := podWith(annotated(dsInjection, "true", dsInjectByLabel, "a:b"), func(p *corev1.Pod) {
 		p.OwnerReferences = []metav1.OwnerReference{{Kind: "DaemonSet", Name: "agent", Controller: &yes}}
 	})
-	if got := Pod(of, Settings{}); len(got.Warnings) > 0 || len(got.Denials) > 0 {
+	if got := Pod(of, Settings{}, false); len(got.Warnings) > 0 || len(got.Denials) > 0 {
 		t.Errorf("on a Pod of a DaemonSet: %v %q, want nothing", got.Denials, got.Warnings)
 	}
 }

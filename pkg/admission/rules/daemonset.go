@@ -72,6 +72,7 @@ func (r *report) injectable(ds *appsv1.DaemonSet) {
 	}
 	containers("initContainers", template.Spec.InitContainers)
 	containers("containers", template.Spec.Containers)
+	r.containers(at, &template.Spec, false) // or every Pod that it is added to would be refused
 }
 
 // label reads the value of ds-inject-by-label.
@@ -102,7 +103,8 @@ func carried(v *corev1.Volume) bool {
 		return false
 	}
 	for _, source := range v.Projected.Sources {
-		if source.ServiceAccountToken != nil || source.PodCertificate != nil {
+		source.Secret, source.ConfigMap, source.DownwardAPI = nil, nil, nil
+		if source != (corev1.VolumeProjection{}) {
 			return false
 		}
 	}

@@ -22,14 +22,14 @@ func FuzzPod(f *testing.F) {
 		pod := podWith(annotated(key, value, value, key), hostPath(name), sysctl(sysctlName),
 			port(corev1.ContainerPort{Name: name, ContainerPort: container, HostPort: host, Protocol: corev1.Protocol(value)}))
 		pod.Spec.HostNetwork = options&1 != 0
-		settings := Settings{HostPath: HostPath([]string{"", "allow"}[options>>1&1]), DaemonSets: Policy([]string{"", "inject"}[options>>2&1])}
-		got := Pod(pod, settings)
+		settings := Settings{HostPath: []string{"other", "default"}[options>>1&1:], DaemonSets: Policy([]string{"", "inject"}[options>>2&1])}
+		got := Pod(pod, settings, false)
 		wellFormed(t, got)
-		if again := Pod(pod, settings); strings.Join(append(denials(got), got.Warnings...), "\n") != strings.Join(append(denials(again), again.Warnings...), "\n") {
+		if again := Pod(pod, settings, false); strings.Join(append(denials(got), got.Warnings...), "\n") != strings.Join(append(denials(again), again.Warnings...), "\n") {
 			t.Errorf("findings differ: %v and %v", got, again)
 		}
 		template := &corev1.PodTemplateSpec{ObjectMeta: pod.ObjectMeta, Spec: pod.Spec}
-		wellFormed(t, Workload("Deployment", &metav1.ObjectMeta{Annotations: pod.Annotations}, template, settings))
+		wellFormed(t, Workload("Deployment", &metav1.ObjectMeta{Annotations: pod.Annotations}, template, settings, false))
 
 		ds := daemonSet("default", name, onlyFor(value))
 		ds.Spec.Template.Spec.Containers[0].Name = sysctlName

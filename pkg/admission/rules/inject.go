@@ -35,7 +35,7 @@ func Inject(pod *corev1.Pod, sets []appsv1.DaemonSet, settings Settings) (added 
 	}
 	var fit []*appsv1.DaemonSet
 	for i := range sets {
-		if meantFor(&sets[i], pod) {
+		if meantFor(&sets[i], pod, settings) {
 			fit = append(fit, &sets[i])
 		}
 	}
@@ -49,8 +49,9 @@ func Inject(pod *corev1.Pod, sets []appsv1.DaemonSet, settings Settings) (added 
 	return added
 }
 
-// meantFor tells whether the containers of a DaemonSet go into a Pod.
-func meantFor(ds *appsv1.DaemonSet, pod *corev1.Pod) bool {
+// meantFor tells whether the containers of a DaemonSet go into a Pod: into those of its own namespace, and into those of others where it is
+// the operator's. Whoever may write a DaemonSet that goes into a Pod has what the Pod has.
+func meantFor(ds *appsv1.DaemonSet, pod *corev1.Pod, settings Settings) bool {
 	var r report
 	if r.injectable(ds); len(r.found.Denials) > 0 || ds.DeletionTimestamp != nil {
 		return false // it was there before the policy, or is about to go
@@ -61,7 +62,7 @@ func meantFor(ds *appsv1.DaemonSet, pod *corev1.Pod) bool {
 			return false
 		}
 	}
-	return ds.Namespace == pod.Namespace || !bound(&ds.Spec.Template.Spec)
+	return ds.Namespace == pod.Namespace || settings.injectsFrom(ds.Namespace) && !bound(&ds.Spec.Template.Spec)
 }
 
 // bound tells whether a template names an object of its own namespace.
@@ -200,9 +201,6 @@ func (c *companions) companion(one *corev1.Container) corev1.Container {
 	for _, env := range one.Env {
 		if env.ValueFrom == nil {
 			continue
-		}
-		if env.ValueFrom.FileKeyRef != nil {
-			env.ValueFrom.FileKeyRef.VolumeName = c.volumes[env.ValueFrom.FileKeyRef.VolumeName]
 		}
 		if ref := env.ValueFrom.ResourceFieldRef; ref != nil && ref.ContainerName != "" {
 			ref.ContainerName = c.containers[ref.ContainerName]

@@ -16,7 +16,8 @@ import (
 	"github.com/nodeless/nodeless/pkg/spec"
 )
 
-var injecting = Settings{DaemonSets: PolicyInject}
+// The operator has namespaces of its own for DaemonSets.
+var injecting = Settings{DaemonSets: PolicyInject, InjectFrom: []string{"tools", "a", "b"}}
 
 // sets is the DaemonSets of a cluster as its lister hands them out.
 func sets(all ...*appsv1.DaemonSet) (list []appsv1.DaemonSet) {
@@ -60,6 +61,10 @@ func TestInject(t *testing.T) {
 		want     []string
 	}{
 		{"every Pod of the cluster", podWith(in("shop")), sets(daemonSet("tools", "agent")), injecting, []string{"agent-main"}},
+		{"every Pod of the cluster, from the system's namespace", podWith(in("shop")), sets(daemonSet("kube-system", "agent")), injecting, []string{"agent-main"}},
+		{"a tenant's into another's Pod", podWith(in("shop")), sets(daemonSet("rival", "agent")), injecting, nil},
+		{"a tenant's into its own Pod", podWith(in("rival")), sets(daemonSet("rival", "agent")), injecting, []string{"agent-main"}},
+		{"one whose Pods would be refused", podWith(), sets(daemonSet("tools", "agent", environmentOf(corev1.EnvVarSource{FileKeyRef: &corev1.FileKeySelector{}}))), injecting, nil},
 		{"a Pod of a Job", podWith(controlledBy("Job")), sets(daemonSet("tools", "agent")), injecting, []string{"agent-main"}},
 		{"in the order of their names", podWith(), sets(daemonSet("b", "x"), daemonSet("a", "z"), daemonSet("a", "y")), injecting, []string{"y-main", "z-main", "x-main"}},
 		{"no policy", podWith(), sets(daemonSet("tools", "agent")), Settings{}, nil},
@@ -127,7 +132,6 @@ func TestInjectedContainer(t *testing.T) {
 			main.Env = []corev1.EnvVar{
 				{Name: "A", Value: "b"},
 				{Name: "CPU", ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{ContainerName: "helper", Resource: "limits.cpu"}}},
-				{Name: "FILE", ValueFrom: &corev1.EnvVarSource{FileKeyRef: &corev1.FileKeySelector{VolumeName: "tmp", Path: "p", Key: "k"}}},
 			}
 		})
 	original := ds.DeepCopy()
@@ -165,7 +169,6 @@ func TestInjectedContainer(t *testing.T) {
 			Env: []corev1.EnvVar{
 				{Name: "A", Value: "b"},
 				{Name: "CPU", ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{ContainerName: "node-agent-helper", Resource: "limits.cpu"}}},
-				{Name: "FILE", ValueFrom: &corev1.EnvVarSource{FileKeyRef: &corev1.FileKeySelector{VolumeName: tmp, Path: "p", Key: "k"}}},
 			}},
 	}
 	if diff := cmp.Diff(containers, pod.Spec.InitContainers); diff != "" {
@@ -174,7 +177,7 @@ func TestInjectedContainer(t *testing.T) {
 	if diff := cmp.Diff([]corev1.LocalObjectReference{{Name: "pull"}}, pod.Spec.ImagePullSecrets); diff != "" {
 		t.Errorf("pull secrets (-want +got):\n%s", diff)
 	}
-	if f := Pod(pod, Settings{}); len(f.Denials) > 0 {
+	if f := Pod(pod, Settings{}, false); len(f.Denials) > 0 {
 		t.Errorf("the Pod is refused for what was added: %v", f.Denials)
 	}
 }

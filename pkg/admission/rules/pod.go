@@ -19,40 +19,54 @@ const usualMetricsPort = 9100
 // hostNamespaces is the annotation by which the apiserver's admission remembers what a Pod asked of its host.
 const hostNamespaces = api.Own + "host-namespaces"
 
-// Pod reports on a new Pod. What it asks of its host's namespaces is left to the apiserver's admission, and its size to pkg/spec.
-func Pod(pod *corev1.Pod, settings Settings) Findings {
+// Pod reports on a new Pod. What it asks of its host's namespaces is left to the apiserver's admission, and its size to pkg/spec. A Pod that
+// is exempt runs in no microVM, by a RuntimeClass that whoever made it may use: the rules that keep it from its host do not hold.
+func Pod(pod *corev1.Pod, settings Settings, exempt bool) Findings {
 	var r report
 	in := OnPod
 	if owner := metav1.GetControllerOfNoCopy(pod); owner != nil && owner.Kind == "DaemonSet" {
 		in = OnDaemonSet
 	}
-	r.pod(nil, &pod.ObjectMeta, &pod.Spec, settings, in)
+	r.pod(nil, &pod.ObjectMeta, &pod.Spec, where{settings, pod.Namespace, exempt}, in)
 	return r.findings(field.NewPath("spec"))
 }
 
-// pod reports on a Pod or a template of Pods, which stands at base; in is where its annotations are.
-func (r *report) pod(base *field.Path, meta *metav1.ObjectMeta, spec *corev1.PodSpec, settings Settings, in Place) {
-	if settings.HostPath != HostPathAllow {
-		r.hostPaths(base, spec)
+// PodUpdate reports on a Pod that is changed, by any of its subresources: on the containers that can be added to it, and on annotations that
+// are new. The API lets nothing else be changed that there is a rule about.
+func PodUpdate(pod, old *corev1.Pod, exempt bool) Findings {
+	var r report
+	r.containers(nil, &corev1.PodSpec{EphemeralContainers: pod.Spec.EphemeralContainers}, exempt)
+	at := field.NewPath("metadata", "annotations")
+	for i := range table {
+		k := &table[i]
+		if value, ok := pod.Annotations[k.Key]; ok && k.State == Refused && value != old.Annotations[k.Key] {
+			r.deny(field.Forbidden(at.Key(k.Key), k.Here))
+		}
 	}
-	r.ports(base, meta, spec)
-	r.sysctls(base, spec)
+	return r.findings(field.NewPath("spec"))
+}
+
+// where is what the rules depend on besides the Pod.
+type where struct {
+	settings  Settings
+	namespace string
+	exempt    bool
+}
+
+// pod reports on a Pod or a template of Pods, which stands at base; in is where its annotations are.
+func (r *report) pod(base *field.Path, meta *metav1.ObjectMeta, spec *corev1.PodSpec, at where, in Place) {
+	r.volumes(base, spec, at)
+	r.ports(base, meta, spec, at.exempt)
+	r.containers(base, spec, at.exempt)
+	if !at.exempt {
+		r.sysctls(base, spec)
+		r.labels(base, spec)
+	}
 	r.annotations(base.Child("metadata", "annotations"), meta.Annotations, in)
 }
 
-// hostPaths refuses volumes that would share a path of the real host with the microVM.
-func (r *report) hostPaths(base *field.Path, spec *corev1.PodSpec) {
-	for i := range spec.Volumes {
-		if spec.Volumes[i].HostPath == nil {
-			continue
-		}
-		r.deny(field.Forbidden(base.Child("spec", "volumes").Index(i).Child("hostPath"), fmt.Sprintf("volume %s: a Pod is a microVM of its own and has no files of a host. "+
-			"Use emptyDir for what may go with the Pod, a ConfigMap or a Secret for files to read, a PersistentVolumeClaim for what must stay", quote(spec.Volumes[i].Name))))
-	}
-}
-
 // ports reports on ports of the host, which cannot be had, and on the one that is reserved.
-func (r *report) ports(base *field.Path, meta *metav1.ObjectMeta, spec *corev1.PodSpec) {
+func (r *report) ports(base *field.Path, meta *metav1.ObjectMeta, spec *corev1.PodSpec, exempt bool) {
 	reserved, moved := reservedPort(meta.Annotations)
 	check := func(list string, containers []corev1.Container) {
 		for i := range containers {
@@ -60,7 +74,7 @@ func (r *report) ports(base *field.Path, meta *metav1.ObjectMeta, spec *corev1.P
 				at := func(name string) *field.Path {
 					return base.Child("spec", list).Index(i).Child("ports").Index(j).Child(name)
 				}
-				if port.HostPort != 0 && !(port.HostPort == port.ContainerPort && hostNetwork(meta, spec)) {
+				if port.HostPort != 0 && !exempt && !(port.HostPort == port.ContainerPort && hostNetwork(meta, spec)) {
 					r.deny(field.Forbidden(at("hostPort"), fmt.Sprintf("port %d of a host cannot be had: a Pod has an address of its own. "+
 						"Remove hostPort and reach port %d by the Pod's address or by a Service; from outside by one of type LoadBalancer", port.HostPort, port.ContainerPort)))
 				}

@@ -43,6 +43,16 @@ func hostPath(name string) func(*corev1.Pod) {
 	return volume(name, corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/etc"}})
 }
 
+func variable(from corev1.EnvVarSource) func(*corev1.Pod) {
+	return func(pod *corev1.Pod) { pod.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "A", ValueFrom: &from}} }
+}
+
+func probed(host string) func(*corev1.Pod) {
+	return func(pod *corev1.Pod) {
+		pod.Spec.Containers[0].LivenessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Host: host}}}
+	}
+}
+
 func port(p corev1.ContainerPort) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) { pod.Spec.Containers[0].Ports = append(pod.Spec.Containers[0].Ports, p) }
 }
@@ -66,12 +76,15 @@ func denials(f Findings) (texts []string) {
 
 // The messages as docs/annotations.md has them, and TestDocumentHasTheMessages.
 const (
-	sayHostPath = `spec.volumes[0].hostPath: Forbidden: volume "etc": a Pod is a microVM of its own and has no files of a host. Use emptyDir for what may go with the Pod, a ConfigMap or a Secret for files to read, a PersistentVolumeClaim for what must stay`
-	sayHostPort = `spec.containers[0].ports[0].hostPort: Forbidden: port 8080 of a host cannot be had: a Pod has an address of its own. Remove hostPort and reach port 80 by the Pod's address or by a Service; from outside by one of type LoadBalancer`
-	saySysctl   = `spec.securityContext.sysctls[0].name: Forbidden: sysctl "kernel.msgmax" cannot be set, only net.* and kernel.shm_rmid_forced can. Remove it, or set it in a privileged init container (sysctl -w): the kernel is the Pod's own`
-	sayReserved = `spec.containers[0].ports[0].containerPort: 9100/TCP is reserved for a metrics exporter of a later version; nothing else listens there today. Use another port, or move the exporter by the annotation eks.tke.cloud.tencent.com/metrics-port`
-	sayRefused  = `metadata.annotations[internal.eks.tke.cloud.tencent.com/init-script]: Forbidden: no script runs at the start of the microVM. Use an init container, a privileged one if it sets up the kernel`
-	sayEIP      = `metadata.annotations[tke.cloud.tencent.com/eip-public-ip]: Forbidden: only the cluster writes it: whoever reads it takes it for the Pod's public address. Remove it`
+	sayHostPath   = `spec.volumes[0].hostPath: Forbidden: volume "etc": a Pod is a microVM of its own and has no files of a host. Use emptyDir for what may go with the Pod, a ConfigMap or a Secret for files to read, a PersistentVolumeClaim for what must stay`
+	saySource     = `spec.volumes[0].fc: Forbidden: volume "disk": the host itself would mount it, by what the Pod says. A Pod has volumes of the kinds emptyDir, configMap, secret, downwardAPI, projected, image, ephemeral and persistentVolumeClaim; ask the operator for a PersistentVolume or a StorageClass of what you need`
+	sayHost       = `spec.containers[0].livenessProbe.httpGet.host: Forbidden: the host asks, in its own network; it asks the Pod and nobody else. Leave host empty; for another name in the request set the header Host`
+	sayHostPort   = `spec.containers[0].ports[0].hostPort: Forbidden: port 8080 of a host cannot be had: a Pod has an address of its own. Remove hostPort and reach port 80 by the Pod's address or by a Service; from outside by one of type LoadBalancer`
+	saySysctl     = `spec.securityContext.sysctls[0].name: Forbidden: sysctl "kernel.msgmax" cannot be set, only net.* and kernel.shm_rmid_forced can. Remove it, or set it in a privileged init container (sysctl -w): the kernel is the Pod's own`
+	sayFileKeyRef = `spec.containers[0].env[0].valueFrom.fileKeyRef: Forbidden: variables are not read from files that a container has written: the host would read them. Have the program read the file itself, or use a ConfigMap or a Secret`
+	sayReserved   = `spec.containers[0].ports[0].containerPort: 9100/TCP is reserved for a metrics exporter of a later version; nothing else listens there today. Use another port, or move the exporter by the annotation eks.tke.cloud.tencent.com/metrics-port`
+	sayRefused    = `metadata.annotations[internal.eks.tke.cloud.tencent.com/init-script]: Forbidden: no script runs at the start of the microVM. Use an init container, a privileged one if it sets up the kernel`
+	sayEIP        = `metadata.annotations[tke.cloud.tencent.com/eip-public-ip]: Forbidden: only the cluster writes it: whoever reads it takes it for the Pod's public address. Remove it`
 )
 
 func TestDeniedFields(t *testing.T) {
@@ -81,6 +94,9 @@ func TestDeniedFields(t *testing.T) {
 		want []string
 	}{
 		{"a path of the host", podWith(hostPath("etc")), []string{sayHostPath}},
+		{"in a volume of another kind", podWith(volume("disk", corev1.VolumeSource{FC: &corev1.FCVolumeSource{}})), []string{saySource}},
+		{"a variable from a file", podWith(variable(corev1.EnvVarSource{FileKeyRef: &corev1.FileKeySelector{}})), []string{sayFileKeyRef}},
+		{"a probe of another host", podWith(probed("127.0.0.1")), []string{sayHost}},
 		{"in kube-system too", podWith(hostPath("etc"), func(p *corev1.Pod) { p.Namespace = "kube-system" }), []string{sayHostPath}},
 		{"a name nobody should print", podWith(hostPath("e\n\xff")), []string{strings.Replace(sayHostPath, `"etc"`, `"e\n\xff"`, 1)}},
 		{"a port of the host", podWith(port(corev1.ContainerPort{ContainerPort: 80, HostPort: 8080})), []string{sayHostPort}},
@@ -97,7 +113,7 @@ func TestDeniedFields(t *testing.T) {
 			[]string{sayHostPath, sayHostPort, saySysctl, sayRefused, sayEIP}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got := Pod(tt.pod, Settings{})
+			got := Pod(tt.pod, Settings{}, false)
 			if diff := cmp.Diff(tt.want, denials(got)); diff != "" {
 				t.Errorf("denials (-want +got):\n%s", diff)
 			}
@@ -123,8 +139,10 @@ func TestAllowedFields(t *testing.T) {
 		{name: "the sysctl that every kubelet takes", pod: podWith(sysctl("kernel.shm_rmid_forced"), sysctl("kernel/shm_rmid_forced"))},
 		{name: "volumes of a Pod", pod: podWith(volume("a", corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}),
 			volume("b", corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}),
-			volume("d", corev1.VolumeSource{AWSElasticBlockStore: &corev1.AWSElasticBlockStoreVolumeSource{VolumeID: "v"}}))},
-		{name: "a path of the host where the operator allows it", pod: podWith(hostPath("etc")), settings: Settings{HostPath: HostPathAllow}},
+			volume("c", corev1.VolumeSource{}), volume("d", corev1.VolumeSource{Image: &corev1.ImageVolumeSource{}}), volume("e", corev1.VolumeSource{Ephemeral: &corev1.EphemeralVolumeSource{}}))},
+		{name: "a probe of the Pod", pod: podWith(probed(""))},
+		{name: "a variable", pod: podWith(variable(corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{}}))},
+		{name: "a path of the host where the operator allows it", pod: podWith(hostPath("etc")), settings: Settings{HostPath: []string{"tools", "default"}}},
 		{name: "host network: the apiserver fills in the ports", pod: podWith(port(corev1.ContainerPort{ContainerPort: 80, HostPort: 80}),
 			func(p *corev1.Pod) { p.Spec.HostNetwork = true })},
 		{name: "host network that admission has taken out", pod: podWith(port(corev1.ContainerPort{ContainerPort: 80, HostPort: 80}),
@@ -134,7 +152,7 @@ func TestAllowedFields(t *testing.T) {
 			"service.cloud.tencent.com/security-groups", "sg-1", "nodeless.dev/spec", "1C2Gi", "cpu.example.org/cpu", "4"))},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := Pod(tt.pod, tt.settings); len(got.Denials) > 0 || len(got.Warnings) > 0 {
+			if got := Pod(tt.pod, tt.settings, false); len(got.Denials) > 0 || len(got.Warnings) > 0 {
 				t.Errorf("findings %v %q, want none", got.Denials, got.Warnings)
 			}
 		})
@@ -163,7 +181,7 @@ func TestReservedPort(t *testing.T) {
 		{"moved nowhere", podWith(on(9100), annotated(metricsPort, "99999")), []string{sayReserved, unhonoured}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got := Pod(tt.pod, Settings{})
+			got := Pod(tt.pod, Settings{}, false)
 			if diff := cmp.Diff(tt.want, got.Warnings); diff != "" || len(got.Denials) > 0 {
 				t.Errorf("denials %v, warnings (-want +got):\n%s", got.Denials, diff)
 			}
@@ -203,7 +221,7 @@ func TestHostileObjects(t *testing.T) {
 		{"a slash only", podWith(annotated("/", "", api.EKS, "", "eks.", "")), 0, 1, "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got := Pod(tt.pod, Settings{})
+			got := Pod(tt.pod, Settings{}, false)
 			if len(got.Denials) != tt.denials || len(got.Warnings) != tt.warnings {
 				t.Errorf("%d denials and %d warnings, want %d and %d: %v %q", len(got.Denials), len(got.Warnings), tt.denials, tt.warnings, got.Denials, got.Warnings)
 			}
@@ -235,17 +253,17 @@ func wellFormed(t testing.TB, f Findings) {
 }
 
 func TestSettingsAreChecked(t *testing.T) {
-	for _, ok := range []Settings{{}, {HostPath: HostPathAllow, DaemonSets: PolicyRun}, {HostPath: HostPathDeny, DaemonSets: PolicyInject}, {DaemonSets: PolicyDeny}} {
+	for _, ok := range []Settings{{}, {HostPath: []string{"tools"}, DaemonSets: PolicyRun}, {InjectFrom: []string{"tools", "logs"}, DaemonSets: PolicyInject}, {DaemonSets: PolicyDeny}} {
 		if err := ok.Validate(); err != nil {
 			t.Errorf("Validate(%+v) = %v", ok, err)
 		}
 	}
-	wrong := Settings{HostPath: "maybe", DaemonSets: "Inject"}
-	const want = "policy for hostPath volumes: \"maybe\": want \"deny\" or \"allow\"\npolicy for DaemonSets: \"Inject\": want \"deny\", \"run\" or \"inject\""
+	wrong := Settings{HostPath: []string{"*"}, DaemonSets: "Inject"}
+	const want = "hostPath volumes: \"*\" cannot be a namespace\npolicy for DaemonSets: \"Inject\": want \"deny\", \"run\" or \"inject\""
 	if err := wrong.Validate(); err == nil || err.Error() != want {
 		t.Errorf("Validate = %v, want %s", err, want)
 	}
-	if got := Pod(podWith(hostPath("etc")), wrong); len(got.Denials) != 1 {
+	if got := Pod(podWith(hostPath("etc")), wrong, false); len(got.Denials) != 1 {
 		t.Error("a setting that does not exist lets a path of the host in")
 	}
 }
@@ -266,7 +284,7 @@ func BenchmarkPod(b *testing.B) {
 	pod := typical()
 	b.ReportAllocs()
 	for b.Loop() {
-		if f := Pod(pod, Settings{}); len(f.Denials)+len(f.Warnings) > 0 {
+		if f := Pod(pod, Settings{}, false); len(f.Denials)+len(f.Warnings) > 0 {
 			b.Fatal(f)
 		}
 	}
@@ -279,6 +297,6 @@ func BenchmarkHostilePod(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		Pod(pod, Settings{})
+		Pod(pod, Settings{}, false)
 	}
 }

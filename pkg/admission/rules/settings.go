@@ -3,15 +3,10 @@ package rules
 import (
 	"errors"
 	"fmt"
-)
+	"slices"
 
-// HostPath is what becomes of Pods with hostPath volumes. Anything but HostPathAllow refuses them.
-type HostPath string
-
-// HostPathDeny refuses them, HostPathAllow lets the microVM have the path of the real host.
-const (
-	HostPathDeny  HostPath = "deny"
-	HostPathAllow HostPath = "allow"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // Policy is what becomes of DaemonSets. Anything but PolicyRun and PolicyInject refuses them.
@@ -27,17 +22,28 @@ const (
 
 // Settings are the operator's choices. The zero Settings are the default ones: all that can be refused is.
 type Settings struct {
-	HostPath   HostPath
+	HostPath   []string // namespaces whose Pods may have hostPath volumes: paths of the real host, so whoever makes Pods there owns it
 	DaemonSets Policy
+	InjectFrom []string // namespaces besides kube-system whose DaemonSets are added to Pods of all others
+}
+
+// hostPath tells whether Pods of a namespace may have paths of the real host.
+func (s Settings) hostPath(namespace string) bool { return slices.Contains(s.HostPath, namespace) }
+
+// injectsFrom tells whether DaemonSets of a namespace are added to Pods of others.
+func (s Settings) injectsFrom(namespace string) bool {
+	return namespace == metav1.NamespaceSystem || slices.Contains(s.InjectFrom, namespace)
 }
 
 // Validate names every setting that has no such value.
 func (s Settings) Validate() error {
 	var errs []error
-	switch s.HostPath {
-	case "", HostPathDeny, HostPathAllow:
-	default:
-		errs = append(errs, fmt.Errorf(`policy for hostPath volumes: %q: want "deny" or "allow"`, s.HostPath))
+	for what, names := range map[string][]string{"hostPath volumes": s.HostPath, "DaemonSets for all": s.InjectFrom} {
+		for _, name := range names {
+			if len(validation.IsDNS1123Label(name)) > 0 {
+				errs = append(errs, fmt.Errorf("%s: %q cannot be a namespace", what, name))
+			}
+		}
 	}
 	switch s.DaemonSets {
 	case "", PolicyDeny, PolicyRun, PolicyInject:

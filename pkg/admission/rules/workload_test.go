@@ -44,13 +44,13 @@ func TestWorkload(t *testing.T) {
 				refused + "spec.template." + at + `spot-pod]: Invalid value: "yes": want "true" or "false"`,
 				"spec.template." + sayReserved,
 				"spec.template." + at + "pod-ip]: not honoured yet: the Pod gets any free address of its host's range"}},
-		{name: "the operator's choice", kind: "Deployment", settings: Settings{HostPath: HostPathAllow}, template: template(podWith(hostPath("etc")))},
+		{name: "the operator's choice", kind: "Deployment", settings: Settings{HostPath: []string{"tools"}}, template: template(podWith(hostPath("etc")))},
 		{name: "a DaemonSet's own keys", kind: "DaemonSet", template: template(podWith(annotated(dsInjection, "true", dsInjectByLabel, "a:b")))},
 		{name: "a DaemonSet's keys elsewhere", kind: "Deployment", template: template(podWith(annotated(dsInjection, "true"))),
 			want: []string{"spec.template." + at + "ds-injection]: has an effect in the template of a DaemonSet only"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got := Workload(tt.kind, &metav1.ObjectMeta{Annotations: tt.annotations}, tt.template, tt.settings)
+			got := Workload(tt.kind, &metav1.ObjectMeta{Namespace: "tools", Annotations: tt.annotations}, tt.template, tt.settings, false)
 			if diff := cmp.Diff(tt.want, got.Warnings); diff != "" {
 				t.Errorf("warnings (-want +got):\n%s", diff)
 			}
@@ -67,7 +67,7 @@ func TestHostileWorkload(t *testing.T) {
 		pod.Annotations[api.EKS+strings.Repeat("x", 1+i%300)+strings.Repeat("y", i/300)] = "z"
 		hostPath("etc")(pod)
 	}
-	got := Workload("Deployment", &metav1.ObjectMeta{Annotations: pod.Annotations}, &corev1.PodTemplateSpec{Spec: pod.Spec}, Settings{})
+	got := Workload("Deployment", &metav1.ObjectMeta{Annotations: pod.Annotations}, &corev1.PodTemplateSpec{Spec: pod.Spec}, Settings{}, false)
 	wellFormed(t, got)
 	if n := len(got.Warnings); n != maxWarnings+1+maxDenials+1 {
 		t.Errorf("%d warnings", n)
@@ -75,6 +75,14 @@ func TestHostileWorkload(t *testing.T) {
 }
 
 const sayNodePort = "spec.type: NodePort: nodes are not for users, and the addresses of hosts come and go. Use ClusterIP inside of the cluster and LoadBalancer or an Ingress from outside"
+
+const sayNetworkPolicy = "kind: a NetworkPolicy is kept but not enforced yet: Pods reach each other whatever it says"
+
+func TestNetworkPolicy(t *testing.T) {
+	if diff := cmp.Diff([]string{sayNetworkPolicy}, NetworkPolicy().Warnings); diff != "" {
+		t.Errorf("warnings (-want +got):\n%s", diff)
+	}
+}
 
 func TestService(t *testing.T) {
 	for kind, want := range map[corev1.ServiceType][]string{

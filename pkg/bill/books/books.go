@@ -250,6 +250,33 @@ type Sum struct {
 
 // Daily adds up what Charges lists, by day, namespace and kind, in the order of these.
 func (b *Books) Daily(ctx context.Context, from, to time.Time, namespaces []string) (sums []Sum, err error) {
+	return b.daily(ctx, from, to, namespaces, "workload", -1)
+}
+
+// DailyUpTo is Daily, unless that has more than most, or comes from ten times as many charges: then all workloads of a day are one, called Many, so that what comes back stays small
+// however many names somebody gave to theirs.
+func (b *Books) DailyUpTo(ctx context.Context, from, to time.Time, namespaces []string, most int) ([]Sum, error) {
+	where, args, err := billed(from, to, namespaces)
+	if err != nil {
+		return nil, fmt.Errorf("add charges up: %w", err)
+	}
+	lines := 0
+	if err := b.db.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM charges WHERE "+where+" LIMIT ?)", append(args, 10*most+1)...).Scan(&lines); err != nil {
+		return nil, fmt.Errorf("count charges: %w", err)
+	}
+	if lines <= 10*most { // more are not even added up by workload
+		sums, err := b.daily(ctx, from, to, namespaces, "workload", most+1)
+		if err != nil || len(sums) <= most {
+			return sums, err
+		}
+	}
+	return b.daily(ctx, from, to, namespaces, "'"+Many+"'", -1)
+}
+
+// Many is the workload of a sum of all.
+const Many = "(many)"
+
+func (b *Books) daily(ctx context.Context, from, to time.Time, namespaces []string, workload string, most int) (sums []Sum, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("add charges up: %w", err)
@@ -259,9 +286,9 @@ func (b *Books) Daily(ctx context.Context, from, to time.Time, namespaces []stri
 	if err != nil {
 		return nil, err
 	}
-	rows, err := b.db.QueryContext(ctx, "SELECT billed - ((billed % 86400) + 86400) % 86400 AS day, namespace, workload, spec, spec_type, charge, currency, digits, sum(seconds), sum(amount) "+
-		"FROM charges WHERE "+where+" GROUP BY day, namespace, workload, spec, spec_type, charge, currency, digits "+
-		"ORDER BY day, namespace, workload, spec, spec_type, charge, currency, digits", args...)
+	rows, err := b.db.QueryContext(ctx, "SELECT billed - ((billed % 86400) + 86400) % 86400 AS day, namespace, "+workload+" AS of, spec, spec_type, charge, currency, digits, sum(seconds), sum(amount) "+
+		"FROM charges WHERE "+where+" GROUP BY day, namespace, of, spec, spec_type, charge, currency, digits "+
+		"ORDER BY day, namespace, of, spec, spec_type, charge, currency, digits LIMIT ?", append(args, most)...)
 	if err != nil {
 		return nil, err
 	}

@@ -194,7 +194,7 @@ func TestClientAsksForEachNamespace(t *testing.T) {
 	_, err = c.Usages(t.Context(), nil, "")
 	must(t, err)
 	const root = "GET /apis/billing.nodeless.dev/v1alpha1/"
-	want := []string{root + "namespaces/shop/usages?fieldSelector=period%3D2026-11", root + "namespaces/blog/usages?fieldSelector=period%3D2026-11", root + "usages"}
+	want := []string{root + "namespaces/shop/usages?fieldSelector=period%3D2026-11&limit=1000", root + "namespaces/blog/usages?fieldSelector=period%3D2026-11&limit=1000", root + "usages?limit=1000"}
 	for i := range asked {
 		asked[i] = strings.Replace(strings.Replace(asked[i], "?timeout=1m0s", "", 1), "&timeout=1m0s", "", 1)
 	}

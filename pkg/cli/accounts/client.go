@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -95,25 +96,42 @@ func (c *Client) Refund(ctx context.Context, namespace, name string) (*v1alpha1.
 	return &refunded, explain("refund", "reservation "+namespace+"/"+name, err)
 }
 
-func list[L runtime.Object, T any](ctx context.Context, c *Client, kind string, namespaces []string, fields string, items func(L) []T) ([]T, error) {
+// page is how many objects are asked for at once.
+const page = 1000
+
+// listed is a list of the API.
+type listed interface {
+	runtime.Object
+	GetContinue() string
+}
+
+func list[L listed, T any](ctx context.Context, c *Client, kind string, namespaces []string, fields string, items func(L) []T) ([]T, error) {
 	if len(namespaces) == 0 {
 		namespaces = []string{""}
 	}
 	var all []T
 	for _, ns := range namespaces {
-		request := c.rest.Get().Namespace(ns).Resource(kind)
-		if fields != "" {
-			request = request.Param("fieldSelector", fields)
+		for next := ""; ; {
+			request := c.rest.Get().Namespace(ns).Resource(kind).Param("limit", strconv.Itoa(page))
+			if next != "" {
+				request = request.Param("continue", next)
+			}
+			if fields != "" {
+				request = request.Param("fieldSelector", fields)
+			}
+			answer, err := request.Do(ctx).Get()
+			if err != nil {
+				return nil, explain("list", strings.TrimSpace(kind+" "+of(ns)), err)
+			}
+			l, ok := answer.(L)
+			if !ok {
+				return nil, fmt.Errorf("list %s: the answer is a %T", kind, answer)
+			}
+			all = append(all, items(l)...)
+			if next = l.GetContinue(); next == "" {
+				break
+			}
 		}
-		answer, err := request.Do(ctx).Get()
-		if err != nil {
-			return nil, explain("list", strings.TrimSpace(kind+" "+of(ns)), err)
-		}
-		l, ok := answer.(L)
-		if !ok {
-			return nil, fmt.Errorf("list %s: the answer is a %T", kind, answer)
-		}
-		all = append(all, items(l)...)
 	}
 	return all, nil
 }

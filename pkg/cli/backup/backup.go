@@ -2,7 +2,7 @@
 // host: the database, the ledger and the bills, the certificate authorities, the key that encrypts Secrets, and the configuration. pkg/cli calls
 // it for `backup` and `restore`. Everything else on a host (certificates, images, sandboxes) follows from these.
 //
-// An archive is a zstd-compressed tar. Its first member, manifest.json, names all others with their digests, so that
+// An archive is a zstd-compressed tar, encrypted by age with a passphrase unless the operator wants it otherwise. Its first member, manifest.json, names all others with their digests, so that
 // nothing is put in place before everything is known to be whole.
 package backup
 
@@ -65,7 +65,8 @@ type Source struct {
 	ConfigFile string // and its drop-in folder
 	Version    string
 	Host, Node string
-	Running    bool // a server works on it; otherwise the caller holds its lock
+	Passphrase string // not encrypted when it is empty
+	Running    bool   // a server works on it; otherwise the caller holds its lock
 	Now        func() time.Time
 }
 
@@ -105,7 +106,7 @@ func Create(ctx context.Context, src Source, file string) (m Manifest, err error
 		m.Members = append(m.Members, member)
 	}
 	packed := filepath.Join(temp, "archive")
-	if err := pack(packed, m, paths); err != nil {
+	if err := pack(packed, src.Passphrase, m, paths); err != nil {
 		return m, unwritable(file, err)
 	}
 	if err := os.Rename(packed, file); err != nil {
@@ -198,13 +199,19 @@ func describe(name, path string) (m Member, err error) {
 }
 
 // pack writes the archive, mode 0600 from its first byte on: it holds every key of the cluster.
-func pack(to string, m Manifest, paths map[string]string) (err error) {
+func pack(to, passphrase string, m Manifest, paths map[string]string) (err error) {
 	f, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	z, err := zstd.NewWriter(f)
+	var out io.WriteCloser = f
+	if passphrase != "" {
+		if out, err = seal(f, passphrase); err != nil {
+			return err
+		}
+	}
+	z, err := zstd.NewWriter(out)
 	if err != nil {
 		return err
 	}
@@ -221,7 +228,15 @@ func pack(to string, m Manifest, paths map[string]string) (err error) {
 			return err
 		}
 	}
-	return errors.Join(w.Close(), z.Close(), f.Sync())
+	if err := errors.Join(w.Close(), z.Close()); err != nil {
+		return err
+	}
+	if passphrase != "" {
+		if err := out.Close(); err != nil { // the mark of its end, without which it does not open
+			return err
+		}
+	}
+	return f.Sync()
 }
 
 func addFile(w *tar.Writer, m Member, at time.Time, path string) (err error) {

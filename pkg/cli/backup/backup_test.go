@@ -74,7 +74,7 @@ func target(t *testing.T) backup.Target {
 	if err := data.Prepare(); err != nil { // empty folders are no cluster
 		t.Fatal(err)
 	}
-	return backup.Target{Data: data, ConfigFile: filepath.Join(root, "etc", "config.yaml"), Version: "v1.2.0", Now: now}
+	return backup.Target{Data: data, ConfigFile: filepath.Join(root, "etc", "config.yaml"), Version: "v1.2.0", Now: now, Unencrypted: true, WithConfig: true}
 }
 
 func archive(t *testing.T, src backup.Source) string {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/util/version"
 
 	"github.com/nodeless/nodeless/pkg/atomicfile"
@@ -34,8 +35,14 @@ var (
 	ErrInUse   = errors.New("there is a cluster in it already")
 )
 
-// maxManifest bounds what a foreign file can make us read.
-const maxManifest = 1 << 20
+// Bounds of what a foreign file can make us read and write.
+const (
+	maxManifest = 1 << 20
+	maxMembers  = 1000
+	maxSmall    = 16 << 20 // of a certificate, a key or settings
+	maxDatabase = 1 << 40
+	maxWindow   = 64 << 20 // of memory for what zstd looks back on
+)
 
 // Target is where to restore to. The caller holds the lock of its data folder.
 type Target struct {
@@ -43,7 +50,14 @@ type Target struct {
 	ConfigFile string
 	Version    string
 	Force      bool // sets a cluster that is there aside
-	Now        func() time.Time
+	// Passphrase opens the archive. One that is not encrypted is read only where Unencrypted says so.
+	Passphrase  string
+	Unencrypted bool
+	// WithConfig puts the archive's settings in place where this host has none. Otherwise they are written beside.
+	WithConfig bool
+	// Room tells how many bytes fit into a folder's file system; that of the host when nil.
+	Room func(dir string) (int64, error)
+	Now  func() time.Time
 }
 
 // Report tells what Restore did.
@@ -69,7 +83,7 @@ func Restore(ctx context.Context, to Target, file string) (r Report, err error) 
 		return r, &hint.Error{Op: "restore to", On: string(to.Data), Err: err, Do: "choose a writable folder with --data-dir"}
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(stage)) }()
-	if r.Manifest, err = unpack(file, stage, to.Version); err != nil {
+	if r.Manifest, err = to.unpack(file, stage); err != nil {
 		return r, err
 	}
 	fresh := filepath.Join(stage, "data", "server")
@@ -108,8 +122,8 @@ func (to Target) replace(server, fresh string, used bool) (aside string, err err
 	return aside, atomicfile.SyncDir(string(to.Data))
 }
 
-// configure writes the archive's settings where this host has none. Where it has others, they go beside them: this
-// host may well have another address.
+// configure writes the archive's settings where this host has none and the operator wants it. Otherwise they go beside, where nobody reads
+// them: this host may well have another address, and they say what the server runs and trusts.
 func (to Target) configure(from string) (kept []string, err error) {
 	err = filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) && path == from {
@@ -123,10 +137,11 @@ func (to Target) configure(from string) (kept []string, err error) {
 			return err
 		}
 		place := to.ConfigFile + strings.TrimPrefix(path, filepath.Join(from, configName))
-		if have, err := os.ReadFile(place); err == nil {
-			if bytes.Equal(have, data) {
-				return nil
-			}
+		have, err := os.ReadFile(place)
+		if err == nil && bytes.Equal(have, data) {
+			return nil
+		}
+		if err == nil || !to.WithConfig {
 			place += ".from-backup"
 			kept = append(kept, place)
 		}
@@ -161,13 +176,17 @@ func corrupt(file string, err error) error {
 }
 
 // unpack writes every member below dir and checks all of them against the manifest.
-func unpack(file, dir, ours string) (m Manifest, err error) {
+func (to Target) unpack(file, dir string) (m Manifest, err error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return m, &hint.Error{Op: "read backup", On: file, Err: err, Do: "name a file that `nodeless backup` wrote"}
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	z, err := zstd.NewReader(f)
+	clear, err := to.unseal(f, file)
+	if err != nil {
+		return m, err
+	}
+	z, err := zstd.NewReader(clear, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderConcurrency(1))
 	if err != nil {
 		return m, corrupt(file, err)
 	}
@@ -176,12 +195,15 @@ func unpack(file, dir, ours string) (m Manifest, err error) {
 	if m, err = readManifest(r); err != nil {
 		return m, corrupt(file, err)
 	}
-	if err := acceptVersion(m, ours); err != nil {
+	if err := acceptVersion(m, to.Version); err != nil {
 		return m, &hint.Error{Op: "restore", On: file, Err: err, Do: "install nodeless " + m.Version + " or a later one on this host first"}
 	}
-	missing := make(map[string]Member, len(m.Members))
-	for _, member := range m.Members {
-		missing[member.Name] = member
+	missing, size, err := acceptMembers(m)
+	if err != nil {
+		return m, corrupt(file, err)
+	}
+	if err := to.fits(size, dir); err != nil {
+		return m, err
 	}
 	for {
 		h, err := r.Next()
@@ -196,6 +218,9 @@ func unpack(file, dir, ours string) (m Manifest, err error) {
 			return m, corrupt(file, fmt.Errorf("%q is not in its manifest", h.Name))
 		}
 		delete(missing, h.Name)
+		if h.Typeflag != tar.TypeReg || h.Size != member.Size {
+			return m, corrupt(file, fmt.Errorf("%s is not what its manifest says", h.Name))
+		}
 		if err := unpackMember(r, member, dir); err != nil {
 			return m, corrupt(file, err)
 		}
@@ -203,7 +228,64 @@ func unpack(file, dir, ours string) (m Manifest, err error) {
 	if len(missing) > 0 {
 		return m, corrupt(file, fmt.Errorf("it lacks %s", strings.Join(sortedKeys(missing), ", ")))
 	}
+	// To the end of the file: only there it is known that nothing was cut off or put behind.
+	for _, rest := range []io.Reader{z, clear} {
+		if n, err := io.Copy(io.Discard, io.LimitReader(rest, maxManifest)); err != nil || n == maxManifest {
+			return m, corrupt(file, errors.Join(err, errors.New("it does not end where it should")))
+		}
+	}
 	return m, nil
+}
+
+// acceptMembers gives what the archive is to have, by name, and its size, unless that is more than an archive of ours has. Nothing has been
+// written yet.
+func acceptMembers(m Manifest) (all map[string]Member, total int64, err error) {
+	if len(m.Members) > maxMembers {
+		return nil, 0, fmt.Errorf("it has %d files, an archive of ours up to %d", len(m.Members), maxMembers)
+	}
+	all = make(map[string]Member, len(m.Members))
+	for _, member := range m.Members {
+		most := int64(maxSmall)
+		if strings.HasSuffix(member.Name, ".db") {
+			most = maxDatabase
+		}
+		if _, err := placeOf(member.Name); err != nil {
+			return nil, 0, err
+		}
+		if _, twice := all[member.Name]; twice || member.Size < 0 || member.Size > most {
+			return nil, 0, fmt.Errorf("%s has %d bytes, or is there twice", member.Name, member.Size)
+		}
+		all[member.Name] = member
+		total += member.Size
+	}
+	return all, total, nil
+}
+
+// ErrNoRoom is an archive that the target has no room for.
+var ErrNoRoom = errors.New("there is not enough room for what is in the archive")
+
+// fits refuses before the disk is full.
+func (to Target) fits(size int64, dir string) error {
+	room := to.Room
+	if room == nil {
+		room = hostRoom
+	}
+	free, err := room(dir)
+	if err != nil {
+		return fmt.Errorf("see how much room %s has: %w", dir, err)
+	}
+	if size > free {
+		return &hint.Error{Op: "restore to", On: string(to.Data), Err: fmt.Errorf("%w: %d MiB, and %d MiB are free", ErrNoRoom, size>>20, free>>20), Do: "make room, or choose a larger file system with --data-dir"}
+	}
+	return nil
+}
+
+func hostRoom(dir string) (int64, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return 0, err
+	}
+	return int64(fs.Bavail) * fs.Bsize, nil
 }
 
 func readManifest(r *tar.Reader) (m Manifest, err error) {
@@ -235,7 +317,7 @@ func unpackMember(r io.Reader, m Member, dir string) (err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	sum := sha256.New()
-	n, err := io.Copy(io.MultiWriter(f, sum), r)
+	n, err := io.Copy(io.MultiWriter(f, sum), io.LimitReader(r, m.Size+1))
 	if err != nil {
 		return err
 	}

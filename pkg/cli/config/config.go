@@ -45,6 +45,8 @@ type Node struct {
 	Accel         string // auto, kvm or tcg
 	// RuncPath adds a RuntimeClass handler "runc", with the shim at RuncShimPath or in PATH; for measurements only.
 	RuncPath, RuncShimPath string
+	PullTimeout            time.Duration // of one pull of an image; none when it is 0
+	PullRate               int           // KiB a second that a download comes with at least; any will do when it is 0
 }
 
 // API is how the apiserver listens and where it keeps its objects.
@@ -73,9 +75,10 @@ type Network struct {
 type Specs struct {
 	Catalog, Prices string // files; those of TKE Serverless when empty
 	Currency        string
-	DaemonSets      string // what becomes of them: deny, run or inject
-	HostPath        string // what becomes of such volumes: deny or allow
-	SpotReserve     int    // percent of each host that spot Pods leave free
+	DaemonSets      string   // what becomes of them: deny, run or inject
+	InjectFrom      []string // namespaces besides kube-system whose DaemonSets are added to Pods of all others
+	HostPath        []string // namespaces that may have such volumes, or deny alone
+	SpotReserve     int      // percent of each host that spot Pods leave free
 	SpotNotice      time.Duration
 }
 
@@ -89,7 +92,7 @@ type ExtraArgs struct {
 }
 
 // Parts are the names that disable accepts.
-var Parts = []string{"dns", "metrics", "proxy"}
+var Parts = []string{"audit", "dns", "metrics", "proxy"}
 
 // RegistriesAsked tells whether somebody has named the file of image registries; then it must exist.
 func (p Paths) RegistriesAsked() bool { return p.Registries != datadir.RegistriesFile }

@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -139,6 +140,7 @@ func TestAllFaultsAtOnce(t *testing.T) {
 		"data-dir": "relative", "https-listen-port": "70000", "service-cidr": "10.42.0.0/17", "cluster-dns": "192.0.2.1", "node-name": "Not_Valid",
 		"disable": "everything", "accel": "xen", "max-pods": "0", "service-node-port-range": "9-1", "tls-san": "a b", "kubelet-arg": "v", "node-ip": "x",
 		"cgroup-root": "/", "cluster-domain": "-", "datastore-endpoint": "mysql://x", "log-level": "loud", "run-dir": "r", "advertise-address": "127.0.0.1",
+		"pod-deny-cidr": "fd00::/8", "pod-allow-from": "everybody", "pod-host-port": "22", "pod-max-flows": "-1",
 	} {
 		src.Flags[name] = []string{value}
 	}
@@ -150,10 +152,26 @@ func TestAllFaultsAtOnce(t *testing.T) {
 		`unknown key "unknown-thing"`, `check data-dir "relative"`, `check https-listen-port "70000"`, `overlaps cluster-cidr`, `outside of service-cidr`, `check node-name`,
 		`check disable "everything"`, `check accel`, `check max-pods`, `service-node-port-range`, `check tls-san`, `check kubelet-arg`, `flag --node-ip: "x" is not an IP address`,
 		`check cgroup-root`, `check cluster-domain`, `check datastore-endpoint`, `flag --log-level: "loud" is not`, `check run-dir`, `check advertise-address`,
+		`check pod-deny-cidr "fd00::/8"`, `flag --pod-allow-from: "everybody" is not an address range`, `check pod-host-port "22"`, `check pod-max-flows "-1"`,
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not reported", want)
 		}
+	}
+}
+
+func TestRangesThatPodsDoNotReach(t *testing.T) {
+	for _, tt := range []struct{ name, file, want string }{
+		{name: "default", want: "[169.254.0.0/16 100.100.100.200/32 168.63.129.16/32 192.0.0.192/32]"},
+		{name: "replaced", file: "pod-deny-cidr: [192.0.2.0/24, 169.254.0.0/16]\n", want: "[192.0.2.0/24 169.254.0.0/16]"},
+		{name: "none", file: "pod-deny-cidr: none\n", want: "[]"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg, err := config.Load(sources(t, tt.file, nil))
+			if got := fmt.Sprint(cfg.Network.Guard.Denied); err != nil || got != tt.want {
+				t.Errorf("ranges = %s, %v, want %s", got, err, tt.want)
+			}
+		})
 	}
 }
 
@@ -190,5 +208,37 @@ func TestEachOptionIsNamedOnceAndShownWithUsage(t *testing.T) {
 			t.Errorf("option %q: twice or without usage", o.Name)
 		}
 		seen[o.Name] = true
+	}
+}
+
+// TestHostPathNamesNamespaces: the value that gave the host to all of a cluster is refused, with the new form.
+func TestHostPathNamesNamespaces(t *testing.T) {
+	for _, tt := range []struct {
+		flags []string
+		want  []string
+		fault string // text of the hint
+	}{
+		{want: nil},
+		{flags: []string{"deny"}, want: nil},
+		{flags: []string{"tools,backup"}, want: []string{"tools", "backup"}},
+		{flags: []string{"tools", "backup"}, want: []string{"tools", "backup"}},
+		{flags: []string{"allow"}, fault: "host-path=tools,backup"},
+		{flags: []string{"deny,tools"}, fault: "name namespaces"},
+		{flags: []string{"*"}, fault: "name namespaces"},
+	} {
+		src := sources(t, "", nil)
+		if tt.flags != nil {
+			src.Flags["host-path"] = tt.flags
+		}
+		cfg, err := config.Load(src)
+		if tt.fault != "" {
+			if hints := strings.Join(hint.Of(err), "; "); !strings.Contains(hints, tt.fault) {
+				t.Errorf("host-path %q: %v with the hint %q, want one with %q", tt.flags, err, hints, tt.fault)
+			}
+			continue
+		}
+		if diff := cmp.Diff(tt.want, cfg.Specs.HostPathNamespaces()); diff != "" || err != nil {
+			t.Errorf("host-path %q: %v, namespaces (-want +got):\n%s", tt.flags, err, diff)
+		}
 	}
 }

@@ -59,12 +59,35 @@ func (s Specs) faults() (errs []error) {
 	if s.SpotNotice < 0 {
 		errs = append(errs, invalid("spot-notice", s.SpotNotice, "less than nothing", "choose a time such as 2m, or 0s for none"))
 	}
+	if policies := []string{denied, "run", "inject"}; !slices.Contains(policies, s.DaemonSets) {
+		errs = append(errs, invalid("daemonsets", s.DaemonSets, "no such policy", "choose of "+strings.Join(policies, ", ")))
+	}
+	return append(errs, s.namespaceFaults()...)
+}
+
+// denied is the policy that lets nothing in.
+const denied = "deny"
+
+// HostPathNamespaces are those whose Pods may have paths of the host.
+func (s Specs) HostPathNamespaces() []string {
+	if slices.Equal(s.HostPath, []string{denied}) {
+		return nil
+	}
+	return s.HostPath
+}
+
+func (s Specs) namespaceFaults() (errs []error) {
 	for _, f := range []struct {
-		name, value string
-		choices     []string
-	}{{"daemonsets", s.DaemonSets, []string{"deny", "run", "inject"}}, {"host-path", s.HostPath, []string{"deny", "allow"}}} {
-		if !slices.Contains(f.choices, f.value) {
-			errs = append(errs, invalid(f.name, f.value, "no such policy", "choose of "+strings.Join(f.choices, ", ")))
+		name   string
+		values []string
+	}{{"daemonsets-from", s.InjectFrom}, {"host-path", s.HostPathNamespaces()}} {
+		for _, value := range f.values {
+			switch {
+			case value == "allow" && f.name == "host-path":
+				errs = append(errs, invalid(f.name, value, "no longer for all of a cluster: it gave every tenant the host", "name the namespaces that may have folders of the host: host-path=tools,backup"))
+			case value == denied || len(validation.IsDNS1123Label(value)) > 0:
+				errs = append(errs, invalid(f.name, value, "cannot be a namespace", "name namespaces, with commas between them"))
+			}
 		}
 	}
 	return errs
@@ -95,6 +118,12 @@ func (n Node) faults() (errs []error) {
 	}
 	if n.CPUOvercommit < 1 || n.CPUOvercommit > maxOvercommit {
 		errs = append(errs, invalid("cpu-overcommit", n.CPUOvercommit, "out of range", fmt.Sprintf("choose 1 (each Pod has its CPUs to itself) to %d", maxOvercommit)))
+	}
+	if n.PullTimeout < 0 {
+		errs = append(errs, invalid("pull-timeout", n.PullTimeout, "less than nothing", "choose a time such as 1h, or 0s for none"))
+	}
+	if n.PullRate < 0 {
+		errs = append(errs, invalid("pull-rate", n.PullRate, "less than nothing", "choose KiB a second such as 16, or 0 for any"))
 	}
 	if n.DiskReserve < 0 || n.DiskReserve > 90 {
 		errs = append(errs, invalid("disk-reserve", n.DiskReserve, "out of range", "choose 1 to 90 percent, or 0 for no reserve"))

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -43,6 +45,7 @@ type Config struct {
 type Item struct {
 	Path  string
 	Empty bool // a folder that goes only if nothing is left in it
+	File  bool // anything but a folder; a folder that is there by now stays
 }
 
 // Plan lists what is there to remove, in order.
@@ -53,6 +56,11 @@ func Plan(cfg Config) ([]Item, error) {
 			items = append(items, Item{Path: path})
 		}
 	}
+	file := func(path string) {
+		if info, err := os.Lstat(path); err == nil && !info.IsDir() {
+			items = append(items, Item{Path: path, File: true})
+		}
+	}
 	if signed(string(cfg.Run), "containerd", "cni") {
 		add(string(cfg.Run))
 	}
@@ -61,7 +69,7 @@ func Plan(cfg Config) ([]Item, error) {
 		return nil, err
 	}
 	for _, link := range links {
-		add(link)
+		file(link)
 	}
 	wired, err := cfg.wired()
 	if err != nil {
@@ -79,21 +87,20 @@ func Plan(cfg Config) ([]Item, error) {
 		for _, path := range replaced {
 			add(path)
 		}
-		add(cfg.Data.Lock())
+		file(cfg.Data.Lock())
 		items = append(items, Item{Path: string(cfg.Data), Empty: true})
 	}
-	add(cfg.Kubeconfig)
+	file(cfg.Kubeconfig)
 	recorded, err := readRecord(cfg.Record)
 	if err != nil {
 		return nil, err
 	}
 	for _, path := range recorded {
-		if filepath.Base(path) != Service && foreignLink(path) {
-			continue
+		if installable(path) && !foreignLink(path) {
+			file(path)
 		}
-		add(path)
 	}
-	add(cfg.Record)
+	file(cfg.Record)
 	return append(items, Item{Path: filepath.Dir(cfg.Record), Empty: true}), nil
 }
 
@@ -120,11 +127,11 @@ func (cfg Config) wired() ([]Item, error) {
 		return nil, err
 	}
 	for _, path := range results {
-		items = append(items, Item{Path: path})
+		items = append(items, Item{Path: path, File: true})
 	}
 	for _, socket := range []string{"run/syslog", "var/lib/kubelet/device-plugins/kubelet.sock"} {
 		if path := cfg.place(socket); dead(path) {
-			items = append(items, Item{Path: path})
+			items = append(items, Item{Path: path, File: true})
 		}
 	}
 	for _, dir := range []string{"var/lib/cni/results", "var/lib/cni", "var/lib/kubelet/device-plugins", "var/lib/kubelet", "var/log/containers"} {
@@ -162,6 +169,16 @@ func signed(dir string, names ...string) bool {
 	return true
 }
 
+// installable tells whether install.sh makes files of such a name. The record says in which folders; what else it says, by an accident or
+// because somebody could write to it, is not removed.
+func installable(path string) bool {
+	switch filepath.Base(path) {
+	case Service, Service + ".service", Service + ".service.env", "kubectl", "crictl", "ctr":
+		return true
+	}
+	return false
+}
+
 // foreignLink tells whether path was a link of ours and is something else by now.
 func foreignLink(path string) bool {
 	switch filepath.Base(path) {
@@ -172,9 +189,13 @@ func foreignLink(path string) bool {
 	return false
 }
 
-// readRecord gives the lines of install.sh's record that are absolute paths.
+// maxRecord bounds what is read of the record, which has a few lines.
+const maxRecord = 64 << 10
+
+// readRecord gives the lines of install.sh's record that are absolute paths. One that others than root, or whoever runs this, can write is
+// refused: it says what is removed.
 func readRecord(path string) (out []string, err error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -182,7 +203,15 @@ func readRecord(path string) (out []string, err error) {
 		return nil, fmt.Errorf("read install record: %w", err)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	sc := bufio.NewScanner(f)
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("read install record: %w", err)
+	}
+	if stat, ok := info.Sys().(*syscall.Stat_t); !ok || !info.Mode().IsRegular() || info.Mode().Perm()&0o022 != 0 || int(stat.Uid) != os.Geteuid() {
+		return nil, &hint.Error{Op: "read install record", On: path, Err: errors.New("others than root could have written it"),
+			Do: "look at what it says; if it is right, `chown root " + path + "` and `chmod 644 " + path + "`, otherwise remove it"}
+	}
+	sc := bufio.NewScanner(io.LimitReader(f, maxRecord))
 	for sc.Scan() {
 		if line := strings.TrimSpace(sc.Text()); filepath.IsAbs(line) {
 			out = append(out, filepath.Clean(line))
@@ -211,9 +240,22 @@ func Remove(items []Item, mounts func() ([]string, error)) error {
 			errs = append(errs, &hint.Error{Op: "remove", On: item.Path, Err: fmt.Errorf("%s is still mounted", at), Do: "umount " + at + " and run `nodeless uninstall` again"})
 			continue
 		}
+		if item.File {
+			errs = append(errs, removeFile(item.Path))
+			continue
+		}
 		errs = append(errs, os.RemoveAll(item.Path))
 	}
 	return errors.Join(errs...)
+}
+
+// removeFile removes anything but a folder, also an empty one, which os.Remove would take.
+func removeFile(path string) error {
+	err := unix.Unlink(path)
+	if err == nil || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EISDIR) {
+		return nil
+	}
+	return &fs.PathError{Op: "remove", Path: path, Err: err}
 }
 
 // below gives the mount point at or below path, or "".

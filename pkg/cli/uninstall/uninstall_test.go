@@ -43,7 +43,15 @@ func TestMain(m *testing.M) {
 // install lays out what a server and install.sh leave, and some files of others.
 func install(t *testing.T) (string, uninstall.Config) {
 	t.Helper()
-	root := t.TempDir()
+	root, err := os.MkdirTemp("", "uninstall-") // a short name, for sockets
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(root); err != nil {
+			t.Error(err)
+		}
+	})
 	for _, name := range []string{
 		"data/bundle/abc/bin/nodeless", "data/server/db/state.db", "data/agent/images/x.tar", "data/server.lock", "data/mine.txt",
 		"run/containerd/containerd.sock", "run/cni/net.d/x", "etc/kubeconfig", "etc/config.yaml", "bin/nodeless", "bin/kubectl", "systemd/nodeless.service",

@@ -14,12 +14,12 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 
-	"github.com/nodeless/nodeless/pkg/atomicfile"
 	"github.com/nodeless/nodeless/pkg/hint"
 	"github.com/nodeless/nodeless/pkg/kube"
 	"github.com/nodeless/nodeless/pkg/kube/kubeflags"
 	"github.com/nodeless/nodeless/pkg/run"
 	"github.com/nodeless/nodeless/pkg/server/apiserver/admission"
+	"github.com/nodeless/nodeless/pkg/server/apiserver/bounds"
 )
 
 // APIServer is the component.
@@ -44,7 +44,7 @@ func (a *APIServer) Run(ctx context.Context) error {
 	if err := a.cfg.Validate(); err != nil {
 		return err
 	}
-	if err := atomicfile.Write(a.cfg.AuthenticationFile, []byte(authenticationConfig), 0o600); err != nil {
+	if err := a.cfg.writeFiles(); err != nil {
 		return err
 	}
 	listener, err := listen(ctx, a.cfg.BindAddress, a.cfg.Port)
@@ -75,6 +75,7 @@ func (a *APIServer) options(ctx context.Context, listener net.Listener) (options
 	if err := admission.Install(opts.Admission.GenericAdmission, a.cfg.Admission); err != nil {
 		return options.CompletedOptions{}, err
 	}
+	bounds.Install(opts.Admission.GenericAdmission)
 	if err := kubeflags.Parse("kube-apiserver", opts.Flags(), Args(a.cfg)); err != nil {
 		return options.CompletedOptions{}, err
 	}

@@ -22,6 +22,9 @@ type Config struct {
 	ClusterDomain      string
 	EncryptionFile     string
 	AuthenticationFile string // written by Run
+	AdmissionFile      string // written by Run
+	AuditLog           string // none is kept when it is empty
+	AuditPolicyFile    string // written by Run
 	Files              Files
 	Access             kube.Access // for Ready
 	ExtraArgs          []string    // "name=value", after ours
@@ -46,11 +49,14 @@ func (c Config) Validate() error {
 	var errs []error
 	for name, value := range map[string]string{
 		"datastore": c.Datastore, "bind address": c.BindAddress, "advertise address": c.AdvertiseAddress, "service CIDR": c.ServiceCIDR, "node ports": c.NodePorts,
-		"cluster domain": c.ClusterDomain, "encryption file": c.EncryptionFile, "authentication file": c.AuthenticationFile,
+		"cluster domain": c.ClusterDomain, "encryption file": c.EncryptionFile, "authentication file": c.AuthenticationFile, "admission file": c.AdmissionFile,
 	} {
 		if value == "" {
 			errs = append(errs, fmt.Errorf("apiserver: no %s", name))
 		}
+	}
+	if c.AuditLog != "" && c.AuditPolicyFile == "" {
+		errs = append(errs, errors.New("apiserver: no audit policy file"))
 	}
 	if c.Port < 1 || c.Port > 65535 {
 		errs = append(errs, fmt.Errorf("apiserver: port %d is not between 1 and 65535", c.Port))

@@ -42,6 +42,8 @@ type Config struct {
 // Ledger is what is asked of the ledger: a *meter.Ledger.
 type Ledger interface {
 	Usages(ctx context.Context, from, to time.Time, f meter.Filter) ([]meter.Usage, error)
+	Page(ctx context.Context, from, to time.Time, f meter.Filter, after meter.Mark, most int) ([]meter.Usage, *meter.Mark, error)
+	Named(ctx context.Context, prefix string, f meter.Filter) ([]meter.Usage, error)
 }
 
 var _ Ledger = (*meter.Ledger)(nil)
@@ -65,6 +67,8 @@ type Server struct {
 	cfg Config
 	log *slog.Logger
 
+	turns *turns // of the requests that read
+
 	mu   sync.Mutex // held while something is settled or corrected
 	last time.Time  // when all that was known was settled, by the wall clock; zero before that; guarded by mu
 }
@@ -76,7 +80,7 @@ func New(cfg Config, log *slog.Logger) *Server {
 	if cfg.Interval == 0 {
 		cfg.Interval = interval
 	}
-	return &Server{cfg: cfg, log: log}
+	return &Server{cfg: cfg, log: log, turns: newTurns()}
 }
 
 // Name is "billing".

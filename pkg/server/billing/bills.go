@@ -81,6 +81,11 @@ type draft struct {
 }
 
 func (b bills) find(ctx context.Context, from, to time.Time) ([]v1alpha1.Bill, error) {
+	done, err := b.s.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	stated, err := b.s.Statement(ctx, from, to, namespacesOf(ctx))
 	if err != nil {
 		return nil, failed(ctx, err)

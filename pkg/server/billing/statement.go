@@ -44,6 +44,10 @@ func (s *Server) pending(ctx context.Context, from, to time.Time, namespaces []s
 	return p, nil
 }
 
+// mostLines is how many settled lines, each of a workload on a day, a list of bills has at most. Where there are more a line is of all
+// workloads: the totals stay what they are.
+const mostLines = 20000
+
 // Statement is what is on the bills of a time.
 type Statement struct {
 	Settled []books.Sum // does not change any more
@@ -57,7 +61,7 @@ func (s *Server) Statement(ctx context.Context, from, to time.Time, namespaces [
 	// An hour is settled either before both looks or after them: in between it would be there twice or not at all.
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sums, err := s.cfg.Books.Daily(ctx, from, to, namespaces)
+	sums, err := s.cfg.Books.DailyUpTo(ctx, from, to, namespaces, mostLines)
 	if err != nil {
 		return Statement{}, err
 	}

@@ -36,19 +36,36 @@ func (usages) GetSingularName() string { return "usage" }
 
 // Get finds a usage, however long ago it was.
 func (u usages) Get(ctx context.Context, name string, _ *metav1.GetOptions) (runtime.Object, error) {
-	found, err := u.find(ctx, time.Time{}, time.Time{})
+	part := nameForm.FindStringSubmatch(name)
+	if part == nil {
+		return nil, apierrors.NewNotFound(resource("usages"), name)
+	}
+	done, err := u.s.read(ctx)
 	if err != nil {
 		return nil, err
 	}
-	for i := range found {
-		if found[i].Name == name {
-			return &found[i], nil
+	defer done()
+	found, err := u.s.cfg.Ledger.Named(ctx, part[1], meter.Filter{Namespaces: namespacesOf(ctx)})
+	if err != nil {
+		return nil, failed(ctx, err)
+	}
+	now := u.s.cfg.Clock()
+	for _, f := range found {
+		if usageName(f) == name {
+			out := usageObject(f, now)
+			return &out, nil
 		}
 	}
 	return nil, apierrors.NewNotFound(resource("usages"), name)
 }
 
-// List gives what ran in the time that the fields say, or in the last 24 hours.
+// nameForm is the end of a usage's name: the first digits of the sandbox's id, and which of its specs it is.
+var nameForm = regexp.MustCompile(`\.([0-9a-z]{1,8})(?:-[0-9]+)?$`)
+
+// mostListed is how many usages are listed at once when the request has no limit of its own, as kubectl's has, and how high that may be.
+const mostListed = 10000
+
+// List gives what ran in the time that the fields say, or in the last 24 hours, in pages as large as the request wants.
 func (u usages) List(ctx context.Context, options *internalversion.ListOptions) (runtime.Object, error) {
 	want, err := selectors(options, v1alpha1.PeriodField, v1alpha1.FromField, v1alpha1.ToField)
 	if err != nil {
@@ -58,14 +75,37 @@ func (u usages) List(ctx context.Context, options *internalversion.ListOptions) 
 	if err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
-	found, err := u.find(ctx, from, to)
+	at, most := place{From: from, To: to}, mostListed
+	if options != nil {
+		if at, err = placeOf(options.Continue, at); err != nil {
+			return nil, err
+		}
+		if options.Limit > 0 {
+			most = int(min(options.Limit, mostListed))
+		}
+	}
+	done, err := u.s.read(ctx)
 	if err != nil {
 		return nil, err
 	}
+	defer done()
+	found, next, err := u.s.cfg.Ledger.Page(ctx, at.From, at.To, meter.Filter{Namespaces: namespacesOf(ctx)}, at.After, most)
+	if err != nil {
+		return nil, failed(ctx, err)
+	}
 	list := &v1alpha1.UsageList{Items: []v1alpha1.Usage{}}
-	for i := range found {
-		if want.has(&found[i]) {
-			list.Items = append(list.Items, found[i])
+	if next != nil && (options == nil || options.Limit == 0) {
+		return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf(
+			"there are more than %d usages: list them in pages (limit and continue, as kubectl does by itself), or for a shorter time", mostListed))
+	}
+	if next != nil {
+		at.After = *next
+		list.Continue = at.String()
+	}
+	now := u.s.cfg.Clock()
+	for _, f := range found {
+		if one := usageObject(f, now); want.has(&one) {
+			list.Items = append(list.Items, one)
 		}
 	}
 	byName(list.Items)
@@ -102,19 +142,6 @@ func span(asked map[string]string, now time.Time) (from, to time.Time, err error
 		return from, to, fmt.Errorf("fields %s and %s: %s is not before %s", v1alpha1.FromField, v1alpha1.ToField, start, end)
 	}
 	return from, to, nil
-}
-
-func (u usages) find(ctx context.Context, from, to time.Time) ([]v1alpha1.Usage, error) {
-	now := u.s.cfg.Clock()
-	found, err := u.s.cfg.Ledger.Usages(ctx, from, to, meter.Filter{Namespaces: namespacesOf(ctx)})
-	if err != nil {
-		return nil, failed(ctx, err)
-	}
-	out := make([]v1alpha1.Usage, 0, len(found))
-	for _, f := range found {
-		out = append(out, usageObject(f, now))
-	}
-	return out, nil
 }
 
 // usageObject is a usage without what it tells of the host.
@@ -171,6 +198,7 @@ func (u usages) ConvertToTable(_ context.Context, object, _ runtime.Object) (*me
 	case *v1alpha1.Usage:
 		add(o)
 	case *v1alpha1.UsageList:
+		t.Continue = o.Continue
 		for i := range o.Items {
 			add(&o.Items[i])
 		}

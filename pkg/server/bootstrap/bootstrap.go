@@ -28,6 +28,7 @@ type Config struct {
 	Absent      []string // what *.yaml in them name, and we applied once, is removed
 	DNSService  netip.Addr
 	DNSEndpoint netip.Addr
+	AdminUser   func() (string, error) // who is bound to cluster-admin
 }
 
 // Bootstrap is the component.
@@ -88,9 +89,14 @@ func (b *Bootstrap) Run(ctx context.Context) error {
 
 // objects reads what the folders hold.
 func (b *Bootstrap) objects(dirs []string) ([]*unstructured.Unstructured, error) {
+	admin, err := b.cfg.AdminUser()
+	if err != nil {
+		return nil, fmt.Errorf("find the administrator's name: %w", err)
+	}
 	var all []*unstructured.Unstructured
 	for _, dir := range dirs {
 		found, err := kube.Manifests(b.cfg.Manifests, dir, map[string]string{
+			"ADMIN_USER":   admin,
 			"DNS_SERVICE":  b.cfg.DNSService.String(),
 			"DNS_ENDPOINT": b.cfg.DNSEndpoint.String(),
 		})

@@ -41,7 +41,7 @@ func TestSchedulable(t *testing.T) {
 func TestManifestsNameOurUsers(t *testing.T) {
 	bound := make(map[string]bool)
 	for _, dir := range []string{manifests.SystemDir, manifests.MetricsDir, manifests.AutoscalingDir} {
-		objects, err := kube.Manifests(manifests.System(), dir, map[string]string{"DNS_SERVICE": "10.43.0.10", "DNS_ENDPOINT": "10.42.0.1"})
+		objects, err := kube.Manifests(manifests.System(), dir, map[string]string{"ADMIN_USER": pki.UserAdmin, "DNS_SERVICE": "10.43.0.10", "DNS_ENDPOINT": "10.42.0.1"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -53,7 +53,7 @@ func TestManifestsNameOurUsers(t *testing.T) {
 			}
 		}
 	}
-	for _, user := range []string{pki.UserDNS, pki.UserMetrics, pki.UserEklet, pki.UserSpot, pki.UserCronScaler, pki.UserAPIServer} {
+	for _, user := range []string{pki.UserDNS, pki.UserMetrics, pki.UserEklet, pki.UserSpot, pki.UserCronScaler, pki.UserAPIServer, pki.UserAdmin} {
 		if !bound[user] {
 			t.Errorf("no binding for %s among %v", user, bound)
 		}

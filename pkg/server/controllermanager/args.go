@@ -19,6 +19,8 @@ func Args(c Config) []string {
 		"--controller-shutdown-timeout=5s",
 		// The TTL controller tells kubelets how long to cache Secrets; ours watch them.
 		"--controllers=*,-ttl-controller",
+		// Programs in it would be run as the host's. It is always empty; upstream's own folder may hold those of another cluster.
+		"--flex-volume-plugin-dir=" + c.VolumePlugins,
 		// As often as there are new figures (pkg/server/metrics); the default is 15 s.
 		"--horizontal-pod-autoscaler-sync-period=5s",
 		"--kube-api-burst=200", // the defaults, 20 and 30, hold up the first seconds

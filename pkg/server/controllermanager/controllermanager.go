@@ -28,6 +28,7 @@ type Config struct {
 	ClientCA          string
 	ClientCAKey       string
 	ServiceAccountKey string
+	VolumePlugins     string      // a folder in which there are none
 	Access            kube.Access // for Ready
 	ExtraArgs         []string    // "name=value", after ours
 }
@@ -37,7 +38,7 @@ func (c Config) Validate() error {
 	var errs []error
 	for name, value := range map[string]string{
 		"kubeconfig": c.Kubeconfig, "server CA": c.ServerCA, "server CA key": c.ServerCAKey,
-		"client CA": c.ClientCA, "client CA key": c.ClientCAKey, "service-account key": c.ServiceAccountKey,
+		"client CA": c.ClientCA, "client CA key": c.ClientCAKey, "service-account key": c.ServiceAccountKey, "folder of volume plugins": c.VolumePlugins,
 	} {
 		if value == "" {
 			errs = append(errs, fmt.Errorf("controller-manager: no %s", name))

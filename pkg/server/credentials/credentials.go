@@ -95,6 +95,9 @@ func (c *Credentials) writeAdmin() error {
 	return kube.WriteInlineKubeconfig(c.cfg.AdminFile, c.Access(pki.Admin))
 }
 
+// AdminUser is the name of the holder of the administrator's kubeconfig.
+func (c *Credentials) AdminUser() (string, error) { return c.host.Leaf(pki.Admin).User() }
+
 // Renewer keeps the certificates fresh, and the administrator's kubeconfig, which carries copies, with them.
 func (c *Credentials) Renewer() *pki.Renewer {
 	return pki.NewRenewer(c.store, func(names []string) error {

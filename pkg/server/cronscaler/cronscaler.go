@@ -31,6 +31,12 @@ const (
 	workers = 8
 	// longestSleep bounds the wait for a time: clocks are set, and machines sleep.
 	longestSleep = time.Minute
+	// pace is how long after it has scaled an object is left alone. What comes due meanwhile is carried out then, the latest of it.
+	pace = 10 * time.Second
+	// statusPace is the time between two writes of an object's status: what the tenant who made it causes is written as the system's.
+	statusPace = time.Minute
+	// mostObjects is how many objects of a namespace are dealt with, as many as the default quota has.
+	mostObjects = 20
 )
 
 // Config is what the component needs to know.
@@ -95,7 +101,7 @@ type controller struct {
 	local  *time.Location
 	log    *slog.Logger
 	queue  workqueue.TypedRateLimitingInterface[cache.ObjectName]
-	store  cache.Store // of *unstructured.Unstructured
+	store  cache.Indexer // of *unstructured.Unstructured
 
 	mu    sync.Mutex
 	known map[cache.ObjectName]*memory // guarded by mu; what is in a memory belongs to the worker that has the name
@@ -121,7 +127,7 @@ func (c *controller) run(ctx context.Context) error {
 	c.queue = workqueue.NewTypedRateLimitingQueue(limiter)
 	informers := dynamicinformer.NewDynamicSharedInformerFactory(c.client, 0)
 	objects := informers.ForResource(resource()).Informer()
-	c.store = objects.GetStore()
+	c.store = objects.GetIndexer()
 	add := func(object any) {
 		if name, err := cache.DeletionHandlingObjectToName(object); err == nil {
 			c.queue.Add(name)

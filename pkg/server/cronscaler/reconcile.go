@@ -24,6 +24,10 @@ type memory struct {
 	seen       int64                // generation of the object for which the target was found
 	considered map[string]time.Time // up to when a cron's times have been looked at, by its name
 	crons      map[string]CronStatus
+	generation int64     // of the object when it was last dealt with
+	acted      time.Time // when something was due last
+	wrote      time.Time // when its status was written last
+	urgent     bool      // the status says that something has been done that must not be done again
 }
 
 // reconcile acts on what has come due of an object, and brings its status up to date. It says after which time to look again; 0 is never.
@@ -45,12 +49,26 @@ func (c *controller) reconcile(ctx context.Context, name cache.ObjectName, now t
 		return 0, fmt.Errorf("read object: %w", err)
 	}
 	known, first := c.recall(name, &s)
+	changed := first || known.generation != s.Generation
+	if wait := pace - now.Sub(known.acted); !changed && wait > 0 {
+		return wait, nil
+	}
+	known.generation = s.Generation
 	status := Status{ObservedGeneration: s.Generation, Conditions: s.Status.Conditions}
 	jobs, wrong := understand(s.Namespace, s.Spec, c.local, now)
-	if wrong != nil {
+	if over, err := c.isOver(&s); over || wrong != nil || err != nil {
 		known.considered, known.crons = map[string]time.Time{}, map[string]CronStatus{}
-		c.judge(raw, &status, known, now, InvalidSpec, wrong.Error())
-		return 0, c.write(ctx, raw, s.Status, status)
+		switch {
+		case over:
+			c.judge(raw, &status, known, now, TooMany, fmt.Sprintf("only the %d oldest objects of a namespace are dealt with; put their crons into one", mostObjects))
+		case wrong != nil:
+			c.judge(raw, &status, known, now, InvalidSpec, wrong.Error())
+		}
+		wait, werr := c.write(ctx, raw, known, s.Status, status, changed, now)
+		if over && wait == 0 {
+			wait = 10 * longestSleep // to see others go
+		}
+		return wait, errors.Join(err, werr)
 	}
 	known.follow(jobs, s.Status.Crons, first, now)
 	reason, message, err := c.act(ctx, raw, &s, known, jobs, now)
@@ -60,7 +78,34 @@ func (c *controller) reconcile(ctx context.Context, name cache.ObjectName, now t
 	if reason == TargetNotFound && (again == 0 || again > longestSleep) {
 		again = longestSleep // to see it come
 	}
-	return again, errors.Join(err, c.write(ctx, raw, s.Status, status))
+	if !known.acted.IsZero() && again > 0 {
+		again = max(again, pace-now.Sub(known.acted))
+	}
+	wait, werr := c.write(ctx, raw, known, s.Status, status, changed, now)
+	if wait > 0 && (again == 0 || wait < again) {
+		again = wait
+	}
+	return again, errors.Join(err, werr)
+}
+
+// isOver tells whether an object is one of too many of its namespace: the oldest count.
+func (c *controller) isOver(s *Scaler) (bool, error) {
+	all, err := c.store.ByIndex(cache.NamespaceIndex, s.Namespace)
+	if err != nil {
+		return false, fmt.Errorf("find in cache: %w", err)
+	}
+	older := 0
+	for _, o := range all {
+		other, err := meta.Accessor(o)
+		if err != nil {
+			return false, fmt.Errorf("find in cache: %w", err)
+		}
+		theirs := other.GetCreationTimestamp()
+		if theirs.Before(&s.CreationTimestamp) || theirs.Equal(&s.CreationTimestamp) && other.GetName() < s.Name {
+			older++
+		}
+	}
+	return older >= mostObjects, nil
 }
 
 // recall finds what is known of an object, and tells whether that is nothing yet.
@@ -135,6 +180,9 @@ func (c *controller) act(ctx context.Context, raw *unstructured.Unstructured, s 
 	for _, j := range jobs {
 		known.considered[j.Name] = now
 	}
+	if len(ready) > 0 {
+		known.acted = now
+	}
 	chosen := choose(ready, now)
 	var failure error
 	for i, d := range ready {
@@ -142,6 +190,9 @@ func (c *controller) act(ctx context.Context, raw *unstructured.Unstructured, s 
 		last := seconds(d.at)
 		status.LastScheduleTime = &last
 		missed := d.before
+		if now.Sub(missed) <= 2*pace { // it came while the object was left alone
+			missed = time.Time{}
+		}
 		switch {
 		case i == chosen:
 			status.LastResult, status.LastMessage, failure = c.carryOut(ctx, raw, object, s.Spec.ScaleTarget.Name, d)
@@ -158,6 +209,7 @@ func (c *controller) act(ctx context.Context, raw *unstructured.Unstructured, s 
 			c.events.Eventf(raw, corev1.EventTypeWarning, MissedRun, "cron %s: nothing was done at %s, and maybe earlier times; the server did not run or was busy", d.job.Name, missed.Format(time.RFC3339))
 		}
 		known.crons[d.job.Name] = status
+		known.urgent = known.urgent || d.job.RunOnce
 	}
 	if chosen >= 0 {
 		if apierrors.IsNotFound(failure) {
@@ -250,22 +302,29 @@ func shorten(message string) string {
 	return message
 }
 
-// write puts a status into the API if it is another than the one there.
-func (c *controller) write(ctx context.Context, raw *unstructured.Unstructured, have, want Status) error {
+// write puts a status into the API if it is another than the one there. Unless the object has changed, or something in the status must not
+// be lost, it says how long to wait with that instead when the last one was just written.
+func (c *controller) write(ctx context.Context, raw *unstructured.Unstructured, known *memory, have, want Status, changed bool, now time.Time) (wait time.Duration, err error) {
 	if equality.Semantic.DeepEqual(have, want) {
-		return nil
+		return 0, nil
+	}
+	if wait := statusPace - now.Sub(known.wrote); wait > 0 && !changed && !known.urgent {
+		return wait, nil
 	}
 	status, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&want)
 	if err != nil {
-		return fmt.Errorf("encode status: %w", err)
+		return 0, fmt.Errorf("encode status: %w", err)
 	}
-	changed := raw.DeepCopy()
-	changed.Object["status"] = status
-	_, err = c.client.Resource(resource()).Namespace(raw.GetNamespace()).UpdateStatus(ctx, changed, metav1.UpdateOptions{})
+	object := raw.DeepCopy()
+	object.Object["status"] = status
+	_, err = c.client.Resource(resource()).Namespace(raw.GetNamespace()).UpdateStatus(ctx, object, metav1.UpdateOptions{})
 	if apierrors.IsNotFound(err) {
-		return nil // it was deleted meanwhile
+		return 0, nil // it was deleted meanwhile
 	}
-	return err
+	if err == nil {
+		known.wrote, known.urgent = now, false
+	}
+	return 0, err
 }
 
 // seconds is a time as the API keeps it.

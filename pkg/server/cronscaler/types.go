@@ -79,6 +79,7 @@ const Valid = "Valid"
 // Reasons of the condition, and of events.
 const (
 	Scheduled      = "Scheduled"
+	TooMany        = "TooMany"
 	InvalidSpec    = "InvalidSpec"
 	TargetNotFound = "TargetNotFound"
 	Scaled         = "Scaled"

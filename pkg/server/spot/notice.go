@@ -46,8 +46,26 @@ func (s *Spot) end(ctx context.Context, pod *corev1.Pod) error {
 	if err != nil {
 		return err
 	}
+	return s.remove(ctx, pod)
+}
+
+// hurry shortens the end of a Pod that was deleted with a longer grace than a spot Pod has: it would keep its capacity for as long.
+func (s *Spot) hurry(ctx context.Context, pod *corev1.Pod) error {
+	if pod.DeletionTimestamp == nil || !pod.DeletionTimestamp.After(s.now().Add(s.cfg.Grace())) {
+		return nil
+	}
+	s.log.Info("end of a spot Pod shortened", "pod", pod.Namespace+"/"+pod.Name, "was", pod.DeletionTimestamp.Time)
+	return s.remove(ctx, pod)
+}
+
+// remove deletes a Pod, with its own grace if that is one that a spot Pod may have.
+func (s *Spot) remove(ctx context.Context, pod *corev1.Pod) error {
 	uid := pod.UID
-	err = s.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})
+	options := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}
+	if most, own := int64(s.cfg.Grace()/time.Second), pod.Spec.TerminationGracePeriodSeconds; pod.DeletionTimestamp != nil || own != nil && *own > most {
+		options.GracePeriodSeconds = &most
+	}
+	err := s.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, options)
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		return fmt.Errorf("end spot Pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}

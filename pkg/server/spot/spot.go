@@ -53,6 +53,12 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
+// leastGrace is what a spot Pod has to end in even where there is no notice: Kubernetes' own default.
+const leastGrace = 30 * time.Second
+
+// Grace is the longest time that a spot Pod has to end in: as long as its notice.
+func (c Config) Grace() time.Duration { return max(c.Notice, leastGrace) }
+
 // Spot is the component.
 type Spot struct {
 	cfg     Config
@@ -109,8 +115,9 @@ func slim(object any) (any, error) {
 	case *corev1.Pod:
 		kept := &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Name: o.Name, Namespace: o.Namespace, UID: o.UID, ResourceVersion: o.ResourceVersion, DeletionTimestamp: o.DeletionTimestamp, Annotations: map[string]string{}},
-			Spec:       corev1.PodSpec{NodeName: o.Spec.NodeName, Resources: o.Spec.Resources, Overhead: o.Spec.Overhead},
-			Status:     corev1.PodStatus{Phase: o.Status.Phase},
+			Spec: corev1.PodSpec{NodeName: o.Spec.NodeName, Resources: o.Spec.Resources, Overhead: o.Spec.Overhead,
+				TerminationGracePeriodSeconds: o.Spec.TerminationGracePeriodSeconds},
+			Status: corev1.PodStatus{Phase: o.Status.Phase},
 		}
 		for _, key := range []string{api.ChargeType, api.InterruptionAt} {
 			if value, ok := o.Annotations[key]; ok {
@@ -142,7 +149,7 @@ func (s *Spot) look(ctx context.Context, pods corelisters.PodLister, nodes corel
 	var errs []error
 	for _, pod := range all {
 		if isSpot(pod) {
-			errs = append(errs, s.pushedOut(ctx, pod))
+			errs = append(errs, s.pushedOut(ctx, pod), s.hurry(ctx, pod))
 		}
 		if pod.Spec.NodeName == "" || pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
 			continue

@@ -21,8 +21,10 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/nodeless/nodeless/pkg/api"
 	"github.com/nodeless/nodeless/pkg/ociimage"
 	"github.com/nodeless/nodeless/tests/testregistry"
 )
@@ -49,7 +51,7 @@ type running struct {
 	client   *client.Client
 }
 
-func startChild(t *testing.T) *running {
+func startChild(t *testing.T, change ...func(*Config)) *running {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("skipped: containerd needs root")
@@ -68,6 +70,9 @@ func startChild(t *testing.T) *running {
 		*place = filepath.Join(dir, filepath.Base(*place))
 	}
 	r.cfg.BundleImages, r.cfg.Restricted = filepath.Join(dir, "bundle"), !hasSysResource("/proc/self/status")
+	for _, f := range change {
+		f(&r.cfg)
+	}
 	r.serve(dir)
 	r.start(dir)
 	return r
@@ -151,7 +156,12 @@ func (r *running) push(name string, layers ...testregistry.Layer) digest.Digest 
 
 // pull pulls as the kubelet does, with the Pod's credentials if there are any.
 func (r *running) pull(ref string, auth *cri.AuthConfig) error {
-	_, err := r.images.PullImage(r.t.Context(), &cri.PullImageRequest{Image: &cri.ImageSpec{Image: ref}, Auth: auth})
+	return r.pullFor(r.t.Context(), "default", ref, auth)
+}
+
+// pullFor pulls for a Pod of the namespace, as pkg/worker/cri hands it on.
+func (r *running) pullFor(ctx context.Context, namespace, ref string, auth *cri.AuthConfig) error {
+	_, err := r.images.PullImage(metadata.AppendToOutgoingContext(ctx, api.PodNamespaceHeader, namespace), &cri.PullImageRequest{Image: &cri.ImageSpec{Image: ref}, Auth: auth})
 	return err
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/bundle"
 	"github.com/nodeless/nodeless/pkg/datadir"
+	"github.com/nodeless/nodeless/pkg/worker/containerd/pull"
 )
 
 const (
@@ -43,9 +44,18 @@ type Config struct {
 	Certs      string // containerd's own settings of registries, a folder for each
 	Registries string // the operator's file of registries; it need not exist
 
+	Pull       pull.Limits
+	Memory     Memory
 	Runc       Runc
 	Restricted bool // the process lacks CAP_SYS_RESOURCE
 	Debug      bool
+}
+
+// Memory is what the child may have.
+type Memory struct {
+	Aim    int64  // what Go aims at, in bytes; 0: nothing
+	Bound  int64  // of the cgroup, in bytes
+	Cgroup string // absolute name, such as "/nodeless/containerd"; empty: the child has no cgroup of its own
 }
 
 // Kata is what the Kata shim starts.
@@ -77,6 +87,7 @@ func DefaultConfig(b *bundle.Bundle, data datadir.Dir, run datadir.RunDir) Confi
 		Images:       data.Images(),
 		Certs:        filepath.Join(filepath.Dir(data.Images()), "certs.d"),
 		Registries:   datadir.RegistriesFile,
+		Pull:         pull.DefaultLimits(),
 		Restricted:   !hasSysResource("/proc/self/status"),
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/atomicfile"
 	"github.com/nodeless/nodeless/pkg/hint"
+	"github.com/nodeless/nodeless/pkg/memcg"
 	"github.com/nodeless/nodeless/pkg/proc"
 	"github.com/nodeless/nodeless/pkg/run"
 	"github.com/nodeless/nodeless/pkg/vmm"
@@ -25,6 +27,8 @@ import (
 const (
 	stopTimeout  = 8 * time.Second
 	pollInterval = 20 * time.Millisecond
+	// memoryEnv tells Go how much memory to aim at.
+	memoryEnv = "GOMEMLIMIT"
 )
 
 // Containerd is the component.
@@ -125,6 +129,22 @@ func (c *Containerd) child() proc.Child {
 		Dir:         "/",
 		Log:         &logLines{log: c.log},
 		StopTimeout: stopTimeout,
+		Started:     c.bound,
+	}
+}
+
+// bound gives the child the cgroup in which its memory is bounded. Pods are not in it: each has its own.
+func (c *Containerd) bound(pid int) {
+	m := c.cfg.Memory
+	if m.Cgroup == "" {
+		return
+	}
+	group, err := memcg.Make("/proc/self/mountinfo", m.Cgroup, m.Bound)
+	if err == nil {
+		err = group.Join(pid)
+	}
+	if err != nil {
+		c.log.Warn("containerd's memory is not bounded by the kernel", "error", err)
 	}
 }
 
@@ -137,10 +157,13 @@ func environment(host []string, cfg Config) []string {
 		switch {
 		case name == "PATH" && value != "":
 			path = value
-		case name == "PATH" || name == vmm.ConfigEnv || name == "NOTIFY_SOCKET" || strings.HasPrefix(name, "CONTAINERD_"):
+		case name == "PATH" || name == vmm.ConfigEnv || name == "NOTIFY_SOCKET" || name == memoryEnv || strings.HasPrefix(name, "CONTAINERD_"):
 		default:
 			env = append(env, pair)
 		}
+	}
+	if cfg.Memory.Aim > 0 {
+		env = append(env, memoryEnv+"="+strconv.FormatInt(cfg.Memory.Aim, 10))
 	}
 	return append(env, "PATH="+cfg.AuxDir+":"+path, vmm.ConfigEnv+"="+cfg.VMMConfig)
 }

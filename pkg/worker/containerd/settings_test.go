@@ -15,6 +15,7 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/api"
 	"github.com/nodeless/nodeless/pkg/vmm"
+	"github.com/nodeless/nodeless/pkg/worker/containerd/pull"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -24,7 +25,7 @@ func exampleConfig() Config {
 		Program: "/b/bin/nodeless", CNIDir: "/b/cni", AuxDir: "/b/aux", BundleImages: "/b/images",
 		Kata: Kata{Shim: "/b/bin/containerd-shim-kata-v2", VMM: "/b/bin/nodeless-vmm", Virtiofsd: "/b/bin/virtiofsd", Kernel: "/b/guest/vmlinux", Initrd: "/b/guest/initrd"},
 		Root: "/d/agent/containerd", State: "/r/containerd/state", Socket: "/r/containerd/containerd.sock", ConfigFile: "/r/containerd.toml", KataFile: "/r/kata.toml",
-		VMMConfig: "/r/vmm.json", CNIConf: "/r/cni/net.d", Images: "/d/agent/images", Certs: "/d/agent/certs.d", Registries: "/e/registries.yaml",
+		VMMConfig: "/r/vmm.json", CNIConf: "/r/cni/net.d", Images: "/d/agent/images", Certs: "/d/agent/certs.d", Registries: "/e/registries.yaml", Pull: pull.DefaultLimits(),
 	}
 }
 

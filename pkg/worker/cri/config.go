@@ -12,6 +12,8 @@ type Config struct {
 	Upstream string // containerd's socket
 	VMDir    string // a folder for each sandbox, with the socket of its guest's services in it
 
+	Pods       string // the kubelet's folder of Pods
+	Messages   string // where copies of containers' last messages are put
 	CgroupRoot string // absolute cgroup name below which Pods live, such as "/nodeless"
 	VMMConfig  string // the file of pkg/worker/hypervisor, which says how microVMs run; read when the component starts
 }
@@ -23,7 +25,7 @@ const DefaultVMDir = "/run/vc/vm"
 func (c Config) Validate() error {
 	var errs []error
 	for what, path := range map[string]string{"socket": c.Socket, "socket of containerd": c.Upstream, "folder of microVMs": c.VMDir, "configuration of microVMs": c.VMMConfig,
-		"cgroup root": c.CgroupRoot} {
+		"cgroup root": c.CgroupRoot, "folder of Pods": c.Pods, "folder of messages": c.Messages} {
 		if !filepath.IsAbs(path) {
 			errs = append(errs, fmt.Errorf("cri: %s %q is not an absolute path", what, path))
 		}

@@ -28,7 +28,10 @@ const (
 )
 
 // answered are the calls that do not go through as they are.
-var answered = []string{"CreateContainer", "Exec", "Attach", "PortForward", "UpdatePodSandboxResources", "PodSandboxStats", "ListPodSandboxStats", "PullImage"}
+var answered = []string{
+	"CreateContainer", "Exec", "Attach", "PortForward", "UpdatePodSandboxResources", "PullImage", "PodSandboxStats", "ListPodSandboxStats",
+	"ContainerStatus", "RemoveContainer",
+}
 
 // CRI is the component.
 type CRI struct {
@@ -75,6 +78,10 @@ func (c *CRI) Run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, upstream.Close()) }()
 	client := cri.NewRuntimeServiceClient(upstream)
+	kept, err := newLastWords(c.cfg.Pods, c.cfg.Messages)
+	if err != nil {
+		return err
+	}
 	streams, err := newStreams(ctx, dialer{dir: c.cfg.VMDir}, client, c.log)
 	if err != nil {
 		return err
@@ -84,8 +91,8 @@ func (c *CRI) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	figures := figures{cgroups: "/sys/fs/cgroup", root: c.cfg.CgroupRoot, scratch: host.ScratchDir}
-	server := newServer(&front{upstream: client, tasks: tasks.NewTasksClient(upstream), streams: streams, figures: figures},
+	figures := figures{cgroups: "/sys/fs/cgroup", root: c.cfg.CgroupRoot, scratch: host.ScratchDir, pods: c.cfg.Pods}
+	server := newServer(&front{upstream: client, tasks: tasks.NewTasksClient(upstream), streams: streams, figures: figures, messages: kept},
 		&puller{upstream: cri.NewImageServiceClient(upstream)}, passer{to: upstream, boot: newGate(places(host.Accel, runtime.NumCPU()))})
 	stop := context.AfterFunc(ctx, server.Stop) // streams last for ever, so there is nothing to wait for
 	close(c.ready)

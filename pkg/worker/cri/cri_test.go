@@ -33,6 +33,7 @@ type upstream struct {
 	cri.UnimplementedRuntimeServiceServer
 	created chan *cri.CreateContainerRequest
 	streams streaming.Server
+	status  *cri.ContainerStatus
 	boots   chan chan struct{} // each sandbox that is being made; it is made when its channel is closed
 }
 
@@ -67,7 +68,7 @@ func (*upstream) PortForward(context.Context, *cri.PortForwardRequest) (*cri.Por
 func start(t *testing.T) (cri.RuntimeServiceClient, *upstream, Config) {
 	t.Helper()
 	dir := t.TempDir()
-	cfg := Config{Socket: filepath.Join(dir, "cri.sock"), Upstream: filepath.Join(dir, "up.sock"), VMDir: filepath.Join(dir, "vm"), CgroupRoot: "/nodeless", VMMConfig: filepath.Join(dir, "vmm.json")}
+	cfg := Config{Socket: filepath.Join(dir, "cri.sock"), Upstream: filepath.Join(dir, "up.sock"), VMDir: filepath.Join(dir, "vm"), Pods: filepath.Join(dir, "pods"), Messages: filepath.Join(dir, "messages"), CgroupRoot: "/nodeless", VMMConfig: filepath.Join(dir, "vmm.json")}
 	if err := os.WriteFile(cfg.VMMConfig, []byte(`{"accel":"kvm","bundle":"/b","scratchDir":"/s","logDir":"/l"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}

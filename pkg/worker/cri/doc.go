@@ -7,9 +7,10 @@
 //     the path of the namespace, so the target's id is handed to the guest as an annotation.
 //   - Exec and Attach: containerd runs them, and the stream goes through here. If it breaks off (containerd or the server
 //     ends), the client is told so; Kubernetes' own clients take that for an exit code of 0.
-//   - PodSandboxStats and ListPodSandboxStats: the memory and the disk of a Pod are what the host counts, not what its guest says.
 //   - PullImage and CreateContainer go through with the namespace of their Pod beside them, by which containerd shares what it has
 //     one of for all (pkg/worker/containerd/tenant).
+//   - ContainerStatus: the kubelet reads a container's last message from a mount; it gets a copy that no guest can change.
+//   - PodSandboxStats and ListPodSandboxStats: the memory and the disk of a Pod are what the host counts, not what its guest says.
 //   - RunPodSandbox goes through as it is, but waits until its microVM may boot: as many boot at a time as there are cores.
 //
 // Every other call goes through undecoded, streams included. See docs/adr/0020 and 0024.

@@ -17,6 +17,7 @@ type figures struct {
 	cgroups string // where the host's cgroup hierarchies are: /sys/fs/cgroup
 	root    string // the cgroup below which all Pods live, such as /nodeless
 	scratch string // folder of the writable disks
+	pods    string // the kubelet's folder of Pods
 }
 
 // memory is what a Pod takes of the host's memory, in bytes.
@@ -99,4 +100,23 @@ func (f figures) disk(sandbox string) (uint64, error) {
 		return 0, fmt.Errorf("measure disk %s: %w", path, err)
 	}
 	return uint64(st.Blocks) * 512, nil
+}
+
+// messages is what the files of a Pod's last messages take, in bytes: a guest may write to them as much as it likes, and the kubelet counts
+// them nowhere. Only the kubelet makes files there.
+func (f figures) messages(uid string) (bytes uint64) {
+	if !validUID.MatchString(uid) {
+		return 0
+	}
+	files, err := filepath.Glob(filepath.Join(f.pods, uid, "containers", "*", "*"))
+	if err != nil {
+		return 0
+	}
+	for _, file := range files {
+		var st unix.Stat_t
+		if unix.Lstat(file, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
+			bytes += uint64(st.Blocks) * 512
+		}
+	}
+	return bytes
 }

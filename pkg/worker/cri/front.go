@@ -17,6 +17,7 @@ type front struct {
 	tasks                                 tasks.TasksClient
 	streams                               *streams
 	figures                               figures
+	messages                              lastWords
 }
 
 // CreateContainer names the target of a container that shares another one's PID namespace.

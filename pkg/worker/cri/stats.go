@@ -113,6 +113,7 @@ func (f *front) correct(stats *cri.PodSandboxStats, running []*cri.Container) {
 	if err != nil {
 		return
 	}
+	used += f.figures.messages(stats.GetAttributes().GetMetadata().GetUid())
 	for i, share := range shares(stats.GetAttributes().GetAnnotations()[api.DiskShares], running, used) {
 		own := containerStats(stats.Linux, running[i])
 		if own.WritableLayer == nil {

@@ -36,6 +36,8 @@ type Config struct {
 	MaxPods        int32
 	CPUOvercommit  int // how often each CPU of the host is given to Pods
 
+	KubeReserved, SystemReserved int64 // bytes of memory that Pods do not get: the server's and containerd's; the rest of the host's
+
 	ExtraArgs []string // an operator's "name=value", on top of everything
 }
 

@@ -3,6 +3,7 @@ package kubelet
 import (
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -17,8 +18,6 @@ import (
 const (
 	port        = 10250
 	healthzPort = 10248
-	// parallelPulls bounds image pulls that run at once.
-	parallelPulls = int32(4)
 )
 
 // hostFacts is what settings depend on besides Config.
@@ -101,6 +100,9 @@ func resources(conf *kubeletconfig.KubeletConfiguration, c Config, host hostFact
 	conf.FailSwapOn = false
 	conf.OOMScoreAdj = host.oomScoreAdj
 	conf.MaxOpenFiles = host.maxFiles
+	// What is not reserved is the limit of all Pods together.
+	conf.KubeReserved = map[string]string{"memory": strconv.FormatInt(c.KubeReserved, 10)}
+	conf.SystemReserved = map[string]string{"memory": strconv.FormatInt(c.SystemReserved, 10)}
 	conf.EvictionHard = map[string]string{
 		"memory.available":   "100Mi",
 		"nodefs.available":   "5%",
@@ -128,6 +130,8 @@ func gates(conf *kubeletconfig.KubeletConfiguration) {
 		// By default the use of Pods is read from their cgroups on the host, where a microVM is one QEMU. With this it is the
 		// runtime's word, which comes from the cgroups in the guest.
 		string(features.PodAndContainerStatsFromCRI): true,
+		// With it variables are read from files that containers have written, whole and with this process waiting for them.
+		string(features.EnvFiles): false,
 	}
 }
 
@@ -140,9 +144,10 @@ func pods(conf *kubeletconfig.KubeletConfiguration, c Config, host hostFacts) {
 	conf.ClusterDomain = c.ClusterDomain
 	conf.AllowedUnsafeSysctls = []string{"net.*"} // of a kernel that is the Pod's own
 	conf.ResolverConfig = host.resolvConf
+	// containerd bounds pulls, fairly between namespaces (pkg/worker/containerd/pull). A bound of the kubelet's would be one queue for all.
 	conf.SerializeImagePulls = false
-	limit := parallelPulls
-	conf.MaxParallelImagePulls = &limit
+	conf.MaxParallelImagePulls = nil
+	conf.RegistryPullQPS = 0
 	// A microVM under emulation, eight at once, may take most of a minute to come up.
 	conf.RuntimeRequestTimeout = metav1.Duration{Duration: 4 * time.Minute}
 	conf.NodeStatusUpdateFrequency = metav1.Duration{Duration: 10 * time.Second}

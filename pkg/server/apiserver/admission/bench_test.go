@@ -6,6 +6,8 @@ import (
 
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/kubernetes/pkg/apis/core"
 
 	"github.com/nodeless/nodeless/pkg/api"
@@ -14,7 +16,8 @@ import (
 // BenchmarkPod is what our admission adds to the creation of a Pod: it is sized, and held against the rules.
 func BenchmarkPod(b *testing.B) {
 	s := plugin(b)
-	r := &ruling{size: s, nodes: s.nodes}
+	classes := informers.NewSharedInformerFactory(fake.NewClientset(), 0).Scheduling().V1().PriorityClasses().Lister()
+	r := &ruling{size: s, nodes: s.nodes, classes: classes}
 	template := with(microVM(box("300m 700Mi", "1 1Gi"), box("300m 700Mi", "")), map[string]string{api.SpotPod: "true"})
 	for b.Loop() {
 		pod := template.DeepCopy()

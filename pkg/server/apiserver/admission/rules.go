@@ -3,14 +3,12 @@ package admission
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/admission/initializer"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -19,9 +17,11 @@ import (
 	"k8s.io/client-go/kubernetes"
 	appslisters "k8s.io/client-go/listers/apps/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
+	schedulinglisters "k8s.io/client-go/listers/scheduling/v1"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	"k8s.io/kubernetes/pkg/apis/apps"
 	"k8s.io/kubernetes/pkg/apis/core"
+	"k8s.io/kubernetes/pkg/apis/networking"
 
 	"github.com/nodeless/nodeless/pkg/admission/rules"
 	"github.com/nodeless/nodeless/pkg/api"
@@ -43,6 +43,7 @@ type ruling struct {
 	globals    corelisters.ConfigMapLister
 	nodes      corelisters.NodeLister
 	sets       appslisters.DaemonSetLister // nil unless DaemonSets are added to Pods
+	classes    schedulinglisters.PriorityClassLister
 }
 
 var (
@@ -67,18 +68,20 @@ func (r *ruling) SetDrainedNotification(stop <-chan struct{}) { r.stop = stop }
 func (r *ruling) SetExternalKubeInformerFactory(f informers.SharedInformerFactory) {
 	r.nodes = f.Core().V1().Nodes().Lister()
 	r.size.nodes = r.nodes
-	synced := f.Core().V1().Nodes().Informer().HasSynced
+	r.classes = f.Scheduling().V1().PriorityClasses().Lister()
+	hosts, classes := f.Core().V1().Nodes().Informer().HasSynced, f.Scheduling().V1().PriorityClasses().Informer().HasSynced
+	synced := func() bool { return hosts() && classes() }
 	if r.settings.DaemonSets == rules.PolicyInject {
 		r.sets = f.Apps().V1().DaemonSets().Lister()
-		nodes, sets := synced, f.Apps().V1().DaemonSets().Informer().HasSynced
-		synced = func() bool { return nodes() && sets() }
+		others, sets := synced, f.Apps().V1().DaemonSets().Informer().HasSynced
+		synced = func() bool { return others() && sets() }
 	}
 	r.SetReadyFunc(synced)
 }
 
 // ValidateInitialization starts following the one ConfigMap, of which the shared informers would keep all.
 func (r *ruling) ValidateInitialization() error {
-	if r.nodes == nil || r.client == nil || r.stop == nil || r.authorizer == nil {
+	if r.nodes == nil || r.classes == nil || r.client == nil || r.stop == nil || r.authorizer == nil {
 		return fmt.Errorf("admission plugin %s: no access to the cluster", RulesName)
 	}
 	only := informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.FieldSelector = "metadata.name=" + rules.GlobalName })
@@ -90,8 +93,8 @@ func (r *ruling) ValidateInitialization() error {
 
 // Admit is called for each new or changed object.
 func (r *ruling) Admit(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	if a.GetSubresource() != "" {
-		return nil
+	if err := refuseFileKeys(a); err != nil || a.GetSubresource() != "" {
+		return err
 	}
 	switch object := a.GetObject().(type) {
 	case *core.Pod:
@@ -183,10 +186,10 @@ func (*ruling) park(spec *core.PodSpec) {
 
 // Validate is called for each new or changed object once it is as it will be.
 func (r *ruling) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	if a.GetSubresource() != "" {
-		return nil
+	if a.GetSubresource() != "" && a.GetResource().GroupResource() != core.Resource("pods") {
+		return nil // none of another kind's makes or changes a Pod
 	}
-	found, err := r.find(a)
+	found, err := r.find(ctx, a)
 	if err != nil {
 		return err
 	}
@@ -201,57 +204,32 @@ func (r *ruling) Validate(ctx context.Context, a admission.Attributes, _ admissi
 	return nil
 }
 
-func (r *ruling) find(a admission.Attributes) (rules.Findings, error) {
+func (r *ruling) find(ctx context.Context, a admission.Attributes) (rules.Findings, error) {
 	switch object := a.GetObject().(type) {
 	case *core.Pod:
-		if a.GetOperation() != admission.Create || mirror(a, object) || object.Spec.RuntimeClassName == nil || *object.Spec.RuntimeClassName != RuntimeClass {
+		if mirror(a, object) {
 			return rules.Findings{}, nil
 		}
-		var pod corev1.Pod
-		if err := legacyscheme.Scheme.Convert(object, &pod, nil); err != nil {
-			return rules.Findings{}, fmt.Errorf("convert Pod: %w", err)
-		}
-		found := rules.Pod(&pod, r.settings)
-		return found, r.reserved(a, &pod, &found)
+		return r.pod(ctx, a, object)
 	case *core.Service:
 		var service corev1.Service
 		if err := legacyscheme.Scheme.Convert(object, &service, nil); err != nil {
 			return rules.Findings{}, fmt.Errorf("convert Service: %w", err)
 		}
 		return rules.Service(&service), nil
+	case *networking.NetworkPolicy:
+		return rules.NetworkPolicy(), nil
 	case *core.ConfigMap:
 		if object.Namespace != rules.GlobalNamespace || object.Name != rules.GlobalName {
 			return rules.Findings{}, nil
 		}
 		return rules.GlobalConfig(&corev1.ConfigMap{ObjectMeta: object.ObjectMeta, Data: object.Data, BinaryData: object.BinaryData}), nil
 	}
-	return r.workload(a)
-}
-
-// reserved refuses what only those may ask for who run the cluster: a place that the scheduler did not choose, for those who may choose
-// one for any Pod, and a priority above everybody's, for Pods of the system's namespace.
-func (r *ruling) reserved(a admission.Attributes, pod *corev1.Pod, found *rules.Findings) error {
-	if class := pod.Spec.PriorityClassName; strings.HasPrefix(class, "system-") && a.GetNamespace() != metav1.NamespaceSystem {
-		found.Denials = append(found.Denials, field.Forbidden(field.NewPath("spec", "priorityClassName"),
-			fmt.Sprintf("%q is for Pods of %s, since it pushes others out; leave it out, or name a class of the cluster's (kubectl get priorityclasses)", class, metav1.NamespaceSystem)))
-	}
-	if pod.Spec.NodeName == "" {
-		return nil
-	}
-	decision, _, err := r.authorizer.Authorize(context.Background(), authorizer.AttributesRecord{
-		User: a.GetUserInfo(), Verb: "create", APIVersion: "v1", Resource: "pods", Subresource: "binding", Namespace: a.GetNamespace(), ResourceRequest: true,
-	})
-	if err != nil && decision != authorizer.DecisionAllow {
-		return fmt.Errorf("ask whether %s may place Pods: %w", a.GetUserInfo().GetName(), err)
-	}
-	if decision != authorizer.DecisionAllow {
-		found.Denials = append(found.Denials, field.Forbidden(field.NewPath("spec", "nodeName"), "the scheduler finds a place for the Pod; remove the field"))
-	}
-	return nil
+	return r.workload(ctx, a)
 }
 
 // workload reports on an object that makes Pods when these are new.
-func (r *ruling) workload(a admission.Attributes) (rules.Findings, error) {
+func (r *ruling) workload(ctx context.Context, a admission.Attributes) (rules.Findings, error) {
 	template := templateOf(a.GetObject())
 	if template == nil || unchanged(a) {
 		return rules.Findings{}, nil
@@ -264,7 +242,13 @@ func (r *ruling) workload(a admission.Attributes) (rules.Findings, error) {
 	if err := legacyscheme.Scheme.Convert(template, &external, nil); err != nil {
 		return rules.Findings{}, fmt.Errorf("convert template of Pods: %w", err)
 	}
-	found := rules.Workload(a.GetKind().Kind, meta, &external, r.settings)
+	// Its Pods are made by a controller, for which the ServiceAccount counts.
+	w := who{r.authorizer, a.GetNamespace(), nil, template.Spec.ServiceAccountName}
+	exempt := w.mayUseClass(ctx, external.Spec.RuntimeClassName)
+	found := rules.Workload(a.GetKind().Kind, meta, &external, r.settings, exempt)
+	for _, denial := range r.reserved(ctx, w, templatePath(a.GetKind().Kind), &external.Spec, exempt) {
+		found.Warnings = append(found.Warnings, "its Pods will be refused: "+denial.Error())
+	}
 	if ds, ok := a.GetObject().(*apps.DaemonSet); ok {
 		var set appsv1.DaemonSet
 		if err := legacyscheme.Scheme.Convert(ds, &set, nil); err != nil {

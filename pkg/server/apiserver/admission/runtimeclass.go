@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"k8s.io/apiserver/pkg/admission"
 	genericoptions "k8s.io/apiserver/pkg/server/options"
@@ -28,6 +29,8 @@ const (
 type Config struct {
 	Catalog spec.Catalog   // what Pods can be
 	Rules   rules.Settings // what is let through
+	// SpotGrace is the longest time that a spot Pod has to end in.
+	SpotGrace time.Duration
 }
 
 // Install puts our plugins among the others: after LimitRanger, which says for Pods what they do not say themselves, and before
@@ -43,7 +46,7 @@ func Install(opts *genericoptions.AdmissionOptions, cfg Config) error {
 		return fmt.Errorf("install admission plugin %s: %w", RulesName, err)
 	}
 	newSize := func() *size {
-		return &size{Handler: admission.NewHandler(admission.Create, admission.Update), catalog: cfg.Catalog, tellers: []string{pki.UserEklet, pki.UserSpot}}
+		return &size{Handler: admission.NewHandler(admission.Create, admission.Update), catalog: cfg.Catalog, grace: int64(cfg.SpotGrace / time.Second), tellers: []string{pki.UserEklet, pki.UserSpot}}
 	}
 	opts.Plugins.Register(SizeName, func(io.Reader) (admission.Interface, error) { return newSize(), nil })
 	opts.Plugins.Register(RulesName, func(io.Reader) (admission.Interface, error) {
@@ -60,7 +63,7 @@ func Install(opts *genericoptions.AdmissionOptions, cfg Config) error {
 		return fmt.Errorf("install admission plugin %s: there is no plugin %s", PluginName, runtimeclass.PluginName)
 	}
 	// A copy: the list is shared by all of the process.
-	opts.RecommendedPluginOrder = slices.Insert(slices.Clone(opts.RecommendedPluginOrder), at, PluginName, HostNamespacesName, RulesName, SizeName, StorageName, EndedName)
+	opts.RecommendedPluginOrder = slices.Insert(slices.Clone(opts.RecommendedPluginOrder), at, EndedName, PluginName, HostNamespacesName, RulesName, SizeName, StorageName)
 	return nil
 }
 

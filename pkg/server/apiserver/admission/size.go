@@ -31,6 +31,7 @@ const SizeName = "PodSize"
 type size struct {
 	*admission.Handler
 	catalog spec.Catalog
+	grace   int64    // seconds that a spot Pod has to end in, at most
 	tellers []string // the users who bring annotations up to date after a resize, and give notice
 	nodes   corelisters.NodeLister
 }
@@ -157,7 +158,11 @@ func (s *size) create(ctx context.Context, pod *core.Pod) error {
 		}
 		pod.Spec.NodeSelector[api.CPUTypeLabel] = got.Type
 	}
-	for _, text := range append(fitInto(pod, wish, got), difference("the Pod", asked, wish, got)...) {
+	said := append(fitInto(pod, wish, got), difference("the Pod", asked, wish, got)...)
+	if pod.Annotations[api.ChargeType] == api.ChargeSpot {
+		said = append(said, hurry(&pod.Spec, s.grace)...)
+	}
+	for _, text := range said {
 		warning.AddWarning(ctx, "", text)
 	}
 	return nil

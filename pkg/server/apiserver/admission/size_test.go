@@ -31,7 +31,7 @@ func plugin(t testing.TB) *size {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &size{Handler: admission.NewHandler(admission.Create, admission.Update), catalog: catalog, tellers: []string{"teller"}}
+	s := &size{Handler: admission.NewHandler(admission.Create, admission.Update), catalog: catalog, grace: 120, tellers: []string{"teller"}}
 	factory := informers.NewSharedInformerFactory(fake.NewClientset(), 0)
 	s.SetExternalKubeInformerFactory(factory)
 	if err := s.ValidateInitialization(); err != nil {
@@ -363,6 +363,33 @@ func TestCardsOfAnAnnotationAreAskedFor(t *testing.T) {
 			if got.Value() != want {
 				t.Errorf("%s: container %d asks for %s cards, want %d", name, i, got.String(), want)
 			}
+		}
+	}
+}
+
+// TestSpotPodsEndInTime: one that may take a year to end would never give way.
+func TestSpotPodsEndInTime(t *testing.T) {
+	year, short := int64(365*24*3600), int64(5)
+	for name, spot := range map[string]string{"a spot Pod": "true", "another": "false"} {
+		probed := box("1 2Gi", "1 2Gi")
+		own, after, quick := year, year, short
+		probed.Name, probed.LivenessProbe, probed.StartupProbe = "c", &core.Probe{TerminationGracePeriodSeconds: &after}, &core.Probe{TerminationGracePeriodSeconds: &quick}
+		pod := with(microVM(probed), map[string]string{api.SpotPod: spot})
+		pod.Spec.TerminationGracePeriodSeconds = &own
+		said, err := sizing(t, plugin(t), pod, nil, admission.Create, "", "alice")
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, warned := []int64{year, year, short}, []string(nil)
+		if spot == "true" {
+			want = []int64{120, 120, short}
+			warned = []string{"a spot Pod has 120 seconds to end in (terminationGracePeriodSeconds 31536000, that of a probe of container c 31536000)"}
+		}
+		if diff := cmp.Diff(want, []int64{own, after, quick}); diff != "" {
+			t.Errorf("%s: graces (-want +got):\n%s", name, diff)
+		}
+		if diff := cmp.Diff(warned, said); diff != "" {
+			t.Errorf("%s: warnings (-want +got):\n%s", name, diff)
 		}
 	}
 }

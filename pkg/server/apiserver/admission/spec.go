@@ -102,6 +102,31 @@ func lowest(spec *core.PodSpec) {
 	spec.PriorityClassName, spec.Priority, spec.PreemptionPolicy = api.SpotClass, &priority, &never
 }
 
+// hurry has a Pod end within a time, in seconds: one that may take a year to end never gives way.
+func hurry(spec *core.PodSpec, most int64) []string {
+	var cut []string
+	shorten := func(what string, grace *int64) {
+		if grace != nil && *grace > most {
+			cut = append(cut, fmt.Sprintf("%s %d", what, *grace))
+			*grace = most
+		}
+	}
+	shorten("terminationGracePeriodSeconds", spec.TerminationGracePeriodSeconds)
+	for _, containers := range [][]core.Container{spec.InitContainers, spec.Containers} {
+		for i := range containers {
+			for _, p := range []*core.Probe{containers[i].LivenessProbe, containers[i].StartupProbe} {
+				if p != nil {
+					shorten("that of a probe of container "+containers[i].Name, p.TerminationGracePeriodSeconds)
+				}
+			}
+		}
+	}
+	if len(cut) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("a spot Pod has %d seconds to end in (%s)", most, strings.Join(cut, ", "))}
+}
+
 // workload names what made a Pod: a Deployment rather than its ReplicaSet, the Pod itself if nobody did.
 func workload(pod *core.Pod) string {
 	owner := metav1.GetControllerOfNoCopy(pod)

@@ -5,6 +5,7 @@ import (
 
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/kubernetes/pkg/apis/apps"
 	"k8s.io/kubernetes/pkg/apis/batch"
@@ -32,6 +33,14 @@ func templateOf(object runtime.Object) *core.PodTemplateSpec {
 		return o.Spec.Template
 	}
 	return nil
+}
+
+// templatePath is where an object of a kind has what it makes its Pods of.
+func templatePath(kind string) *field.Path {
+	if kind == "CronJob" {
+		return field.NewPath("spec", "jobTemplate", "spec", "template")
+	}
+	return field.NewPath("spec", "template")
 }
 
 // unchanged tells that an update leaves an object's Pods as they are, as those of its controllers do.

@@ -2,11 +2,14 @@ package pull
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
@@ -19,6 +22,14 @@ import (
 // dialTimeout is for a name's resolution and a connection. A registry that needs longer is as good as away; the kubelet
 // tries again anyway.
 const dialTimeout = 10 * time.Second
+
+const (
+	// resolveTimeout is for all of what precedes the first download: the name's resolution, tokens, the manifest's digest.
+	resolveTimeout = 2 * time.Minute
+	// maxHeaders and maxAnswer bound what a registry may say beside an image's parts: tokens and errors.
+	maxHeaders = 1 << 20
+	maxAnswer  = maxDocument + 1
+)
 
 // hosts finds where the images of a registry are, for one pull.
 type hosts struct {
@@ -54,6 +65,8 @@ func (h *hosts) host(e registries.Endpoint) (docker.RegistryHost, error) {
 	}
 	plain := docker.DefaultHTTPTransport(tlsConfig)
 	plain.DialContext = dialer(dialTimeout)
+	plain.ForceAttemptHTTP2, plain.TLSNextProto = false, map[string]func(string, *tls.Conn) http.RoundTripper{} // a stream of HTTP/2 may have megabytes waiting
+	plain.MaxResponseHeaderBytes = maxHeaders
 	var transport http.RoundTripper = plain
 	if e.Guessed {
 		tlsConfig.InsecureSkipVerify = true
@@ -62,7 +75,7 @@ func (h *hosts) host(e registries.Endpoint) (docker.RegistryHost, error) {
 	if len(e.Rewrites) > 0 {
 		transport = &rewriter{next: transport, host: e.URL.Host, path: repositoryPath(e.URL.Path), rewrites: e.Rewrites}
 	}
-	client := &http.Client{Transport: transport}
+	client := &http.Client{Transport: &bounded{next: transport}}
 	host := docker.RegistryHost{
 		Client: client, Scheme: e.URL.Scheme, Host: e.URL.Host, Path: e.URL.Path,
 		Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve | docker.HostCapabilityReferrers,
@@ -121,4 +134,37 @@ func (r *rewriter) RoundTrip(req *http.Request) (*http.Response, error) {
 	req = req.Clone(req.Context())
 	req.URL.Path, req.URL.RawPath = parts[1]+registries.Apply(r.rewrites, parts[2])+parts[3], ""
 	return r.next.RoundTrip(req)
+}
+
+// bounded cuts off answers that are no part of an image. containerd reads tokens and errors to their end.
+type bounded struct{ next http.RoundTripper }
+
+func (b *bounded) RoundTrip(req *http.Request) (*http.Response, error) {
+	res, err := b.next.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	asked := req
+	for asked.Response != nil { // a registry may send us on
+		asked = asked.Response.Request
+	}
+	if !strings.Contains(asked.URL.Path, "/blobs/") || res.StatusCode >= http.StatusMultipleChoices {
+		res.Body = &short{ReadCloser: res.Body, left: maxAnswer}
+	}
+	return res, nil
+}
+
+// short is a body that must end soon.
+type short struct {
+	io.ReadCloser
+	left int64
+}
+
+func (s *short) Read(p []byte) (int, error) {
+	if s.left <= 0 {
+		return 0, fmt.Errorf("read answer of registry: more than %d bytes: %w", maxAnswer, ErrTooLarge)
+	}
+	n, err := s.ReadCloser.Read(p[:min(int64(len(p)), s.left)])
+	s.left -= int64(n)
+	return n, err
 }

@@ -7,7 +7,8 @@ import (
 	"github.com/containerd/containerd/v2/core/unpack"
 )
 
-// keyedLock sees to it that a layer is fetched and unpacked once, however many pulls want it.
+// keyedLock sees to it that a layer is fetched and unpacked once, however many pulls want it. Each namespace has one of its own: a
+// registry that never ends could claim to have the layers that strangers want.
 type keyedLock struct {
 	mu    sync.Mutex
 	locks map[string]*keyed // guarded by mu
@@ -55,5 +56,35 @@ func (l *keyedLock) leave(key string, k *keyed) {
 	defer l.mu.Unlock()
 	if k.users--; k.users == 0 {
 		delete(l.locks, key)
+	}
+}
+
+// tenantLocks are the locks of the namespaces that pull.
+type tenantLocks struct {
+	mu    sync.Mutex
+	locks map[string]*tenantLock // guarded by mu
+}
+
+type tenantLock struct {
+	*keyedLock
+	pulls int // guarded by tenantLocks.mu
+}
+
+// of gives the lock of a namespace, until done is called.
+func (t *tenantLocks) of(tenant string) (lock *keyedLock, done func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	have, ok := t.locks[tenant]
+	if !ok {
+		have = &tenantLock{keyedLock: newKeyedLock()}
+		t.locks[tenant] = have
+	}
+	have.pulls++
+	return have.keyedLock, func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if have.pulls--; have.pulls == 0 {
+			delete(t.locks, tenant)
+		}
 	}
 }

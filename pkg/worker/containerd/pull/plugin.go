@@ -1,14 +1,18 @@
 package pull
 
 import (
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/diff"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/core/transfer"
 	"github.com/containerd/containerd/v2/core/transfer/local"
 	"github.com/containerd/containerd/v2/core/unpack"
 	"github.com/containerd/containerd/v2/plugins"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
@@ -24,6 +28,9 @@ type settings struct {
 	Certs      string `toml:"config_path"` // folders of registries with containerd's hosts.toml; the same as CRI's
 	Registries string `toml:"registries"`  // the operator's file, checked before containerd was started
 	Unpacker   string `toml:"unpacker"`    // name of the snapshotter and the differ that layers are unpacked with
+	Timeout    string `toml:"pull_timeout"`
+	Rate       int64  `toml:"pull_rate"` // bytes a second
+	Window     string `toml:"pull_window"`
 }
 
 // Register makes the plugin known to containerd. Call it once, before containerd starts.
@@ -56,18 +63,40 @@ func initTransfer(ic *plugin.InitContext) (any, error) {
 	if snapshotter == nil || db.Snapshotter(conf.Unpacker) == nil {
 		return nil, fmt.Errorf("snapshotter %q: %w", conf.Unpacker, plugin.ErrPluginNotFound)
 	}
-	service := local.NewTransferService(db.ContentStore(), metadata.NewImageStore(db), local.TransferConfig{
-		Leases: lm, MaxConcurrentDownloads: 3, MaxConcurrentUploadedLayers: 3, MaxConcurrentUnpacks: 1,
-		DuplicationSuppressor: newKeyedLock(),
-		UnpackPlatforms: []unpack.Platform{{
-			// Of an index CRI takes what fits this machine. A lone manifest of another architecture is taken as it is, as everywhere.
-			Platform:       platforms.OnlyOS(platforms.DefaultSpec()),
-			SnapshotterKey: conf.Unpacker, Snapshotter: db.Snapshotter(conf.Unpacker),
-			SnapshotterExports: snapshotter.Meta.Exports, SnapshotterCapabilities: snapshotter.Meta.Capabilities,
-			Applier: applier,
-		}},
-	})
-	return &Service{Transferrer: service, certs: conf.Certs, known: known}, nil
+	cs := store{db.ContentStore()}
+	transferrer := func(lock unpack.KeyedLocker) transfer.Transferrer {
+		return local.NewTransferService(cs, metadata.NewImageStore(db), local.TransferConfig{
+			Leases: lm, MaxConcurrentUploadedLayers: 3, MaxConcurrentUnpacks: 1, // downloads are bounded here
+			DuplicationSuppressor: lock,
+			UnpackPlatforms: []unpack.Platform{{
+				// Of an index CRI takes what fits this machine. A lone manifest of another architecture is taken as it is, as everywhere.
+				Platform:       platforms.OnlyOS(platforms.DefaultSpec()),
+				SnapshotterKey: conf.Unpacker, Snapshotter: db.Snapshotter(conf.Unpacker),
+				SnapshotterExports: snapshotter.Meta.Exports, SnapshotterCapabilities: snapshotter.Meta.Capabilities,
+				Applier: applier,
+			}},
+		})
+	}
+	limits, err := conf.limits()
+	if err != nil {
+		return nil, err
+	}
+	return &Service{
+		Transferrer: transferrer(newKeyedLock()), certs: conf.Certs, known: known, store: db.ContentStore(), places: newPlaces(limits),
+		locks: &tenantLocks{locks: map[string]*tenantLock{}}, transferrer: transferrer,
+	}, nil
+}
+
+// limits are those of pulls, as the settings have them.
+func (s *settings) limits() (Limits, error) {
+	l := Limits{Rate: s.Rate}
+	var errs [2]error
+	l.Timeout, errs[0] = time.ParseDuration(s.Timeout)
+	l.Window, errs[1] = time.ParseDuration(s.Window)
+	if err := errors.Join(errs[:]...); err != nil || l.Timeout < 0 || l.Rate < 0 || l.Window <= 0 {
+		return Limits{}, fmt.Errorf("limits of pulls: timeout %q, rate %d, window %q: %w", s.Timeout, s.Rate, s.Window, errors.Join(err, errdefs.ErrInvalidArgument))
+	}
+	return l, nil
 }
 
 // get asserts what a plugin's instance can do.

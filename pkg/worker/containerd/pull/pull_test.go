@@ -15,6 +15,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/transfer"
 	"github.com/containerd/containerd/v2/core/transfer/registry"
+	"github.com/containerd/containerd/v2/core/unpack"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
@@ -108,7 +109,10 @@ func pull(t *testing.T, ref, file string, s secret, ca []byte, host string) (dig
 		t.Fatal(err)
 	}
 	var f fetchAll
-	service := &Service{Transferrer: &f, certs: certs, known: known}
+	service := &Service{
+		certs: certs, known: known, places: newPlaces(DefaultLimits()), locks: &tenantLocks{locks: map[string]*tenantLock{}},
+		transferrer: func(unpack.KeyedLocker) transfer.Transferrer { return &f },
+	}
 	err = service.Transfer(t.Context(), asked, nil)
 	return f.got, err
 }

@@ -2,24 +2,33 @@ package pull
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	transfertypes "github.com/containerd/containerd/api/types/transfer"
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/core/transfer"
 	"github.com/containerd/containerd/v2/core/transfer/registry"
+	"github.com/containerd/containerd/v2/core/unpack"
 	"github.com/containerd/typeurl/v2"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/nodeless/nodeless/pkg/registries"
+	"github.com/nodeless/nodeless/pkg/worker/containerd/tenant"
 )
 
 // Service is containerd's transfer service with the operator's registries.
 type Service struct {
-	transfer.Transferrer
-	certs string
-	known registries.Config
+	transfer.Transferrer // for whom we do not pull
+	certs                string
+	known                registries.Config
+	store                content.Store
+	places               *places
+	locks                *tenantLocks
+	transferrer          func(unpack.KeyedLocker) transfer.Transferrer // what pulls
 }
 
 var _ transfer.Transferrer = (*Service)(nil)
@@ -28,16 +37,43 @@ var _ transfer.Transferrer = (*Service)(nil)
 func (s *Service) Transfer(ctx context.Context, src, dst any, opts ...transfer.Opt) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if asked, ok := src.(*registry.OCIRegistry); ok {
-		ours, err := s.remote(ctx, asked)
-		if err != nil {
-			return fmt.Errorf("find registry of %s: %w", asked.Image(), err)
-		}
-		if ours != nil {
-			src = ours
-		}
+	asked, ok := src.(*registry.OCIRegistry)
+	if !ok {
+		return s.Transferrer.Transfer(ctx, src, dst, opts...)
 	}
-	return s.Transferrer.Transfer(ctx, src, dst, opts...)
+	ours, err := s.remote(ctx, asked)
+	if err != nil {
+		return fmt.Errorf("find registry of %s: %w", asked.Image(), err)
+	}
+	if ours == nil {
+		return s.Transferrer.Transfer(ctx, src, dst, opts...)
+	}
+	return s.pull(ctx, ours, dst, opts...)
+}
+
+// pull pulls for the namespace of a Pod, within the limits.
+func (s *Service) pull(ctx context.Context, src *remote, dst any, opts ...transfer.Opt) error {
+	p, err := newPull(src, tenant.Of(ctx), s.store)
+	if err != nil {
+		return err
+	}
+	src.pull = p
+	if storer, ok := dst.(transfer.ImageStorer); ok {
+		dst = &target{ImageStorer: storer, pull: p}
+	}
+	ctx = context.WithValue(ctx, pullKey{}, p)
+	if limit := s.places.limits.Timeout; limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, fmt.Errorf("more than %s: %w", limit, ErrTooLong))
+		defer cancel()
+	}
+	lock, done := s.locks.of(p.tenant)
+	defer done()
+	err = s.transferrer(lock).Transfer(ctx, src, dst, opts...)
+	if why := context.Cause(ctx); errors.Is(why, ErrTooLong) && !errors.Is(err, ErrTooLong) && err != nil {
+		return fmt.Errorf("%w: %w", why, err)
+	}
+	return err
 }
 
 // remote is the registry that takes the place of CRI's; nil if it is not CRI who asks.
@@ -56,13 +92,15 @@ func (s *Service) remote(ctx context.Context, asked *registry.OCIRegistry) (*rem
 	}
 	secrets.reference = spec.Reference
 	h := hosts{ctx: ctx, known: s.known, certs: s.certs, secrets: secrets}
-	return &remote{reference: spec.Reference, resolver: docker.NewResolver(docker.ResolverOptions{Hosts: h.of})}, nil
+	return &remote{reference: spec.Reference, resolver: docker.NewResolver(docker.ResolverOptions{Hosts: h.of}), places: s.places}, nil
 }
 
 // remote is an image in a registry.
 type remote struct {
 	reference string
 	resolver  remotes.Resolver
+	places    *places
+	pull      *pulling
 }
 
 var (
@@ -72,12 +110,48 @@ var (
 
 func (r *remote) String() string { return "image " + r.reference }
 
+// Resolve asks the registry for the image. That it answers shows that this pull may read the repository.
 func (r *remote) Resolve(ctx context.Context) (string, ocispec.Descriptor, error) {
-	return r.resolver.Resolve(ctx, r.reference)
+	ctx, cancel := context.WithTimeoutCause(ctx, resolveTimeout, fmt.Errorf("no answer within %s: %w", resolveTimeout, ErrTooSlow))
+	defer cancel()
+	name, desc, err := r.resolver.Resolve(ctx, r.reference)
+	if err != nil {
+		if why := context.Cause(ctx); errors.Is(why, ErrTooSlow) {
+			err = fmt.Errorf("%w: %w", why, err)
+		}
+		return name, desc, err
+	}
+	r.pull.mu.Lock()
+	r.pull.resolved = true
+	r.pull.mu.Unlock()
+	return name, desc, nil
 }
 
 func (r *remote) Fetcher(ctx context.Context, ref string) (transfer.Fetcher, error) {
-	return r.resolver.Fetcher(ctx, ref)
+	from, err := r.resolver.Fetcher(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	return &fetcher{Fetcher: from, places: r.places, tenant: r.pull.tenant}, nil
+}
+
+// has asks the registry whether a part is in the repository, for who pulls.
+func (r *remote) has(ctx context.Context, part digest.Digest) bool {
+	from, err := r.resolver.Fetcher(ctx, r.reference)
+	if err != nil {
+		return false
+	}
+	byDigest, ok := from.(remotes.FetcherByDigest)
+	if !ok {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	defer cancel()
+	opened, _, err := byDigest.FetchByDigest(ctx, part)
+	if err != nil {
+		return false
+	}
+	return opened.Close() == nil
 }
 
 func (r *remote) SetResolverOptions(options ...transfer.ImageResolverOption) {

@@ -1,0 +1,62 @@
+package rules
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// volumes refuses every volume but those of a few kinds: all others are mounted by the host's kernel or run a program of the host, by what
+// the Pod says. A kind that a later Kubernetes adds is refused until it is named here.
+func (r *report) volumes(base *field.Path, spec *corev1.PodSpec, at where) {
+	for i := range spec.Volumes {
+		v := &spec.Volumes[i]
+		rest := v.VolumeSource
+		rest.EmptyDir, rest.ConfigMap, rest.Secret, rest.DownwardAPI = nil, nil, nil, nil
+		rest.PersistentVolumeClaim, rest.Ephemeral, rest.Image = nil, nil, nil
+		if rest.Projected != nil {
+			r.projections(base.Child("spec", "volumes").Index(i).Child("projected", "sources"), v)
+			rest.Projected = nil
+		}
+		if at.exempt || at.settings.hostPath(at.namespace) {
+			rest.HostPath = nil
+		}
+		if rest == (corev1.VolumeSource{}) { // of pointers only, and one that says nothing is an emptyDir
+			continue
+		}
+		kind := fieldOf(rest)
+		text := fmt.Sprintf("volume %s: the host itself would mount it, by what the Pod says. A Pod has volumes of the kinds emptyDir, configMap, secret, downwardAPI, projected, image, "+
+			"ephemeral and persistentVolumeClaim; ask the operator for a PersistentVolume or a StorageClass of what you need", quote(v.Name))
+		if rest.HostPath != nil {
+			text = fmt.Sprintf("volume %s: a Pod is a microVM of its own and has no files of a host. "+
+				"Use emptyDir for what may go with the Pod, a ConfigMap or a Secret for files to read, a PersistentVolumeClaim for what must stay", quote(v.Name))
+		}
+		r.deny(field.Forbidden(base.Child("spec", "volumes").Index(i).Child(kind), text))
+	}
+}
+
+// projections refuses parts of a projected volume of other kinds than these.
+func (r *report) projections(at *field.Path, v *corev1.Volume) {
+	for i, rest := range v.Projected.Sources {
+		rest.ConfigMap, rest.Secret, rest.DownwardAPI, rest.ServiceAccountToken = nil, nil, nil, nil
+		if rest != (corev1.VolumeProjection{}) {
+			r.deny(field.Forbidden(at.Index(i).Child(fieldOf(rest)),
+				fmt.Sprintf("volume %s: there is none here; configMap, secret, downwardAPI and serviceAccountToken can be projected", quote(v.Name))))
+		}
+	}
+}
+
+// fieldOf names the first field of a union that is set, as JSON has it.
+func fieldOf(union any) string {
+	value := reflect.ValueOf(union)
+	for i := range value.NumField() {
+		if !value.Field(i).IsZero() {
+			name, _, _ := strings.Cut(value.Type().Field(i).Tag.Get("json"), ",")
+			return name
+		}
+	}
+	return ""
+}

@@ -1,0 +1,105 @@
+package memcg
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// errNone says that memory cannot be bounded here.
+var errNone = errors.New("no cgroup hierarchy with memory is mounted")
+
+// Group is a cgroup with a bound.
+type Group struct{ dir string }
+
+// Make makes the cgroup of the name, such as "/nodeless/containerd", and bounds it. What it is below is made too. mountinfo is
+// /proc/self/mountinfo.
+func Make(mountinfo, name string, bound int64) (Group, error) {
+	raw, err := os.ReadFile(mountinfo)
+	if err != nil {
+		return Group{}, fmt.Errorf("find cgroups: %w", err)
+	}
+	mount, v2 := hierarchy(raw)
+	if mount == "" {
+		return Group{}, fmt.Errorf("make cgroup %s: %w", name, errNone)
+	}
+	g := Group{dir: filepath.Join(mount, name)}
+	file := "memory.limit_in_bytes"
+	if v2 {
+		file = "memory.max"
+		if err := passDown(mount, name); err != nil {
+			return Group{}, fmt.Errorf("make cgroup %s: %w", name, err)
+		}
+	}
+	if err := os.MkdirAll(g.dir, 0o755); err != nil {
+		return Group{}, fmt.Errorf("make cgroup %s: %w", name, err)
+	}
+	if err := os.WriteFile(filepath.Join(g.dir, file), []byte(strconv.FormatInt(bound, 10)), 0o644); err != nil {
+		return Group{}, fmt.Errorf("bound cgroup %s: %w", name, err)
+	}
+	return g, nil
+}
+
+// Join moves a process into the group.
+func (g Group) Join(pid int) error {
+	if err := os.WriteFile(filepath.Join(g.dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0o644); err != nil {
+		return fmt.Errorf("move process %d to its cgroup: %w", pid, err)
+	}
+	return nil
+}
+
+// hierarchy finds where memory is counted, in lines such as "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory".
+// On hosts with both versions it is where version 1 has memory.
+func hierarchy(mountinfo []byte) (mount string, v2 bool) {
+	scanner := bufio.NewScanner(bytes.NewReader(mountinfo))
+	for scanner.Scan() {
+		before, after, ok := strings.Cut(scanner.Text(), " - ")
+		place, kind := strings.Fields(before), strings.Fields(after)
+		if !ok || len(place) < 5 || len(kind) < 3 {
+			continue
+		}
+		switch {
+		case kind[0] == "cgroup" && slices.Contains(strings.Split(kind[2], ","), "memory"):
+			return place[4], false
+		case kind[0] == "cgroup2":
+			mount, v2 = place[4], true
+		}
+	}
+	return mount, v2
+}
+
+// passDown lets the cgroups above name count memory.
+func passDown(mount, name string) error {
+	dir := mount
+	for _, part := range strings.Split(strings.Trim(filepath.Dir(name), "/"), "/") {
+		if err := count(dir); err != nil {
+			return err
+		}
+		if part == "" {
+			break
+		}
+		dir = filepath.Join(dir, part)
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	return count(dir)
+}
+
+func count(dir string) error {
+	file := filepath.Join(dir, "cgroup.subtree_control")
+	have, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if slices.Contains(strings.Fields(string(have)), "memory") {
+		return nil
+	}
+	return os.WriteFile(file, []byte("+memory"), 0o644)
+}

@@ -1,0 +1,98 @@
+// Package bounds is the admission plugin that bounds what no quota can: the size of an Event, and the life of a ServiceAccount's token.
+// pkg/server/apiserver installs it. It holds for everybody and every namespace.
+package bounds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/admission/initializer"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	genericoptions "k8s.io/apiserver/pkg/server/options"
+	"k8s.io/kubernetes/pkg/api/legacyscheme"
+	"k8s.io/kubernetes/pkg/apis/core"
+)
+
+// Name is how --disable-admission-plugins knows the plugin.
+const Name = "UncountedBounds"
+
+// maxEvent is how large an Event may be, in bytes as it is stored. Kubernetes' own have up to 2 KiB; without a bound one may have 3 MiB, and
+// events are kept for an hour.
+const maxEvent = 16 << 10
+
+// Install makes the plugin known and has it run.
+func Install(opts *genericoptions.AdmissionOptions) {
+	opts.Plugins.Register(Name, func(io.Reader) (admission.Interface, error) { return New(), nil })
+	opts.RecommendedPluginOrder = append([]string{Name}, opts.RecommendedPluginOrder...) // a copy: the list is shared by all of the process
+}
+
+// Plugin is the plugin.
+type Plugin struct {
+	*admission.Handler
+	authorizer authorizer.Authorizer
+}
+
+var (
+	_ admission.ValidationInterface     = (*Plugin)(nil)
+	_ admission.InitializationValidator = (*Plugin)(nil)
+	_ initializer.WantsAuthorizer       = (*Plugin)(nil)
+)
+
+// New gives a plugin that wants an authorizer.
+func New() *Plugin { return &Plugin{Handler: admission.NewHandler(admission.Create, admission.Update)} }
+
+// SetAuthorizer gives the plugin the word on who may what.
+func (p *Plugin) SetAuthorizer(a authorizer.Authorizer) { p.authorizer = a }
+
+// ValidateInitialization refuses to start without the authorizer.
+func (p *Plugin) ValidateInitialization() error {
+	if p.authorizer == nil {
+		return fmt.Errorf("admission plugin %s: no authorizer", Name)
+	}
+	return nil
+}
+
+// Validate is called for each new or changed object.
+func (p *Plugin) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	switch object := a.GetObject().(type) {
+	case *core.Event:
+		return event(a, object)
+	case *core.Secret:
+		return p.secret(ctx, a, object)
+	}
+	return nil
+}
+
+// event refuses one that is larger than any honest one.
+func event(a admission.Attributes, object *core.Event) error {
+	var stored corev1.Event
+	if err := legacyscheme.Scheme.Convert(object, &stored, nil); err != nil {
+		return fmt.Errorf("convert Event: %w", err)
+	}
+	if size := stored.Size(); size > maxEvent {
+		return admission.NewForbidden(a, fmt.Errorf("the event has %d bytes; it may have %d", size, maxEvent))
+	}
+	return nil
+}
+
+// secret refuses one for which the cluster would make a token that never expires, but to those who could be the account for ever anyway.
+func (p *Plugin) secret(ctx context.Context, a admission.Attributes, object *core.Secret) error {
+	if object.Type != core.SecretTypeServiceAccountToken || a.GetOperation() != admission.Create {
+		return nil // the type of a Secret cannot be changed
+	}
+	decision, _, err := p.authorizer.Authorize(ctx, authorizer.AttributesRecord{
+		User: a.GetUserInfo(), Verb: "impersonate", APIVersion: "v1", Resource: "serviceaccounts", Namespace: a.GetNamespace(),
+		Name: object.Annotations[corev1.ServiceAccountNameKey], ResourceRequest: true,
+	})
+	if decision == authorizer.DecisionAllow {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("ask whether %s may have a token without an end: %w", a.GetUserInfo().GetName(), err)
+	}
+	return admission.NewForbidden(a, errors.New("a token in a Secret never expires; use `kubectl create token`, which gives one that does"))
+}

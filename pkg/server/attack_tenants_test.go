@@ -1,0 +1,317 @@
+package server_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/util/retry"
+
+	"github.com/nodeless/nodeless/pkg/users"
+	"github.com/nodeless/nodeless/tests/attack"
+)
+
+// TestAttackControlPlane is what a tenant with a kubeconfig tries against the control plane, and others who have got hold of one.
+func TestAttackControlPlane(t *testing.T) {
+	if !inOwnHost(t) {
+		return
+	}
+	dir := t.TempDir()
+	server := startServer(t, dir)
+	p := newPeople(t, server, dir)
+	p.add(t, users.Request{Name: "alice", Namespaces: []string{"a"}, Life: time.Hour})
+	p.add(t, users.Request{Name: "bob", Namespaces: []string{"b"}, Life: time.Hour})
+	for _, a := range slices.Concat(p.fillAttacks(), p.identityAttacks(dir)) {
+		attack.Try(t, a.threat, a.what, a.do)
+	}
+	t.Run("flood", p.flood)
+	attack.Try(t, "T17", "go on with an administrator's kubeconfig that was taken its right", p.revokeAdministrator)
+	server.stop(t)
+}
+
+// attackRow is an attack and how to try it.
+type attackRow struct {
+	threat, what string
+	do           func(*testing.T) attack.Outcome
+}
+
+// fillAttacks would fill the database.
+func (p *people) fillAttacks() []attackRow {
+	alice := p.clients["alice"]
+	return []attackRow{
+		{"T6", "make ConfigMaps without end", func(t *testing.T) attack.Outcome {
+			return untilRefused(t, 200, func(ctx context.Context) error {
+				_, err := alice.CoreV1().ConfigMaps("a").Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{GenerateName: "fill-"}}, metav1.CreateOptions{})
+				return err
+			})
+		}},
+		{"T6", "make Leases without end", func(t *testing.T) attack.Outcome {
+			return untilRefused(t, 50, p.create("alice", schema.GroupVersionResource{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"}, "Lease", nil))
+		}},
+		{"T15", "make objects that scale at set times without end", func(t *testing.T) attack.Outcome {
+			return untilRefused(t, 20, p.create("alice", cronScalers(), "HorizontalPodCronscaler", cronScalerSpec()))
+		}},
+		{"T6", "claim more storage than one claim may have", func(t *testing.T) attack.Outcome {
+			pvc := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "big"}, Spec: corev1.PersistentVolumeClaimSpec{
+				AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+				Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1100Gi")}}}}
+			_, err := alice.CoreV1().PersistentVolumeClaims("a").Create(t.Context(), pvc, metav1.CreateOptions{})
+			return refusedBy(t, err, "maximum storage usage per PersistentVolumeClaim is 1Ti")
+		}},
+		{"T6", "run more than the quota has", func(t *testing.T) attack.Outcome {
+			return untilRefused(t, 50, createPod(alice, "a", nil))
+		}},
+		{"T6", "write a large event", func(t *testing.T) attack.Outcome {
+			_, err := alice.CoreV1().Events("a").Create(t.Context(), event(strings.Repeat("x", 1<<20)), metav1.CreateOptions{})
+			return refusedBy(t, err, "it may have 16384")
+		}},
+		{"T6", "write events without end", func(t *testing.T) attack.Outcome {
+			written := 0
+			for range 2000 {
+				_, err := alice.CoreV1().Events("a").Create(t.Context(), event("x"), metav1.CreateOptions{})
+				if apierrors.IsTooManyRequests(err) {
+					t.Logf("%d events were written", written)
+					return attack.Refused
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				written++
+			}
+			return attack.Succeeded
+		}},
+	}
+}
+
+// untilRefused repeats f until the quota says no, and wants it to say so at bound.
+func untilRefused(t *testing.T, bound int, f func(context.Context) error) attack.Outcome {
+	t.Helper()
+	for n := range bound + 1 {
+		err := f(t.Context())
+		switch {
+		case err == nil:
+		case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota: nodeless-tenant"):
+			if n < bound-5 { // a namespace has a few objects of the cluster's own
+				t.Errorf("refused after %d, want %d: %v", n, bound, err)
+			}
+			return attack.Refused
+		default:
+			t.Fatalf("number %d: %v", n+1, err)
+		}
+	}
+	return attack.Succeeded
+}
+
+func refusedBy(t *testing.T, err error, why string) attack.Outcome {
+	t.Helper()
+	if err == nil {
+		return attack.Succeeded
+	}
+	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), why) {
+		t.Errorf("refused by %v, want %q", err, why)
+	}
+	return attack.Refused
+}
+
+// create makes objects of any kind in namespace a.
+func (p *people) create(who string, resource schema.GroupVersionResource, kind string, spec map[string]any) func(context.Context) error {
+	client := dynamic.NewForConfigOrDie(p.configs[who])
+	return func(ctx context.Context) error {
+		obj := &unstructured.Unstructured{Object: map[string]any{"apiVersion": resource.GroupVersion().String(), "kind": kind, "metadata": map[string]any{"generateName": "fill-"}}}
+		if spec != nil {
+			obj.Object["spec"] = spec
+		}
+		_, err := client.Resource(resource).Namespace("a").Create(ctx, obj, metav1.CreateOptions{})
+		return err
+	}
+}
+
+func event(message string) *corev1.Event {
+	return &corev1.Event{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "fill-", Namespace: "a"}, InvolvedObject: corev1.ObjectReference{Namespace: "a", Kind: "Pod", Name: "x"},
+		Reason: "Filling", Message: message, Type: corev1.EventTypeNormal,
+	}
+}
+
+// identityAttacks would stay somebody for ever, or unseen.
+func (p *people) identityAttacks(dir string) []attackRow {
+	alice := p.clients["alice"]
+	return []attackRow{
+		{"T17", "ask for a token of ten years", func(t *testing.T) attack.Outcome {
+			life := int64(10 * 365 * 24 * 3600)
+			got, err := alice.CoreV1().ServiceAccounts("a").CreateToken(t.Context(), "default", &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &life}}, metav1.CreateOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if left := time.Until(got.Status.ExpirationTimestamp.Time); left > 30*24*time.Hour {
+				t.Errorf("the token is valid for %s", left)
+			}
+			return attack.Contained
+		}},
+		{"T17", "have a token that never expires", func(t *testing.T) attack.Outcome {
+			secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "for-ever", Annotations: map[string]string{corev1.ServiceAccountNameKey: "default"}}, Type: corev1.SecretTypeServiceAccountToken}
+			_, err := alice.CoreV1().Secrets("a").Create(t.Context(), secret, metav1.CreateOptions{})
+			end := refusedBy(t, err, "kubectl create token")
+			if _, err := p.admin.CoreV1().Secrets("a").Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
+				t.Errorf("an administrator: %v", err)
+			}
+			return end
+		}},
+		{"T17", "delete a Secret unseen", func(t *testing.T) attack.Outcome {
+			secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "seen"}, StringData: map[string]string{"key": "never-in-the-log"}}
+			if _, err := alice.CoreV1().Secrets("a").Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if err := alice.CoreV1().Secrets("a").Delete(t.Context(), "seen", metav1.DeleteOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			return inAuditLog(t, filepath.Join(dir, "data", "server", "audit", "audit.log"))
+		}},
+		{"T21", "be let into another's namespace by mistake", func(t *testing.T) attack.Outcome {
+			_, err := p.keeper.Create(t.Context(), users.Request{Name: "mallory", Namespaces: []string{"b"}, Life: time.Hour})
+			if err == nil {
+				return attack.Succeeded
+			}
+			if !strings.Contains(err.Error(), "is that of bob") {
+				t.Errorf("refused by %v", err)
+			}
+			return attack.Refused
+		}},
+	}
+}
+
+// inAuditLog looks for what alice did to the Secret, and that nothing of its content is there.
+func inAuditLog(t *testing.T, name string) attack.Outcome {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(name); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%s: %v, %v, want mode 0600", name, info, err)
+	}
+	seen := map[string]bool{}
+	for line := range strings.SplitSeq(string(text), "\n") {
+		if !strings.Contains(line, `"resource":"secrets"`) || !strings.Contains(line, "nodeless:user:alice:") {
+			continue
+		}
+		for _, verb := range []string{"create", "delete"} {
+			if strings.Contains(line, fmt.Sprintf("%q:%q", "verb", verb)) && (verb == "create" || strings.Contains(line, `"name":"seen"`)) {
+				seen[verb] = true
+			}
+		}
+	}
+	if strings.Contains(string(text), "never-in-the-log") || strings.Contains(string(text), `"requestObject"`) || strings.Contains(string(text), `"responseObject"`) {
+		t.Error("the log has what was in an object")
+	}
+	for _, noise := range []string{`"username":"nodeless:supervisor","groups":["system:masters","system:authenticated"]},"verb":"get"`, `"resource":"leases"`, `"requestURI":"/readyz"`} {
+		if n := strings.Count(string(text), noise); n > 0 && !strings.Contains(noise, "leases") {
+			t.Errorf("the log has %d lines with %s", n, noise)
+		}
+	}
+	t.Logf("%d bytes after %d lines", len(text), strings.Count(string(text), "\n"))
+	if !seen["create"] || !seen["delete"] {
+		return attack.Succeeded
+	}
+	return attack.Contained
+}
+
+// revokeAdministrator deletes the binding of the administrator's kubeconfig. It comes last.
+func (p *people) revokeAdministrator(t *testing.T) attack.Outcome {
+	p.add(t, users.Request{Name: "second", Admin: true, Life: time.Hour})
+	eventually(t, "the rights of a second administrator", func(ctx context.Context) (bool, error) {
+		_, err := p.clients["second"].CoreV1().Secrets(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+		return err == nil, err
+	})
+	if err := p.clients["second"].RbacV1().ClusterRoleBindings().Delete(t.Context(), "nodeless:administrator", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the end of the administrator's rights", func(ctx context.Context) (bool, error) {
+		_, err := p.admin.CoreV1().Secrets(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+		return apierrors.IsForbidden(err), err
+	})
+	return attack.Refused
+}
+
+// flood has alice write as fast as she can, by many connections, while bob works.
+func (p *people) flood(t *testing.T) {
+	const writers, measured = 32, 400
+	measure := func(ctx context.Context) []time.Duration {
+		var took []time.Duration
+		for range measured {
+			began := time.Now()
+			var cm *corev1.ConfigMap
+			err := retry.RetryOnConflict(retry.DefaultRetry, func() (err error) { // the quota is counted down for what bob has deleted
+				cm, err = p.clients["bob"].CoreV1().ConfigMaps("b").Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{GenerateName: "work-"}}, metav1.CreateOptions{})
+				return err
+			})
+			took = append(took, time.Since(began))
+			if err != nil {
+				t.Errorf("bob, beside the flood: %v", err)
+				return took
+			}
+			if err := p.clients["bob"].CoreV1().ConfigMaps("b").Delete(ctx, cm.Name, metav1.DeleteOptions{}); err != nil {
+				t.Errorf("bob, beside the flood: %v", err)
+				return took
+			}
+		}
+		slices.Sort(took)
+		return took
+	}
+	quiet := measure(t.Context())
+	t.Logf("create of a ConfigMap without a flood: p50 %s, p99 %s", quiet[len(quiet)/2], quiet[len(quiet)*99/100])
+	attack.Try(t, "T6", "flood the apiserver while another tenant works", func(t *testing.T) attack.Outcome {
+		attack.Slow(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		answers := make(map[string]int) // guarded by mu
+		for i := range writers {
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					_, err := p.clients["alice"].CoreV1().Events("a").Create(ctx, event("flood"), metav1.CreateOptions{})
+					if i%2 == 0 {
+						_, err = p.clients["alice"].CoreV1().ConfigMaps("a").Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{GenerateName: "flood-"}, Data: map[string]string{"x": strings.Repeat("x", 900<<10)}}, metav1.CreateOptions{})
+					}
+					mu.Lock()
+					answers[string(apierrors.ReasonForError(err))]++
+					mu.Unlock()
+				}
+			})
+		}
+		busy := measure(ctx)
+		cancel()
+		wg.Wait()
+		p99 := busy[len(busy)*99/100]
+		t.Logf("beside a flood of %d connections: p50 %s, p99 %s; alice's answers: %v", writers, busy[len(busy)/2], p99, answers)
+		if p99 > time.Second {
+			return attack.Succeeded
+		}
+		return attack.Contained
+	})
+}
+
+func cronScalers() schema.GroupVersionResource {
+	return schema.GroupVersionResource{Group: "autoscaling.cloud.tencent.com", Version: "v1", Resource: "horizontalpodcronscalers"}
+}
+
+func cronScalerSpec() map[string]any {
+	return map[string]any{
+		"scaleTarget": map[string]any{"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
+		"crons":       []any{map[string]any{"name": "a", "schedule": "0 30 8 * * *", "targetSize": int64(1)}},
+	}
+}

@@ -1,0 +1,27 @@
+package worker
+
+import (
+	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
+
+	"github.com/nodeless/nodeless/pkg/worker/kubelet"
+	"github.com/nodeless/nodeless/pkg/worker/proxy"
+)
+
+// Effective is what Steps gives kubelet and kube-proxy, for `nodeless check --cis`. Nothing is started or touched.
+type Effective struct {
+	Kubelet *kubeletconfig.KubeletConfiguration
+	Proxy   []string // arguments; none when kube-proxy is left out
+}
+
+// Effective tells it of c, by the functions that Steps itself calls.
+func (c Config) Effective() (Effective, error) {
+	pods, err := c.Net.PodCIDR()
+	if err != nil {
+		return Effective{}, err
+	}
+	conf, err := kubelet.Effective(c.kubelet(pods))
+	if err != nil || c.NoProxy {
+		return Effective{Kubelet: conf}, err
+	}
+	return Effective{Kubelet: conf, Proxy: proxy.Args(c.proxy())}, nil
+}
