@@ -121,29 +121,36 @@ func TestAttackDiskOfTheHost(t *testing.T) {
 		_, err := s.Client.CoreV1().ServiceAccounts(neighbour.Name).Get(s.Ctx, "default", metav1.GetOptions{})
 		return err == nil, err
 	})
+	neighbour.Apply(testcluster.Sleeper("modest", "    readinessProbe: {exec: {command: [\"true\"]}, periodSeconds: 5, timeoutSeconds: 5}\n"))
 	attack.Try(t, "T7", "a tenant fills the disk that all tenants share", func(t *testing.T) attack.Outcome {
-		fillHost(t, s, &neighbour)
+		fillHost(t, s, &neighbour, "greedy", "/fill", 45*time.Second) // Kata ends a guest that is silent for half a minute
+		return attack.Contained
+	})
+	attack.Try(t, "T7", "a tenant fills it through a volume", func(t *testing.T) attack.Outcome {
+		fillHost(t, s, &neighbour, "hoarder", "/d/fill", 10*time.Second)
 		return attack.Contained
 	})
 }
 
 const filler = "/var/lib/nodeless/filler" // on the host's disk
 
-// fillHost has a Pod write without end where little is left.
-func fillHost(t *testing.T, s, neighbour *testcluster.Space) {
-	s.Apply(testcluster.Sleeper("greedy", ""))
-	neighbour.Apply(testcluster.Sleeper("modest", "    readinessProbe: {exec: {command: [\"true\"]}, periodSeconds: 5, timeoutSeconds: 5}\n"))
-	s.Ready("greedy")
+// fillHost has a Pod write to a file without end where little is left, and watches for a while what becomes of the others.
+func fillHost(t *testing.T, s, neighbour *testcluster.Space, name, file string, watch time.Duration) {
+	if _, err := s.Host.Exec(s.Ctx, "rm", "-f", filler); err != nil {
+		t.Fatal(err)
+	}
+	s.Apply(testcluster.Sleeper(name, "    volumeMounts: [{name: d, mountPath: /d}]\n  volumes: [{name: d, emptyDir: {}}]\n"))
+	s.Ready(name)
 	before := neighbour.Ready("modest")
 	free := diskFree(t, s)
 	reserve := int64(3<<30) / 100 * 15
 	if _, err := s.Host.Exec(s.Ctx, "dd", "if=/dev/zero", "of="+filler, "bs=1M", fmt.Sprintf("count=%d", (free-reserve-300<<20)>>20)); err != nil {
 		t.Fatal(err)
 	}
-	s.MustExec("greedy", "sh", "-c", piece+"; (while cat /piece; do :; done >/fill) >/dev/null 2>&1 &")
-	s.Until("the Pod is told that it waits", func() (bool, error) { return told(s, "greedy", "DiskHeld") })
+	s.MustExec(name, "sh", "-c", piece+"; (while cat /piece; do :; done >"+file+") >/dev/null 2>&1 &")
+	s.Until("the Pod is told that it waits", func() (bool, error) { return told(s, name, "DiskHeld") })
 	least, slowest := diskFree(t, s), time.Duration(0)
-	for end := time.Now().Add(45 * time.Second); time.Now().Before(end); time.Sleep(500 * time.Millisecond) { // Kata ends a guest that is silent for half a minute
+	for end := time.Now().Add(watch); time.Now().Before(end); time.Sleep(500 * time.Millisecond) {
 		least = min(least, diskFree(t, s))
 		began := time.Now()
 		if _, err := s.Client.CoreV1().ConfigMaps(s.Name).Create(s.Ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{GenerateName: "written-"}}, metav1.CreateOptions{}); err != nil {
@@ -151,11 +158,11 @@ func fillHost(t *testing.T, s, neighbour *testcluster.Space) {
 		}
 		slowest = max(slowest, time.Since(began))
 	}
-	t.Logf("%d MiB of a reserve of %d MiB were left at least; the slowest of 90 writes to the database took %v", least>>20, reserve>>20, slowest)
+	t.Logf("%d MiB of a reserve of %d MiB were left at least; the slowest write to the database took %v", least>>20, reserve>>20, slowest)
 	if least < reserve/3 {
 		t.Error("the reserve is gone")
 	}
-	for _, pod := range []*corev1.Pod{s.Ready("greedy"), neighbour.Ready("modest")} {
+	for _, pod := range []*corev1.Pod{s.Ready(name), neighbour.Ready("modest")} {
 		if pod.Status.ContainerStatuses[0].RestartCount > 0 {
 			t.Errorf("Pod %s was restarted: %v", pod.Name, testcluster.States(pod))
 		}
@@ -170,11 +177,11 @@ func fillHost(t *testing.T, s, neighbour *testcluster.Space) {
 		t.Fatal(err)
 	}
 	s.Until("the Pod is told that it goes on, and waits again", func() (bool, error) {
-		on, err := told(s, "greedy", "DiskGoesOn")
+		on, err := told(s, name, "DiskGoesOn")
 		return on, err
 	})
 	began := time.Now()
-	s.Kubectl("delete", "pod", "greedy", "--timeout=150s") // it is held: it filled what it got
+	s.Kubectl("delete", "pod", name, "--timeout=150s") // it is held: it filled what it got
 	t.Logf("deleted after %v", time.Since(began).Round(time.Second))
 	s.Until("its disk is free", func() (bool, error) { return diskFree(t, s) > reserve+200<<20, nil })
 }
