@@ -72,6 +72,18 @@ func (p *people) fillAttacks() []attackRow {
 			_, err := alice.CoreV1().PersistentVolumeClaims("a").Create(t.Context(), pvc, metav1.CreateOptions{})
 			return refusedBy(t, err, "maximum storage usage per PersistentVolumeClaim is 1Ti")
 		}},
+		{"T6", "make a Deployment of a MiB", func(t *testing.T) attack.Outcome {
+			d := deployment()
+			d.Name, d.Spec.Template.Spec.Containers[0].Env = "large", []corev1.EnvVar{{Name: "X", Value: strings.Repeat("x", 1<<20)}}
+			_, err := alice.AppsV1().Deployments("a").Create(t.Context(), d, metav1.CreateOptions{})
+			if err == nil {
+				return attack.Succeeded
+			}
+			if !strings.Contains(err.Error(), "request is too large") {
+				t.Errorf("refused by %v", err)
+			}
+			return attack.Refused
+		}},
 		{"T6", "run more than the quota has", func(t *testing.T) attack.Outcome {
 			return untilRefused(t, 50, createPod(alice, "a", nil))
 		}},

@@ -16,6 +16,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -193,11 +194,15 @@ func (p *people) attackClasses(t *testing.T) {
 		_, err := alice.RbacV1().Roles("a").Create(t.Context(), role, metav1.CreateOptions{})
 		return ended(t, err, "own-use")
 	})
-	if _, err := p.admin.CoreV1().Pods("a").Create(t.Context(), func() *corev1.Pod {
-		pod := simplePod("outside")
+	// Outside of a microVM a Pod has no spec, so for the quota it says what it needs.
+	outside := func(podName string) *corev1.Pod {
+		pod := simplePod(podName)
 		name(&pod.Spec)
+		needs := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourceMemory: resource.MustParse("1Gi")}
+		pod.Spec.Containers[0].Resources = corev1.ResourceRequirements{Requests: needs, Limits: needs}
 		return pod
-	}(), metav1.CreateOptions{}); err != nil {
+	}
+	if _, err := p.admin.CoreV1().Pods("a").Create(t.Context(), outside("outside"), metav1.CreateOptions{}); err != nil {
 		t.Errorf("the administrator may have a Pod of another class: %v", err)
 	}
 	attack.Try(t, "T9", "a privileged container added to a Pod outside of a microVM", func(t *testing.T) attack.Outcome {
@@ -207,8 +212,7 @@ func (p *people) attackClasses(t *testing.T) {
 	})
 	p.give(t, p.admin, "node.k8s.io", "runtimeclasses", "other", "system:serviceaccounts:a2")
 	eventually(t, "a Pod of a class that its ServiceAccount was given", func(ctx context.Context) (bool, error) {
-		pod := simplePod("given-class")
-		name(&pod.Spec)
+		pod := outside("given-class")
 		pod.Spec.HostNetwork, pod.Spec.Volumes = true, []corev1.Volume{{Name: "root", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/"}}}}
 		_, err := alice.CoreV1().Pods("a2").Create(ctx, pod, metav1.CreateOptions{})
 		return err == nil, err

@@ -113,6 +113,7 @@ type keeper struct {
 	held  Held
 	usage int64 // of the writable disk and the volumes, when last looked
 	last  time.Time
+	below bool // the reserve, when last looked: then volumes count
 }
 
 // keepRoom looks until QEMU has ended.
@@ -140,13 +141,13 @@ func (k *keeper) keepRoom() {
 // look decides by what has happened since the last look.
 func (k *keeper) look(r room, now time.Time) {
 	below := r.free < k.bounds.reserve(r)
-	usage := k.scratch.allocated()
+	usage, first := k.scratch.allocated(), k.last.IsZero() || below != k.below
 	if below {
-		usage += k.shared.written()
+		shared, comparable := k.shared.written(now)
+		usage, first = usage+shared, first || !comparable
 	}
 	written, took := usage-k.usage, now.Sub(k.last)
-	first := k.last.IsZero() || below != k.shared.counted
-	k.usage, k.last, k.shared.counted = usage, now, below
+	k.usage, k.last, k.below = usage, now, below
 	stopped := k.full.Swap(false)
 	switch {
 	case !k.held.Held && (stopped || !first && k.bounds.tooFull(r, written, took)):

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,18 +17,28 @@ import (
 // sharer is what writes to a Pod's volumes on the host: virtiofsd, and the child that it does its work in.
 type sharer struct {
 	id      string // the sandbox
-	counted bool   // whether the last look has counted what is written to volumes
 	stopped []int  // pids
+
+	found time.Time // when pids was found
+	pids  []int     // whose writes count
 }
 
-// written is how much the Pod has ever written to its volumes, if some of them lie on the host's disk. It is what was asked for, not what
-// it takes of the disk: a Pod that writes where it has written before counts as well.
-func (s *sharer) written() int64 {
-	if !s.onHostDisk() {
-		return 0
+// findAgain is how long what was found is believed: looking through all processes and mounts of a host takes its time.
+const findAgain = 5 * time.Second
+
+// written is how much the Pod has ever written to its volumes, if some of them lie on the host's disk, and whether that can be compared with
+// what was said before. It is what was asked for, not what it takes of the disk: a Pod that writes where it has written before counts as well.
+func (s *sharer) written(now time.Time) (sum int64, comparable bool) {
+	comparable = true
+	if now.Sub(s.found) >= findAgain {
+		var pids []int
+		if s.onHostDisk() {
+			pids = s.processes()
+		}
+		comparable = slices.Equal(pids, s.pids)
+		s.found, s.pids = now, pids
 	}
-	var sum int64
-	for _, pid := range s.processes() {
+	for _, pid := range s.pids {
 		raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
 		if err != nil {
 			continue // it has ended
@@ -38,7 +50,7 @@ func (s *sharer) written() int64 {
 			}
 		}
 	}
-	return sum
+	return sum, comparable
 }
 
 // onHostDisk tells whether one of the Pod's volumes is an emptyDir on the host.

@@ -30,7 +30,7 @@ const (
 // answered are the calls that do not go through as they are.
 var answered = []string{
 	"CreateContainer", "Exec", "Attach", "PortForward", "UpdatePodSandboxResources", "PullImage", "PodSandboxStats", "ListPodSandboxStats",
-	"ContainerStatus", "RemoveContainer",
+	"ContainerStatus", "RemoveContainer", "RunPodSandbox",
 }
 
 // CRI is the component.
@@ -92,8 +92,8 @@ func (c *CRI) Run(ctx context.Context) (err error) {
 		return err
 	}
 	figures := figures{cgroups: "/sys/fs/cgroup", root: c.cfg.CgroupRoot, scratch: host.ScratchDir, pods: c.cfg.Pods}
-	server := newServer(&front{upstream: client, tasks: tasks.NewTasksClient(upstream), streams: streams, figures: figures, messages: kept},
-		&puller{upstream: cri.NewImageServiceClient(upstream)}, passer{to: upstream, boot: newGate(places(host.Accel, runtime.NumCPU()))})
+	server := newServer(&front{upstream: client, tasks: tasks.NewTasksClient(upstream), streams: streams, figures: figures, messages: kept, boot: newGate(places(host.Accel, runtime.NumCPU()))},
+		&puller{upstream: cri.NewImageServiceClient(upstream)}, passer{to: upstream})
 	stop := context.AfterFunc(ctx, server.Stop) // streams last for ever, so there is nothing to wait for
 	close(c.ready)
 	err = server.Serve(listener)

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -26,12 +27,14 @@ import (
 	"github.com/nodeless/nodeless/pkg/agentmux"
 	"github.com/nodeless/nodeless/pkg/api"
 	"github.com/nodeless/nodeless/pkg/vmm"
+	"github.com/nodeless/nodeless/tests/attack"
 )
 
 // upstream is the runtime behind the one under test.
 type upstream struct {
 	cri.UnimplementedRuntimeServiceServer
 	created chan *cri.CreateContainerRequest
+	whose   chan []string // the namespaces that calls said they are about
 	streams streaming.Server
 	status  *cri.ContainerStatus
 	boots   chan chan struct{} // each sandbox that is being made; it is made when its channel is closed
@@ -55,9 +58,54 @@ func (*upstream) GetContainerEvents(_ *cri.GetEventsRequest, s cri.RuntimeServic
 	return status.Error(codes.Aborted, "that is all")
 }
 
-func (u *upstream) CreateContainer(_ context.Context, req *cri.CreateContainerRequest) (*cri.CreateContainerResponse, error) {
+func (u *upstream) CreateContainer(ctx context.Context, req *cri.CreateContainerRequest) (*cri.CreateContainerResponse, error) {
 	u.created <- req
+	u.say(ctx)
 	return &cri.CreateContainerResponse{ContainerId: "made"}, nil
+}
+
+// say notes whom a call is about.
+func (u *upstream) say(ctx context.Context) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	select {
+	case u.whose <- md.Get(api.PodNamespaceHeader):
+	default:
+	}
+}
+
+// pulled is the image service behind the one under test.
+type pulled struct {
+	cri.UnimplementedImageServiceServer
+	*upstream
+}
+
+func (p pulled) PullImage(ctx context.Context, _ *cri.PullImageRequest) (*cri.PullImageResponse, error) {
+	p.say(ctx)
+	return &cri.PullImageResponse{ImageRef: "pulled"}, nil
+}
+
+// TestContainerdIsToldWhoseAnImageIs: by the Pod in the request, whatever the caller says beside it.
+func TestContainerdIsToldWhoseAnImageIs(t *testing.T) {
+	client, up, cfg := start(t)
+	conn, err := grpc.NewClient("unix://"+cfg.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ctx := metadata.AppendToOutgoingContext(t.Context(), api.PodNamespaceHeader, "forged")
+	pod := &cri.PodSandboxConfig{Metadata: &cri.PodSandboxMetadata{Namespace: "shop"}}
+	if _, err := cri.NewImageServiceClient(conn).PullImage(ctx, &cri.PullImageRequest{SandboxConfig: pod}); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-up.whose; len(got) != 1 || got[0] != "shop" {
+		t.Errorf("PullImage is about %q", got)
+	}
+	if _, err := client.CreateContainer(ctx, &cri.CreateContainerRequest{SandboxConfig: pod}); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-up.whose; len(got) != 1 || got[0] != "shop" {
+		t.Errorf("CreateContainer is about %q", got)
+	}
 }
 
 func (*upstream) PortForward(context.Context, *cri.PortForwardRequest) (*cri.PortForwardResponse, error) {
@@ -72,9 +120,10 @@ func start(t *testing.T) (cri.RuntimeServiceClient, *upstream, Config) {
 	if err := os.WriteFile(cfg.VMMConfig, []byte(`{"accel":"kvm","bundle":"/b","scratchDir":"/s","logDir":"/l"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	up := &upstream{created: make(chan *cri.CreateContainerRequest, 1), boots: make(chan chan struct{})}
+	up := &upstream{created: make(chan *cri.CreateContainerRequest, 1), whose: make(chan []string, 1), boots: make(chan chan struct{})}
 	server := grpc.NewServer()
 	cri.RegisterRuntimeServiceServer(server, up)
+	cri.RegisterImageServiceServer(server, pulled{upstream: up})
 	listener, err := net.Listen("unix", cfg.Upstream)
 	if err != nil {
 		t.Fatal(err)
@@ -105,26 +154,60 @@ func start(t *testing.T) (cri.RuntimeServiceClient, *upstream, Config) {
 
 func TestMicroVMsBootInTurn(t *testing.T) {
 	g := newGate(2)
-	first, err := g.enter(t.Context())
+	first, err := g.enter(t.Context(), "a")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := g.enter(t.Context()); err != nil {
+	if _, err := g.enter(t.Context(), "a"); err != nil {
 		t.Fatal(err)
 	}
 	late, cancel := context.WithCancelCause(t.Context())
 	cancel(errors.New("the kubelet waits no longer"))
-	if _, err := g.enter(late); status.Code(err) != codes.DeadlineExceeded || !strings.Contains(err.Error(), "2 other microVMs are booting") {
+	if _, err := g.enter(late, "b"); status.Code(err) != codes.DeadlineExceeded || !strings.Contains(err.Error(), "2 other microVMs are booting") {
 		t.Errorf("a third boot, given up = %v; want what it waited for", err)
 	}
 	first()
 	first() // is no second place
-	if _, err := g.enter(t.Context()); err != nil {
+	if _, err := g.enter(t.Context(), "a"); err != nil {
 		t.Errorf("enter after one has left = %v", err)
 	}
-	if _, err := g.enter(late); err == nil {
+	if _, err := g.enter(late, "b"); err == nil {
 		t.Error("one who left made room for two")
 	}
+}
+
+// TestAttackABurstOfPods: a tenant starts many Pods at once, and another one a single Pod.
+func TestAttackABurstOfPods(t *testing.T) {
+	attack.Try(t, "T6", "a burst of Pods before that of a neighbour", func(t *testing.T) attack.Outcome {
+		synctest.Test(t, func(t *testing.T) {
+			g, turns := newGate(1), make(chan string, 100)
+			boot := func(namespace string) {
+				if leave, err := g.enter(context.Background(), namespace); err == nil {
+					time.Sleep(time.Second)
+					turns <- namespace
+					leave()
+				}
+			}
+			for range 50 {
+				go boot("greedy")
+				synctest.Wait()
+			}
+			go boot("neighbour")
+			for i := range 3 {
+				if <-turns == "neighbour" {
+					t.Logf("it was boot %d", i+1)
+					break
+				} else if i == 2 {
+					t.Error("the neighbour's Pod waits behind the burst")
+				}
+			}
+			for range 50 - 2 {
+				<-turns
+			}
+			time.Sleep(time.Minute)
+		})
+		return attack.Contained
+	})
 }
 
 func (u *upstream) RunPodSandbox(ctx context.Context, _ *cri.RunPodSandboxRequest) (*cri.RunPodSandboxResponse, error) {
@@ -166,17 +249,19 @@ func TestSandboxesAreMadeInTurn(t *testing.T) {
 func TestSlowBootGivesItsPlaceUp(t *testing.T) {
 	g := newGate(1)
 	g.hold = time.Millisecond
-	leave, err := g.enter(t.Context())
+	leave, err := g.enter(t.Context(), "a")
 	if err != nil {
 		t.Fatal(err)
 	}
 	g.hold = time.Hour
-	if _, err := g.enter(t.Context()); err != nil {
+	if _, err := g.enter(t.Context(), "a"); err != nil {
 		t.Fatalf("enter while a boot does not end = %v, want its place", err)
 	}
 	leave() // its place is gone already; it must not free the other's
-	if len(g.places) != 1 {
-		t.Errorf("%d places are taken, want the second boot's", len(g.places))
+	late, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if _, err := g.enter(late, "a"); err == nil {
+		t.Error("two places are taken, want the second boot's alone")
 	}
 }
 

@@ -11,7 +11,7 @@
 //     one of for all (pkg/worker/containerd/tenant).
 //   - ContainerStatus: the kubelet reads a container's last message from a mount; it gets a copy that no guest can change.
 //   - PodSandboxStats and ListPodSandboxStats: the memory and the disk of a Pod are what the host counts, not what its guest says.
-//   - RunPodSandbox goes through as it is, but waits until its microVM may boot: as many boot at a time as there are cores.
+//   - RunPodSandbox waits until its microVM may boot: as many boot at a time as there are cores, and namespaces take turns.
 //
 // Every other call goes through undecoded, streams included. See docs/adr/0020 and 0024.
 package cri

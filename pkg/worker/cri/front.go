@@ -18,6 +18,17 @@ type front struct {
 	streams                               *streams
 	figures                               figures
 	messages                              lastWords
+	boot                                  *gate
+}
+
+// RunPodSandbox boots a microVM when it is its turn.
+func (f *front) RunPodSandbox(ctx context.Context, req *cri.RunPodSandboxRequest) (*cri.RunPodSandboxResponse, error) {
+	leave, err := f.boot.enter(ctx, req.GetConfig().GetMetadata().GetNamespace())
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	return f.upstream.RunPodSandbox(about(ctx, req.GetConfig()), req)
 }
 
 // CreateContainer names the target of a container that shares another one's PID namespace.

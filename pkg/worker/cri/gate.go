@@ -8,11 +8,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/nodeless/nodeless/pkg/fair"
 	"github.com/nodeless/nodeless/pkg/vmm"
 )
-
-// runPodSandbox is the call that boots a microVM.
-const runPodSandbox = "/runtime.v1.RuntimeService/RunPodSandbox"
 
 // hold is how long a boot keeps others waiting. One that takes longer is not waiting for a core.
 const hold = 20 * time.Second
@@ -26,24 +24,25 @@ func places(accel string, cores int) int {
 	return cores
 }
 
-// gate lets so many microVMs boot at the same time, first come, first served. A boot keeps a core busy, so more boots than
-// cores end no sooner, and each of them as late as the last.
+// gate lets so many microVMs boot at the same time; namespaces take turns, and in one it is first come, first served. A boot keeps a core
+// busy, so more boots than cores end no sooner, and each of them as late as the last.
 type gate struct {
-	places chan struct{} // full when nobody may enter
+	places *fair.Limiter
+	number int
 	hold   time.Duration
 }
 
-func newGate(places int) *gate { return &gate{places: make(chan struct{}, places), hold: hold} }
+func newGate(places int) *gate {
+	return &gate{places: fair.New(int64(places), int64(places)), number: places, hold: hold}
+}
 
-// enter waits for a place. leave frees it, as does the time limit.
-func (g *gate) enter(ctx context.Context) (leave func(), err error) {
-	select {
-	case g.places <- struct{}{}:
-	case <-ctx.Done():
-		return nil, status.Errorf(codes.DeadlineExceeded, "%d other microVMs are booting on this host, and more wait: %v", cap(g.places), context.Cause(ctx))
+// enter waits for a place for a Pod of the namespace. leave frees it, as does the time limit.
+func (g *gate) enter(ctx context.Context, namespace string) (leave func(), err error) {
+	if g.places.Acquire(ctx, namespace, 1) != nil {
+		return nil, status.Errorf(codes.DeadlineExceeded, "%d other microVMs are booting on this host, and more wait: %v", g.number, context.Cause(ctx))
 	}
 	var once sync.Once
-	free := func() { once.Do(func() { <-g.places }) }
+	free := func() { once.Do(func() { g.places.Release(namespace, 1) }) }
 	timer := time.AfterFunc(g.hold, free)
 	return func() {
 		timer.Stop()

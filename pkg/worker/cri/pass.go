@@ -44,10 +44,7 @@ func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 }
 
 // passer hands calls on to another server.
-type passer struct {
-	to   *grpc.ClientConn
-	boot *gate
-}
+type passer struct{ to *grpc.ClientConn }
 
 // both ends may send at any time: a call with one message each way is the simplest case of it.
 var both = &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}
@@ -65,13 +62,6 @@ func (p passer) pass(_ any, in grpc.ServerStream) error {
 	defer cancel()
 	if md, ok := metadata.FromIncomingContext(ctx); ok {
 		ctx = metadata.NewOutgoingContext(ctx, md.Copy())
-	}
-	if method == runPodSandbox {
-		leave, err := p.boot.enter(ctx)
-		if err != nil {
-			return err
-		}
-		defer leave()
 	}
 	out, err := p.to.NewStream(ctx, both, method)
 	if err != nil {

@@ -137,6 +137,33 @@ func TestSettings(t *testing.T) {
 	}
 }
 
+// TestPullsHaveNoQueueHere: one bound for all namespaces would let one of them hold up the others. containerd shares.
+func TestPullsHaveNoQueueHere(t *testing.T) {
+	s, err := settings(testConfig(), hostFacts{resolvConf: "/etc/resolv.conf", maxFiles: 4096})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.SerializeImagePulls || s.MaxParallelImagePulls != nil || s.RegistryPullQPS != 0 {
+		t.Errorf("pulls one by one: %t, at once at most %v, a second %d", s.SerializeImagePulls, s.MaxParallelImagePulls, s.RegistryPullQPS)
+	}
+}
+
+func TestMemoryIsKeptBack(t *testing.T) {
+	c := testConfig()
+	c.KubeReserved, c.SystemReserved = 2<<30, 384<<20
+	s, err := settings(c, hostFacts{resolvConf: "/etc/resolv.conf", maxFiles: 4096})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.KubeReserved["memory"] != "2147483648" || s.SystemReserved["memory"] != "402653184" {
+		t.Errorf("kept back are %v and %v", s.KubeReserved, s.SystemReserved)
+	}
+	c.ExtraArgs = []string{"kube-reserved=memory=1Gi"}
+	if s, err = settings(c, hostFacts{resolvConf: "/etc/resolv.conf", maxFiles: 4096}); err != nil || s.KubeReserved["memory"] != "1Gi" {
+		t.Errorf("kept back is %v, %v; the operator has said 1Gi", s.KubeReserved, err)
+	}
+}
+
 func TestExtraArgsWin(t *testing.T) {
 	c := testConfig()
 	c.ExtraArgs = []string{"no-such-option=1"}

@@ -44,7 +44,7 @@ func TestInstallGoesBeforeTheOverhead(t *testing.T) {
 		t.Fatal(err)
 	}
 	order := opts.RecommendedPluginOrder
-	ours := []string{PluginName, HostNamespacesName, RulesName, SizeName, StorageName, EndedName}
+	ours := []string{EndedName, PluginName, HostNamespacesName, RulesName, SizeName, StorageName}
 	if at := slices.Index(order, "RuntimeClass"); !slices.Equal(order[at-len(ours):at], ours) {
 		t.Errorf("order is %v", order)
 	}

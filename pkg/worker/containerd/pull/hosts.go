@@ -8,8 +8,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"regexp"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
@@ -100,9 +102,22 @@ func (h *hosts) credentials(e registries.Endpoint) func(string) (string, string,
 	}
 }
 
+// errLinkLocal is the answer to an image that names, or is sent to, an address such as that of a cloud's metadata service: it is the host
+// who asks, and it is known there.
+var errLinkLocal = errors.New("an image's registry is not at a link-local address")
+
+// noLinkLocal looks at the address itself, whatever name it had.
+func noLinkLocal(_ context.Context, _, address string, _ syscall.RawConn) error {
+	addr, err := netip.ParseAddrPort(address)
+	if err != nil || addr.Addr().Unmap().IsLinkLocalUnicast() {
+		return errors.Join(errLinkLocal, err)
+	}
+	return nil
+}
+
 // dialer connects. That a host did not answer in time is final: containerd would try five times what times out.
 func dialer(limit time.Duration) func(ctx context.Context, network, addr string) (net.Conn, error) {
-	d := net.Dialer{Timeout: limit, KeepAlive: 30 * time.Second}
+	d := net.Dialer{Timeout: limit, KeepAlive: 30 * time.Second, ControlContext: noLinkLocal}
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := d.DialContext(ctx, network, addr)
 		var timeout net.Error

@@ -65,7 +65,8 @@ type fetcher struct {
 
 // Fetch opens a download, which begins with its first byte read. The reader must be closed.
 func (f *fetcher) Fetch(ctx context.Context, desc ocispec.Descriptor) (_ io.ReadCloser, err error) {
-	if !images.IsLayerType(desc.MediaType) && desc.Size > maxDocument {
+	document := images.IsManifestType(desc.MediaType) || images.IsIndexType(desc.MediaType) || images.IsConfigType(desc.MediaType)
+	if document && desc.Size > maxDocument {
 		return nil, fmt.Errorf("fetch %s of %d bytes, type %s: more than %d: %w", desc.Digest, desc.Size, desc.MediaType, maxDocument, ErrTooLarge)
 	}
 	desc.URLs = nil // an image sends nobody elsewhere: the request would be the host's

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nodeless/nodeless/pkg/registries"
+	"github.com/nodeless/nodeless/tests/attack"
 	"github.com/nodeless/nodeless/tests/testregistry"
 )
 
@@ -202,6 +203,18 @@ func TestAHostThatDoesNotAnswerIsTriedOnce(t *testing.T) {
 	if errors.As(&url.Error{Op: "Head", Err: err}, &kind) && kind.Timeout() {
 		t.Errorf("%v would be tried again", err)
 	}
+}
+
+// TestAttackAnImageAtTheMetadataService: it is the host that pulls, and the host's cloud knows it by that address.
+func TestAttackAnImageAtTheMetadataService(t *testing.T) {
+	attack.Try(t, "T3", "an image whose registry is the host's metadata service", func(t *testing.T) attack.Outcome {
+		for _, address := range []string{"169.254.169.254:80", "[fe80::1%lo]:443", "[::ffff:169.254.169.254]:80"} {
+			if _, err := dialer(time.Second)(t.Context(), "tcp", address); !errors.Is(err, errLinkLocal) {
+				t.Errorf("%s: %v, want %v", address, err, errLinkLocal)
+			}
+		}
+		return attack.Refused
+	})
 }
 
 // TestOthersAreLeftAlone: a client that brings its own idea of a registry, or none, is not CRI.
