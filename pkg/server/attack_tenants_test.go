@@ -85,7 +85,17 @@ func (p *people) fillAttacks() []attackRow {
 			return attack.Refused
 		}},
 		{"T6", "run more than the quota has", func(t *testing.T) attack.Outcome {
-			return untilRefused(t, 50, createPod(alice, "a", nil))
+			end := untilRefused(t, 50, createPod(alice, "a", nil))
+			quota, err := p.admin.CoreV1().ResourceQuotas("a").Get(t.Context(), "nodeless-tenant", metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range []corev1.ResourceName{"limits.cpu", "limits.memory", "limits.ephemeral-storage", "requests.ephemeral-storage"} {
+				if used := quota.Status.Used[name]; used.IsZero() {
+					t.Errorf("the quota counts no %s of Pods that say nothing", name)
+				}
+			}
+			return end
 		}},
 		{"T6", "write a large event", func(t *testing.T) attack.Outcome {
 			_, err := alice.CoreV1().Events("a").Create(t.Context(), event(strings.Repeat("x", 1<<20)), metav1.CreateOptions{})
