@@ -56,6 +56,7 @@ type Endpoint struct {
 	URL      url.URL // scheme, host and the path of the API, such as /v2
 	Mirror   bool    // not the registry itself
 	Guessed  bool    // nobody said whether it speaks TLS: try that first, and do not look at the certificate
+	Here     bool    // the operator's file names it, or it is of this host by its name: it may be at a loopback address
 	Host     Host
 	Rewrites []Rewrite
 }
@@ -97,13 +98,13 @@ func (c Config) Endpoints(registry string) []Endpoint {
 		mirror = c.Mirrors[anyRegistry]
 	}
 	own := Endpoint{URL: url.URL{Scheme: "https", Host: apiHost(registry), Path: "/v2"}}
-	own.Host, own.Guessed = c.host(own.URL.Host), isLocal(registry)
+	own.Host, own.Guessed, own.Here = c.host(own.URL.Host), isLocal(registry), c.names(own.URL.Host) || isLoopback(registry)
 	if own.Host.TLS != (TLS{}) {
 		own.Guessed = false
 	}
 	var all []Endpoint
 	for _, u := range mirror.Endpoints {
-		all = append(all, Endpoint{URL: u, Mirror: u.Host != own.URL.Host, Host: c.host(u.Host), Rewrites: mirror.Rewrites})
+		all = append(all, Endpoint{URL: u, Mirror: u.Host != own.URL.Host, Here: true, Host: c.host(u.Host), Rewrites: mirror.Rewrites})
 		if u == own.URL {
 			return all // what would come after it was meant to be left out
 		}
@@ -119,6 +120,13 @@ func (c Config) host(name string) Host {
 		}
 	}
 	return Host{}
+}
+
+// names tells whether there is something about this very host.
+func (c Config) names(host string) bool {
+	_, ok := c.Hosts[host]
+	_, as := c.Hosts[registryOf(host)]
+	return ok || as
 }
 
 const (
@@ -142,9 +150,15 @@ func registryOf(host string) string {
 
 // isLocal tells whether a registry is one of this host on a port of its own, which by custom need not speak TLS.
 func isLocal(host string) bool {
-	name, port, err := net.SplitHostPort(host)
-	if err != nil || port == "443" {
-		return false
+	_, port, err := net.SplitHostPort(host)
+	return err == nil && port != "443" && isLoopback(host)
+}
+
+// isLoopback tells whether a registry is one of this host by its name.
+func isLoopback(host string) bool {
+	name := strings.Trim(host, "[]")
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
 	}
 	ip := net.ParseIP(name)
 	return name == "localhost" || ip != nil && ip.IsLoopback()

@@ -10,8 +10,10 @@ import (
 	"errors"
 	"io/fs"
 	"math/big"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -227,5 +229,25 @@ func TestPasswordsAreForRootOnly(t *testing.T) {
 	}
 	if _, err := registries.Load(write(t, t.TempDir(), "registries.yaml", "mirrors: {a.example: {endpoint: [b.example]}}", 0o644), true); err != nil {
 		t.Errorf("a file without passwords: %v", err)
+	}
+}
+
+// TestHere: a registry that only its own name in DNS leads to this host is not one of this host.
+func TestHere(t *testing.T) {
+	cfg := registries.Config{
+		Mirrors: map[string]registries.Mirror{"mirrored.example.com": {Endpoints: []url.URL{{Scheme: "https", Host: "near.example.com", Path: "/v2"}}}},
+		Hosts:   map[string]registries.Host{"named.example.com": {}, "*": {}},
+	}
+	for registry, want := range map[string][]bool{
+		"localhost:5000": {true}, "127.0.0.1": {true}, "[::1]:5000": {true}, "[::1]": {true}, "named.example.com": {true},
+		"example.com": {false}, "localhost.example.com:5000": {false}, "192.0.2.1:5000": {false}, "mirrored.example.com": {true, false},
+	} {
+		var got []bool
+		for _, e := range cfg.Endpoints(registry) {
+			got = append(got, e.Here)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: here %v, want %v", registry, got, want)
+		}
 	}
 }

@@ -53,6 +53,7 @@ func TestAttackPods(t *testing.T) {
 
 	t.Run("table", p.testPodTable)
 	p.attackVolumes(t)
+	p.attackAmounts(t)
 	p.attackByContainers(t)
 	p.attackClasses(t)
 	p.attackPriority(t)

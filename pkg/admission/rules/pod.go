@@ -35,7 +35,9 @@ func Pod(pod *corev1.Pod, settings Settings, exempt bool) Findings {
 // are new. The API lets nothing else be changed that there is a rule about.
 func PodUpdate(pod, old *corev1.Pod, exempt bool) Findings {
 	var r report
-	r.containers(nil, &corev1.PodSpec{EphemeralContainers: pod.Spec.EphemeralContainers}, exempt)
+	added := &corev1.PodSpec{EphemeralContainers: pod.Spec.EphemeralContainers}
+	r.amounts(nil, added)
+	r.containers(nil, added, exempt)
 	at := field.NewPath("metadata", "annotations")
 	for i := range table {
 		k := &table[i]
@@ -55,6 +57,7 @@ type where struct {
 
 // pod reports on a Pod or a template of Pods, which stands at base; in is where its annotations are.
 func (r *report) pod(base *field.Path, meta *metav1.ObjectMeta, spec *corev1.PodSpec, at where, in Place) {
+	r.amounts(base, spec)
 	r.volumes(base, spec, at)
 	r.ports(base, meta, spec, at.exempt)
 	r.containers(base, spec, at.exempt)

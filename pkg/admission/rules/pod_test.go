@@ -213,7 +213,7 @@ func TestHostileObjects(t *testing.T) {
 			for range 10_000 {
 				hostPath(long)(p)
 			}
-		}), 65, 0, "spec: Forbidden: 9936 more faults that are not listed", ""},
+		}), 65, 0, "spec: Forbidden: 9937 more faults that are not listed", ""},
 		{"long values", podWith(annotated(api.SpotPod, long, api.ResourceTag, long, api.EKS+"resolv-conf", long, metricsPort, long)), 2, 2, "", ""},
 		{"a long key", podWith(annotated(api.EKS+long, "x", long, "y", long+"/"+long, "z")), 0, 1, "", ""},
 		{"not UTF-8", podWith(annotated(api.EKS+"\xff\xfe", "\xff", api.SpotPod, "\xff\x00\n", api.ResourceTag, "{\"a\":\"\xff\"}")), 2, 1, "", ""},

@@ -64,9 +64,12 @@ func (r *report) misplaced(kind string, have map[string]string, template *corev1
 	}
 }
 
-// Service reports on a new or changed Service. It refuses nothing.
+// Service reports on a new or changed Service. It refuses one with too many ports.
 func Service(svc *corev1.Service) Findings {
 	var r report
+	if n := len(svc.Spec.Ports); n > maxPorts {
+		r.deny(field.TooMany(field.NewPath("spec", "ports"), n, maxPorts))
+	}
 	if svc.Spec.Type == corev1.ServiceTypeNodePort {
 		r.warn(field.NewPath("spec", "type"), "NodePort: nodes are not for users, and the addresses of hosts come and go. "+
 			"Use ClusterIP inside of the cluster and LoadBalancer or an Ingress from outside")

@@ -20,6 +20,7 @@ import (
 	schedulinglisters "k8s.io/client-go/listers/scheduling/v1"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	"k8s.io/kubernetes/pkg/apis/apps"
+	"k8s.io/kubernetes/pkg/apis/autoscaling"
 	"k8s.io/kubernetes/pkg/apis/core"
 	"k8s.io/kubernetes/pkg/apis/networking"
 
@@ -222,6 +223,8 @@ func (r *ruling) find(ctx context.Context, a admission.Attributes) (rules.Findin
 			return rules.Findings{}, fmt.Errorf("convert Service: %w", err)
 		}
 		return rules.Service(&service), nil
+	case *autoscaling.HorizontalPodAutoscaler:
+		return rules.Autoscaler(len(object.Spec.Metrics)), nil
 	case *networking.NetworkPolicy:
 		return rules.NetworkPolicy(), nil
 	case *core.ConfigMap:

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker/config"
 	"github.com/containerd/errdefs"
 
+	"github.com/nodeless/nodeless/pkg/netdev"
 	"github.com/nodeless/nodeless/pkg/registries"
 )
 
@@ -45,7 +47,7 @@ type hosts struct {
 func (h *hosts) of(registry string) ([]docker.RegistryHost, error) {
 	switch _, err := config.HostDirFromRoot(h.certs)(registry); {
 	case err == nil:
-		return config.ConfigureHosts(h.ctx, config.HostOptions{HostDir: config.HostDirFromRoot(h.certs), Credentials: h.secrets.of})(registry)
+		return config.ConfigureHosts(h.ctx, config.HostOptions{HostDir: config.HostDirFromRoot(h.certs), Credentials: h.secrets.of, UpdateClient: bind})(registry)
 	case !errdefs.IsNotFound(err):
 		return nil, err
 	}
@@ -60,15 +62,29 @@ func (h *hosts) of(registry string) ([]docker.RegistryHost, error) {
 	return all, nil
 }
 
+// bind has the bounds hold for a client that containerd has made by an operator's hosts.toml. It may be called twice.
+func bind(client *http.Client) error {
+	if plain, ok := client.Transport.(*http.Transport); ok {
+		restrict(plain, true) // the operator has named it
+		client.Transport = &bounded{next: plain}
+	}
+	return nil
+}
+
+// restrict bounds what a registry may have of this host besides an image's parts. One that is here may be at a loopback address.
+func restrict(plain *http.Transport, here bool) {
+	plain.DialContext = dialer(dialTimeout, here)
+	plain.ForceAttemptHTTP2, plain.TLSNextProto = false, map[string]func(string, *tls.Conn) http.RoundTripper{} // a stream of HTTP/2 may have megabytes waiting
+	plain.MaxResponseHeaderBytes = maxHeaders
+}
+
 func (h *hosts) host(e registries.Endpoint) (docker.RegistryHost, error) {
 	tlsConfig, err := e.Host.TLS.Config()
 	if err != nil {
 		return docker.RegistryHost{}, err
 	}
 	plain := docker.DefaultHTTPTransport(tlsConfig)
-	plain.DialContext = dialer(dialTimeout)
-	plain.ForceAttemptHTTP2, plain.TLSNextProto = false, map[string]func(string, *tls.Conn) http.RoundTripper{} // a stream of HTTP/2 may have megabytes waiting
-	plain.MaxResponseHeaderBytes = maxHeaders
+	restrict(plain, e.Here)
 	var transport http.RoundTripper = plain
 	if e.Guessed {
 		tlsConfig.InsecureSkipVerify = true
@@ -102,22 +118,35 @@ func (h *hosts) credentials(e registries.Endpoint) func(string) (string, string,
 	}
 }
 
-// errLinkLocal is the answer to an image that names, or is sent to, an address such as that of a cloud's metadata service: it is the host
-// who asks, and it is known there.
-var errLinkLocal = errors.New("an image's registry is not at a link-local address")
+// These answer an image that names, or whose registry sends the host to, an address where the host is somebody: the metadata service of its
+// cloud, or its own programs that listen to itself alone. It is the host who asks, and what is said there it may pass on to the registry.
+var (
+	errMetadata = errors.New("an image's registry is not at the address of a cloud's metadata service")
+	errLoopback = errors.New("a registry at a loopback address is one that the image names so, or that the operator's registries.yaml names")
+)
 
-// noLinkLocal looks at the address itself, whatever name it had.
-func noLinkLocal(_ context.Context, _, address string, _ syscall.RawConn) error {
-	addr, err := netip.ParseAddrPort(address)
-	if err != nil || addr.Addr().Unmap().IsLinkLocalUnicast() {
-		return errors.Join(errLinkLocal, err)
+// allowed looks at the address itself, whatever name it had.
+func allowed(here bool) func(context.Context, string, string, syscall.RawConn) error {
+	denied := netdev.MetadataServices()
+	return func(_ context.Context, _, address string, _ syscall.RawConn) error {
+		addr, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return err
+		}
+		at := addr.Addr().Unmap().WithZone("")
+		switch {
+		case at.IsLinkLocalUnicast(), slices.ContainsFunc(denied, func(p netip.Prefix) bool { return p.Contains(at) }):
+			return errMetadata
+		case !here && (at.IsLoopback() || at.IsUnspecified()):
+			return errLoopback
+		}
+		return nil
 	}
-	return nil
 }
 
 // dialer connects. That a host did not answer in time is final: containerd would try five times what times out.
-func dialer(limit time.Duration) func(ctx context.Context, network, addr string) (net.Conn, error) {
-	d := net.Dialer{Timeout: limit, KeepAlive: 30 * time.Second, ControlContext: noLinkLocal}
+func dialer(limit time.Duration, here bool) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	d := net.Dialer{Timeout: limit, KeepAlive: 30 * time.Second, ControlContext: allowed(here)}
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := d.DialContext(ctx, network, addr)
 		var timeout net.Error

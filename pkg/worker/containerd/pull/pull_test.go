@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -13,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/core/transfer"
 	"github.com/containerd/containerd/v2/core/transfer/registry"
 	"github.com/containerd/containerd/v2/core/unpack"
@@ -191,7 +194,7 @@ func TestAHostThatDoesNotAnswerIsTriedOnce(t *testing.T) {
 	// Nobody accepts, and there is room for one or two who wait.
 	for range 5 {
 		var conn net.Conn
-		if conn, err = dialer(100*time.Millisecond)(t.Context(), "tcp", addr); err != nil {
+		if conn, err = dialer(100*time.Millisecond, true)(t.Context(), "tcp", addr); err != nil {
 			break
 		}
 		defer conn.Close()
@@ -208,12 +211,92 @@ func TestAHostThatDoesNotAnswerIsTriedOnce(t *testing.T) {
 // TestAttackAnImageAtTheMetadataService: it is the host that pulls, and the host's cloud knows it by that address.
 func TestAttackAnImageAtTheMetadataService(t *testing.T) {
 	attack.Try(t, "T3", "an image whose registry is the host's metadata service", func(t *testing.T) attack.Outcome {
-		for _, address := range []string{"169.254.169.254:80", "[fe80::1%lo]:443", "[::ffff:169.254.169.254]:80"} {
-			if _, err := dialer(time.Second)(t.Context(), "tcp", address); !errors.Is(err, errLinkLocal) {
-				t.Errorf("%s: %v, want %v", address, err, errLinkLocal)
+		for _, address := range []string{"169.254.169.254:80", "[fe80::1%lo]:443", "[::ffff:169.254.169.254]:80", "100.100.100.200:80", "168.63.129.16:80", "192.0.0.192:80"} {
+			if _, err := dialer(time.Second, true)(t.Context(), "tcp", address); !errors.Is(err, errMetadata) {
+				t.Errorf("%s: %v, want %v", address, err, errMetadata)
 			}
 		}
 		return attack.Refused
+	})
+}
+
+// TestAttackARegistryThatSendsTheHostToItself: a registry says where tokens are to be had. The host would ask its own programs there, and tell
+// the registry what they say.
+func TestAttackARegistryThatSendsTheHostToItself(t *testing.T) {
+	asked := make(chan string, 100)
+	inside := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.Method + " " + r.URL.Path
+		_, _ = io.WriteString(w, `{"Token":"of-the-host"}`)
+	}))
+	defer inside.Close()
+	told := ""
+	outside := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		told += r.Header.Get("Authorization")
+		if strings.Contains(r.URL.Path, "/elsewhere/") {
+			http.Redirect(w, r, inside.URL+"/secret", http.StatusTemporaryRedirect)
+			return
+		}
+		w.Header().Set("WWW-Authenticate", `Bearer realm="`+inside.URL+`/secret",service="x"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	defer outside.Close()
+	for what, repository := range map[string]string{"by the place of its tokens": "hub/box", "by a redirect": "elsewhere/box"} {
+		attack.Try(t, "T3", "a registry has the host ask its own programs "+what, func(t *testing.T) attack.Outcome {
+			h := hosts{ctx: t.Context(), secrets: &secrets{}}
+			e := registries.Endpoint{URL: url.URL{Scheme: "http", Host: strings.TrimPrefix(outside.URL, "http://"), Path: "/v2"}}
+			host, err := h.host(e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// The test's own registry is at a loopback address too.
+			host.Client.Transport.(*bounded).next.(*http.Transport).DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				return dialer(time.Second, addr == e.URL.Host)(ctx, network, addr)
+			}
+			resolver := docker.NewResolver(docker.ResolverOptions{Hosts: func(string) ([]docker.RegistryHost, error) { return []docker.RegistryHost{host}, nil }})
+			if _, _, err := resolver.Resolve(t.Context(), "example.com/"+repository+":1"); !errors.Is(err, errLoopback) {
+				t.Errorf("the pull ends with %v, want %v", err, errLoopback)
+			}
+			if len(asked) > 0 || strings.Contains(told, "of-the-host") {
+				t.Errorf("the host was asked for %s, and told %q", <-asked, told)
+				return attack.Succeeded
+			}
+			return attack.Refused
+		})
+	}
+}
+
+// TestAttackBoundsByHostsToml: where an operator has a hosts.toml for all registries, a stranger's is one of them.
+func TestAttackBoundsByHostsToml(t *testing.T) {
+	attack.Try(t, "T8", "have a registry that hosts.toml is for say things without end, or be the metadata service", func(t *testing.T) attack.Outcome {
+		certs := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(certs, "_default"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		text := "[host.\"http://169.254.169.254\"]\n[host.\"http://169.254.169.254:81\"]\n  skip_verify = true\n  dial_timeout = \"1s\"\n"
+		if err := os.WriteFile(filepath.Join(certs, "_default", "hosts.toml"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		h := hosts{ctx: t.Context(), certs: certs, secrets: &secrets{}}
+		all, err := h.of("example.com")
+		if err != nil || len(all) < 2 {
+			t.Fatalf("%d hosts, %v", len(all), err)
+		}
+		for _, host := range all[:2] {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, host.Scheme+"://"+host.Host+"/v2/", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res, err := host.Client.Do(req); !errors.Is(err, errMetadata) {
+				if err == nil {
+					_ = res.Body.Close()
+				}
+				t.Errorf("%s: %v, want %v", host.Host, err, errMetadata)
+			}
+		}
+		if _, ok := all[0].Client.Transport.(*bounded); !ok {
+			return attack.Succeeded
+		}
+		return attack.Contained
 	})
 }
 
