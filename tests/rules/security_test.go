@@ -34,6 +34,9 @@ func TestSecurityPageNamesItsTests(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, declared := range regexp.MustCompile(`(?m)^func (TestAttack\w*)\(`).FindAllStringSubmatch(string(text), -1) {
+			if files[declared[1]] != "" {
+				t.Errorf("there are two tests %s; `make attacks` tells them by their names", declared[1])
+			}
 			files[declared[1]] = string(text)
 		}
 	}
