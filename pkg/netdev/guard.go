@@ -50,6 +50,9 @@ const (
 	share = 300
 	// maxShares bounds the shares of one Pod.
 	maxShares = 64
+	// maxCalls is how many connections by TCP one Pod has open to the apiserver and the name server together. Each costs the server's process,
+	// which is one for all, a file and tens of KiB of memory. A client of the apiserver has one or two.
+	maxCalls = 256
 )
 
 // within lowers the limits so far that one Pod cannot fill a table of tracked connections of that size: an eighth is open, and a
@@ -118,8 +121,7 @@ func text(c Config, conntrackMax int, links []Link) string {
 	writeChain(&b, "early", "type filter hook prerouting priority -450; policy accept;", `iifname "nl*" jump pod_early`)
 	writeChain(&b, "pod_early", early(c.Guard.Limits)...)
 	writeChain(&b, "bounds", bounds(c.Guard.Limits.within(conntrackMax))...)
-	writeChain(&b, "input", "type filter hook input priority filter; policy accept;", `iifname "nl*" jump pod_input`,
-		fmt.Sprintf(`iifname != "lo" ip daddr %s ct state new ct status & dnat != dnat counter drop`, c.Gateway))
+	writeChain(&b, "input", input(c)...)
 	writeChain(&b, "pod_input", podInput(c)...)
 	writeChain(&b, "forward", forward(c.Guard)...)
 	writeChain(&b, "pod_forward", podForward(c.Guard)...)
@@ -147,6 +149,7 @@ const sets = `	set source { type ifname . ether_addr . ipv4_addr; }
 	set pace { type ifname; size 65535; flags dynamic,timeout; timeout 1m; }
 	set fresh { type ifname; size 65535; flags dynamic,timeout; timeout 1m; }
 	set flows { type ifname . mark; size 262144; flags dynamic; }
+	set calls { type ifname; size 65535; flags dynamic; }
 `
 
 // arpTable lets the host learn a Pod's address alone: its table of neighbours is one for all.
@@ -200,9 +203,24 @@ func openFlows(most int) []string {
 	}
 }
 
+// input is who reaches what the cluster has on the host, by its own address or by a ClusterIP. The apiserver's port is the host's own.
+func input(c Config) []string {
+	rules := []string{"type filter hook input priority filter; policy accept;", `iifname "nl*" jump pod_input`,
+		fmt.Sprintf(`iifname != "lo" ip daddr %s ct state new ct status & dnat != dnat counter drop`, c.Gateway)}
+	if !c.Guard.Services.IsValid() {
+		return rules
+	}
+	others := ""
+	if len(c.Guard.AllowFrom) > 0 {
+		others = fmt.Sprintf("ip saddr != %s ", list(c.Guard.AllowFrom))
+	}
+	return append(rules, fmt.Sprintf(`iifname != "lo" %sct state new ct original ip daddr %s counter drop`, others, c.Guard.Services.Masked()))
+}
+
 // podInput is what Pods reach of the host.
 func podInput(c Config) []string {
-	rules := []string{"jump bounds", fmt.Sprintf("ip daddr %s meta l4proto { tcp, udp } th dport 53 accept", c.Gateway)}
+	rules := []string{"jump bounds", fmt.Sprintf("tcp dport { %s } add @calls { iifname ct count over %d } counter drop", callPorts(c), maxCalls),
+		fmt.Sprintf("ip daddr %s meta l4proto { tcp, udp } th dport 53 accept", c.Gateway)}
 	if c.Guard.APIPort > 0 {
 		rules = append(rules, fmt.Sprintf("tcp dport %d accept", c.Guard.APIPort))
 	}
@@ -212,6 +230,14 @@ func podInput(c Config) []string {
 		}
 	}
 	return append(rules, "icmp type echo-request accept", "meta l4proto tcp counter reject with tcp reset", "counter reject with icmp admin-prohibited")
+}
+
+// callPorts are those of the server's process.
+func callPorts(c Config) string {
+	if c.Guard.APIPort > 0 && c.Guard.APIPort != 53 {
+		return fmt.Sprintf("53, %d", c.Guard.APIPort)
+	}
+	return "53"
 }
 
 // forward has one rule for all: a Service that somebody has pointed at what Pods do not reach leads nowhere.

@@ -47,10 +47,10 @@ func (j judge) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 		return j.local[to] && !j.opens(to, flow.Forward.Protocol, flow.Reverse.SrcPort)
 	case j.local[from] || contain(j.Guard.AllowFrom, from):
 		return false
-	case j.isPod(to):
+	case j.isPod(to), j.local[to] && translated:
 		return !translated || j.Guard.Services.IsValid() && j.Guard.Services.Contains(asked)
 	}
-	return to == j.Gateway && !translated
+	return to == j.Gateway
 }
 
 func (j judge) isPod(a netip.Addr) bool { return j.ClusterCIDR.Contains(a) && !j.local[a] }

@@ -54,6 +54,9 @@ func TestRefusedFlows(t *testing.T) {
 		{"neighbour to node port", lan, host, pod, tcp, 80, false},
 		{"allowed neighbour to Pod", allowed, pod, pod, tcp, 80, false},
 		{"neighbour to DNS", lan, gateway, gateway, udp, 53, true},
+		{"neighbour to DNS by its ClusterIP", lan, "10.43.0.10", gateway, udp, 53, true},
+		{"allowed neighbour to DNS by its ClusterIP", allowed, "10.43.0.10", gateway, udp, 53, false},
+		{"neighbour to a port that the operator passes on to the host", lan, host, gateway, tcp, 8080, false},
 		{"neighbour to ssh", lan, host, host, tcp, 22, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -33,7 +34,7 @@ func TestAttackControlPlane(t *testing.T) {
 	dir := t.TempDir()
 	server := startServer(t, dir)
 	p := newPeople(t, server, dir)
-	p.add(t, users.Request{Name: "alice", Namespaces: []string{"a"}, Life: time.Hour})
+	p.add(t, users.Request{Name: "alice", Namespaces: []string{"a", "a2"}, Life: time.Hour})
 	p.add(t, users.Request{Name: "bob", Namespaces: []string{"b"}, Life: time.Hour})
 	for _, a := range slices.Concat(p.fillAttacks(), p.identityAttacks(dir)) {
 		attack.Try(t, a.threat, a.what, a.do)
@@ -85,28 +86,51 @@ func (p *people) fillAttacks() []attackRow {
 			return attack.Refused
 		}},
 		{"T6", "run more than the quota has", func(t *testing.T) attack.Outcome {
-			return untilRefused(t, 50, createPod(alice, "a", nil))
+			end := untilRefused(t, 50, createPod(alice, "a", nil))
+			quota, err := p.admin.CoreV1().ResourceQuotas("a").Get(t.Context(), "nodeless-tenant", metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range []corev1.ResourceName{"limits.cpu", "limits.memory", "limits.ephemeral-storage", "requests.ephemeral-storage"} {
+				if used := quota.Status.Used[name]; used.IsZero() {
+					t.Errorf("the quota counts no %s of Pods that say nothing", name)
+				}
+			}
+			return end
 		}},
 		{"T6", "write a large event", func(t *testing.T) attack.Outcome {
 			_, err := alice.CoreV1().Events("a").Create(t.Context(), event(strings.Repeat("x", 1<<20)), metav1.CreateOptions{})
 			return refusedBy(t, err, "it may have 16384")
 		}},
 		{"T6", "write events without end", func(t *testing.T) attack.Outcome {
-			written := 0
-			for range 2000 {
-				_, err := alice.CoreV1().Events("a").Create(t.Context(), event("x"), metav1.CreateOptions{})
-				if apierrors.IsTooManyRequests(err) {
-					t.Logf("%d events were written", written)
-					return attack.Refused
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-				written++
-			}
-			return attack.Succeeded
+			return untilTooMany(t, func(ctx context.Context) error {
+				_, err := alice.CoreV1().Events("a").Create(ctx, event("x"), metav1.CreateOptions{})
+				return err
+			})
+		}},
+		{"T6", "write events without end, to their other group", func(t *testing.T) attack.Outcome {
+			return untilTooMany(t, func(ctx context.Context) error {
+				_, err := alice.EventsV1().Events("a2").Create(ctx, newEvent(), metav1.CreateOptions{})
+				return err
+			})
 		}},
 	}
+}
+
+// untilTooMany repeats f until it comes too often.
+func untilTooMany(t *testing.T, f func(context.Context) error) attack.Outcome {
+	t.Helper()
+	for written := range 2000 {
+		err := f(t.Context())
+		if apierrors.IsTooManyRequests(err) {
+			t.Logf("%d events were written", written)
+			return attack.Refused
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return attack.Succeeded
 }
 
 // untilRefused repeats f until the quota says no, and wants it to say so at bound.
@@ -156,6 +180,13 @@ func event(message string) *corev1.Event {
 	return &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "fill-", Namespace: "a"}, InvolvedObject: corev1.ObjectReference{Namespace: "a", Kind: "Pod", Name: "x"},
 		Reason: "Filling", Message: message, Type: corev1.EventTypeNormal,
+	}
+}
+
+func newEvent() *eventsv1.Event {
+	return &eventsv1.Event{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "fill-", Namespace: "a2"}, Regarding: corev1.ObjectReference{Namespace: "a2", Kind: "Pod", Name: "x"},
+		EventTime: metav1.NowMicro(), ReportingController: "example.com/filler", ReportingInstance: "one", Action: "Fill", Reason: "Filling", Type: corev1.EventTypeNormal,
 	}
 }
 

@@ -183,9 +183,9 @@ func fillHost(t *testing.T, s, neighbour *testcluster.Space, name, file string, 
 	if _, err := s.Host.Exec(s.Ctx, "truncate", "-s", "-200M", filler); err != nil {
 		t.Fatal(err)
 	}
-	s.Until("the Pod is told that it goes on, and waits again", func() (bool, error) {
-		on, err := told(s, name, "DiskGoesOn")
-		return on, err
+	s.Until("the Pod goes on, to where it waits again", func() (bool, error) {
+		left := diskFree(t, s)
+		return left < reserve+50<<20, fmt.Errorf("%d MiB are left", left>>20)
 	})
 	began := time.Now()
 	s.Kubectl("delete", "pod", name, "--timeout=150s") // it is held: it filled what it got

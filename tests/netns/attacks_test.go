@@ -192,9 +192,9 @@ func attackFromOutside(t *testing.T, policy string) {
 	hello(t, p.ns, at(p.addr, 80))
 	hello(t, here, at(gateway, 53))
 	hello(t, outside, at(neighbourAddr, 80))
-	service, node := at(netip.MustParseAddr("10.43.0.9"), 80), at(hostAddr, 30080)
-	nft(t, fmt.Sprintf("table ip test { chain services { type nat hook prerouting priority dstnat; ip daddr . tcp dport { %s . 80, %s . 30080 } dnat to %s:80; }; }\n",
-		service.Addr(), node.Addr(), p.addr))
+	service, node, dns := at(netip.MustParseAddr("10.43.0.9"), 80), at(hostAddr, 30080), at(netip.MustParseAddr("10.43.0.10"), 53)
+	nft(t, fmt.Sprintf("table ip test { chain services { type nat hook prerouting priority dstnat; ip daddr . tcp dport { %s . 80, %s . 30080 } dnat to %s:80; "+
+		"ip daddr %s tcp dport 53 dnat to %s:53; }; }\n", service.Addr(), node.Addr(), p.addr, dns.Addr(), gateway))
 	t.Cleanup(func() { nft(t, "table ip test\ndelete table ip test\n") })
 
 	for from, space := range map[string]ns.NetNS{"another Pod": other.ns, "the host": here} {
@@ -202,8 +202,10 @@ func attackFromOutside(t *testing.T, policy string) {
 			t.Errorf("%s does not reach a Pod: %v", from, err)
 		}
 	}
-	if err := reaches(other.ns, service); err != nil {
-		t.Errorf("a Pod does not reach a Service: %v", err)
+	for what, to := range map[string]netip.AddrPort{"a Service": service, "the name server's Service": dns} {
+		if err := reaches(other.ns, to); err != nil {
+			t.Errorf("a Pod does not reach %s: %v", what, err)
+		}
 	}
 	if err := reaches(outside, node); err != nil {
 		t.Errorf("a neighbour does not reach a node port: %v", err)
@@ -211,7 +213,7 @@ func attackFromOutside(t *testing.T, policy string) {
 	if err := reaches(p.ns, at(neighbourAddr, 80)); err != nil {
 		t.Errorf("a Pod does not reach a neighbour: %v", err)
 	}
-	for what, to := range map[string]netip.AddrPort{"a Pod": at(p.addr, 80), "a ClusterIP": service, "the cluster's name server": at(gateway, 53)} {
+	for what, to := range map[string]netip.AddrPort{"a Pod": at(p.addr, 80), "a ClusterIP": service, "the cluster's name server": at(gateway, 53), "its ClusterIP": dns} {
 		attack.Try(t, "T3", "a neighbour connects to "+what, func(t *testing.T) attack.Outcome {
 			return refused(reaches(outside, to))
 		})
@@ -354,6 +356,46 @@ func TestAttackFlows(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAttackCalls: a Pod keeps connections open to the server, of which each costs it memory and a file.
+func TestAttackCalls(t *testing.T) {
+	const bound = 256
+	h := newHost(t, podCIDR)
+	p, other := h.mustAdd("pod-a"), h.mustAdd("pod-b")
+	server := at(gateway, apiPort)
+	var l net.Listener
+	within(t, hostNS(t), func() (err error) {
+		l, err = net.Listen("tcp4", server.String())
+		return err
+	})
+	defer l.Close()
+	open := func(from pod) (c net.Conn, err error) {
+		err = from.ns.Do(func(ns.NetNS) (err error) {
+			c, err = net.DialTimeout("tcp4", server.String(), 300*time.Millisecond)
+			return err
+		})
+		return c, err
+	}
+	attack.Try(t, "T13", "hold connections to the server without end", func(t *testing.T) attack.Outcome {
+		for n := range bound + 1 {
+			c, err := open(p)
+			if err == nil {
+				defer c.Close()
+				continue
+			}
+			if n < bound {
+				t.Errorf("number %d: %v, want %d", n+1, err, bound)
+			}
+			if c, err = open(other); err != nil {
+				t.Errorf("another Pod: %v", err)
+				return attack.Refused
+			}
+			c.Close()
+			return attack.Refused
+		}
+		return attack.Succeeded
+	})
 }
 
 func TestAttackPackets(t *testing.T) {

@@ -25,10 +25,11 @@ const Name = "UncountedBounds"
 // events are kept for an hour.
 const maxEvent = 16 << 10
 
-// Install makes the plugin known and has it run.
+// Install makes the plugin known and has it run. It has the limit on the rate of events hold for all of them.
 func Install(opts *genericoptions.AdmissionOptions) {
 	opts.Plugins.Register(Name, func(io.Reader) (admission.Interface, error) { return New(), nil })
 	opts.RecommendedPluginOrder = append([]string{Name}, opts.RecommendedPluginOrder...) // a copy: the list is shared by all of the process
+	opts.Decorators = append(admission.Decorators{admission.DecoratorFunc(everyEvent)}, opts.Decorators...)
 }
 
 // Plugin is the plugin.
