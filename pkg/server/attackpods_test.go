@@ -18,6 +18,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -211,6 +212,22 @@ func (p *people) attackClasses(t *testing.T) {
 		change := map[string]any{"spec": map[string]any{"ephemeralContainers": []any{added}}}
 		return ended(t, patch(alice, "/api/v1/namespaces/a/pods/outside/ephemeralcontainers", change)(t.Context()), "spec.runtimeClassName")
 	})
+	attack.Try(t, "T9", "another image in a Pod outside of a microVM", func(t *testing.T) attack.Outcome {
+		_, err := alice.CoreV1().Pods("a").Patch(t.Context(), "outside", types.StrategicMergePatchType, []byte(`{"spec":{"containers":[{"name":"c","image":"mine"}]}}`), metav1.PatchOptions{})
+		return ended(t, err, "spec.runtimeClassName")
+	})
+	for _, sub := range []string{"exec?command=id", "attach", "portforward?ports=22", "proxy/"} {
+		attack.Try(t, "T9", "into a Pod outside of a microVM by "+strings.FieldsFunc(sub, func(r rune) bool { return r == '?' || r == '/' })[0], func(t *testing.T) attack.Outcome {
+			eventually(t, "the Pod in the apiserver's view", func(ctx context.Context) (bool, error) {
+				err := raw(alice, "GET", "/api/v1/namespaces/a/pods/outside/"+sub)(ctx)
+				return apierrors.IsForbidden(err), err
+			})
+			return ended(t, raw(alice, "GET", "/api/v1/namespaces/a/pods/outside/"+sub)(t.Context()), "spec.runtimeClassName")
+		})
+		if err := raw(p.admin, "GET", "/api/v1/namespaces/a/pods/outside/"+sub)(t.Context()); apierrors.IsForbidden(err) {
+			t.Errorf("%s by the administrator: %v", sub, err)
+		}
+	}
 	p.give(t, p.admin, "node.k8s.io", "runtimeclasses", "other", "system:serviceaccounts:a2")
 	eventually(t, "a Pod of a class that its ServiceAccount was given", func(ctx context.Context) (bool, error) {
 		pod := outside("given-class")

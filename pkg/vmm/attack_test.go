@@ -52,9 +52,9 @@ func free(t *testing.T, path string) int64 {
 	return r.free
 }
 
-// TestAttackDiskOfTheHost: a guest writes to its disk without end. The host's file system keeps its reserve, the guest waits and is told of,
+// TestAttackDiskOfAllGuests: a guest writes to its disk without end. The host's file system keeps its reserve, the guest waits and is told of,
 // its neighbour writes on, and when there is room again so does the guest.
-func TestAttackDiskOfTheHost(t *testing.T) {
+func TestAttackDiskOfAllGuests(t *testing.T) {
 	h := needHost(t)
 	h.cfg.Disk = Disk{ReservePercent: 40, BytesPerSecond: 64 * mib, OpsPerSecond: 30000}
 	h.configure(t)

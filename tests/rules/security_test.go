@@ -34,6 +34,9 @@ func TestSecurityPageNamesItsTests(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, declared := range regexp.MustCompile(`(?m)^func (TestAttack\w*)\(`).FindAllStringSubmatch(string(text), -1) {
+			if files[declared[1]] != "" {
+				t.Errorf("there are two tests %s; `make attacks` tells them by their names", declared[1])
+			}
 			files[declared[1]] = string(text)
 		}
 	}
@@ -61,5 +64,46 @@ func TestSecurityPageNamesItsTests(t *testing.T) {
 		if !named[name] {
 			t.Errorf("docs/security.md has no row that names %s", name)
 		}
+	}
+}
+
+// TestGuestReadsNamesItsTests: each place of docs/guest-reads.md says which test shows its bound, by a name that is in the tree, or that there is none.
+func TestGuestReadsNamesItsTests(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(root(t), "docs/guest-reads.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	declared := map[string]bool{}
+	for _, name := range tracked(t) {
+		if !strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(root(t), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range regexp.MustCompile(`(?m)^func (Test\w*)\(`).FindAllStringSubmatch(string(text), -1) {
+			declared[match[1]] = true
+		}
+	}
+	places, named := 0, regexp.MustCompile(`\bTest\w+`)
+	for line := range strings.Lines(string(page)) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		if len(cells) != 4 || strings.HasPrefix(line, "|---") || strings.HasPrefix(line, "| Place ") {
+			continue
+		}
+		places++
+		shown := strings.TrimSpace(cells[3])
+		if shown == "" {
+			t.Errorf("docs/guest-reads.md: %s: no word on its test", strings.TrimSpace(cells[0]))
+		}
+		for _, name := range named.FindAllString(shown, -1) {
+			if !declared[name] {
+				t.Errorf("docs/guest-reads.md names %s, which is not in the tree", name)
+			}
+		}
+	}
+	if places < 20 {
+		t.Errorf("docs/guest-reads.md has %d places", places)
 	}
 }

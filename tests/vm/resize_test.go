@@ -110,7 +110,7 @@ func TestResizeInPlace(t *testing.T) {
 	})
 	t.Run("too large for the microVM", func(t *testing.T) {
 		s := s.with(t)
-		s.resize("grows", "main", `"limits":{"memory":"12Gi","cpu":"500m"},"requests":{"memory":"64Mi"}`)
+		s.resize("grows", "main", `"limits":{"memory":"11Gi","cpu":"500m"},"requests":{"memory":"64Mi"}`)
 		c := s.resizeCondition("grows", corev1.PodResizeInProgress, corev1.PodReasonError)
 		if !strings.Contains(c.Message, "MiB of memory: this microVM was started for at most") {
 			t.Errorf("the condition says %q, want what is too much", c.Message)

@@ -28,8 +28,19 @@ import (
 type who struct {
 	authorizer authorizer.Authorizer
 	namespace  string
-	sender     user.Info // nil for a Pod that a controller will send
+	sender     user.Info // nil for a Pod that a controller sends
 	account    string    // the ServiceAccount's name
+}
+
+// daemonSets is the one controller of Kubernetes with a right to what is reserved: it may bind Pods. A DaemonSet is a tenant's all the same.
+const daemonSets = serviceaccount.ServiceAccountUsernamePrefix + metav1.NamespaceSystem + ":daemon-set-controller"
+
+// sender is the user whose rights count.
+func sender(u user.Info) user.Info {
+	if u == nil || u.GetName() == daemonSets {
+		return nil
+	}
+	return u
 }
 
 // may tells whether one of them has a right in the namespace. Where that cannot be known, nobody has.
@@ -53,7 +64,7 @@ func (w who) mayUseClass(ctx context.Context, class *string) bool {
 
 // pod reports on a Pod that is new, or changed by itself or by one of its subresources.
 func (r *ruling) pod(ctx context.Context, a admission.Attributes, object *core.Pod) (rules.Findings, error) {
-	w := who{r.authorizer, a.GetNamespace(), a.GetUserInfo(), object.Spec.ServiceAccountName}
+	w := who{r.authorizer, a.GetNamespace(), sender(a.GetUserInfo()), object.Spec.ServiceAccountName}
 	if a.GetOperation() != admission.Create {
 		return r.podUpdate(ctx, a, object, w)
 	}
@@ -68,7 +79,7 @@ func (r *ruling) pod(ctx context.Context, a admission.Attributes, object *core.P
 	return found, nil
 }
 
-// podUpdate reports on a changed Pod. A container that is added to one outside of a microVM is as good as such a Pod.
+// podUpdate reports on a changed Pod. A container that is added to one outside of a microVM, or made of another image, is as good as such a Pod.
 func (r *ruling) podUpdate(ctx context.Context, a admission.Attributes, object *core.Pod, w who) (rules.Findings, error) {
 	old, ok := a.GetOldObject().(*core.Pod)
 	if !ok {
@@ -76,7 +87,11 @@ func (r *ruling) podUpdate(ctx context.Context, a admission.Attributes, object *
 	}
 	pod, was := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Annotations: object.Annotations}}, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Annotations: old.Annotations}}
 	if a.GetSubresource() != "ephemeralcontainers" {
-		return rules.PodUpdate(pod, was, false), nil
+		found := rules.PodUpdate(pod, was, false)
+		if at := changedImage(object, old); at != nil && w.outside(ctx, object.Spec.RuntimeClassName) {
+			found.Denials = append(found.Denials, field.Forbidden(at, fmt.Sprintf(notGiven, "spec.runtimeClassName", *object.Spec.RuntimeClassName)))
+		}
+		return found, nil
 	}
 	for i := range object.Spec.EphemeralContainers {
 		var c corev1.EphemeralContainer

@@ -43,6 +43,7 @@ type ruling struct {
 	stop       <-chan struct{}
 	globals    corelisters.ConfigMapLister
 	nodes      corelisters.NodeLister
+	pods       corelisters.PodLister
 	sets       appslisters.DaemonSetLister // nil unless DaemonSets are added to Pods
 	classes    schedulinglisters.PriorityClassLister
 }
@@ -70,8 +71,9 @@ func (r *ruling) SetExternalKubeInformerFactory(f informers.SharedInformerFactor
 	r.nodes = f.Core().V1().Nodes().Lister()
 	r.size.nodes = r.nodes
 	r.classes = f.Scheduling().V1().PriorityClasses().Lister()
-	hosts, classes := f.Core().V1().Nodes().Informer().HasSynced, f.Scheduling().V1().PriorityClasses().Informer().HasSynced
-	synced := func() bool { return hosts() && classes() }
+	r.pods = f.Core().V1().Pods().Lister()
+	hosts, classes, pods := f.Core().V1().Nodes().Informer().HasSynced, f.Scheduling().V1().PriorityClasses().Informer().HasSynced, f.Core().V1().Pods().Informer().HasSynced
+	synced := func() bool { return hosts() && classes() && pods() }
 	if r.settings.DaemonSets == rules.PolicyInject {
 		r.sets = f.Apps().V1().DaemonSets().Lister()
 		others, sets := synced, f.Apps().V1().DaemonSets().Informer().HasSynced
@@ -82,7 +84,7 @@ func (r *ruling) SetExternalKubeInformerFactory(f informers.SharedInformerFactor
 
 // ValidateInitialization starts following the one ConfigMap, of which the shared informers would keep all.
 func (r *ruling) ValidateInitialization() error {
-	if r.nodes == nil || r.classes == nil || r.client == nil || r.stop == nil || r.authorizer == nil {
+	if r.nodes == nil || r.pods == nil || r.classes == nil || r.client == nil || r.stop == nil || r.authorizer == nil {
 		return fmt.Errorf("admission plugin %s: no access to the cluster", RulesName)
 	}
 	only := informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.FieldSelector = "metadata.name=" + rules.GlobalName })
@@ -185,8 +187,11 @@ func (*ruling) park(spec *core.PodSpec) {
 	spec.NodeSelector[api.Own+"added-to"] = "pods"
 }
 
-// Validate is called for each new or changed object once it is as it will be.
+// Validate is called for each new or changed object once it is as it will be, and when somebody gets into a Pod.
 func (r *ruling) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	if a.GetOperation() == admission.Connect {
+		return r.connect(ctx, a)
+	}
 	if a.GetSubresource() != "" && a.GetResource().GroupResource() != core.Resource("pods") {
 		return nil // none of another kind's makes or changes a Pod
 	}

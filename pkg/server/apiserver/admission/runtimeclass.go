@@ -50,7 +50,7 @@ func Install(opts *genericoptions.AdmissionOptions, cfg Config) error {
 	}
 	opts.Plugins.Register(SizeName, func(io.Reader) (admission.Interface, error) { return newSize(), nil })
 	opts.Plugins.Register(RulesName, func(io.Reader) (admission.Interface, error) {
-		return &ruling{Handler: admission.NewHandler(admission.Create, admission.Update), settings: cfg.Rules, size: newSize()}, nil
+		return &ruling{Handler: admission.NewHandler(admission.Create, admission.Update, admission.Connect), settings: cfg.Rules, size: newSize()}, nil
 	})
 	opts.Plugins.Register(StorageName, func(io.Reader) (admission.Interface, error) {
 		return &storage{Handler: admission.NewHandler(admission.Create)}, nil
