@@ -39,6 +39,7 @@ func TestAttackControlPlane(t *testing.T) {
 	for _, a := range slices.Concat(p.fillAttacks(), p.identityAttacks(dir)) {
 		attack.Try(t, a.threat, a.what, a.do)
 	}
+	attack.Try(t, "T6", "fill the disk with what a ConfigMap was", func(t *testing.T) attack.Outcome { return p.rewrite(t, dir) })
 	t.Run("flood", p.flood)
 	attack.Try(t, "T17", "go on with an administrator's kubeconfig that was taken its right", p.revokeAdministrator)
 	server.stop(t)
@@ -189,6 +190,42 @@ func newEvent() *eventsv1.Event {
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "fill-", Namespace: "a2"}, Regarding: corev1.ObjectReference{Namespace: "a2", Kind: "Pod", Name: "x"},
 		EventTime: metav1.NowMicro(), ReportingController: "example.com/filler", ReportingInstance: "one", Action: "Fill", Reason: "Filling", Type: corev1.EventTypeNormal,
 	}
+}
+
+// rewrite changes one large ConfigMap again and again: the database keeps what it was for minutes.
+func (p *people) rewrite(t *testing.T, dir string) attack.Outcome {
+	attack.Slow(t)
+	const most = 200
+	ctx, maps := t.Context(), p.clients["alice"].CoreV1().ConfigMaps("a2")
+	cm, err := maps.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "large"}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	end, began := attack.Succeeded, time.Now()
+	for n := range most {
+		cm.Data = map[string]string{"x": strings.Repeat(string(rune('a'+n%26)), 1000<<10)}
+		next, err := maps.Update(ctx, cm, metav1.UpdateOptions{})
+		if err != nil {
+			if !strings.Contains(err.Error(), "too many requests") {
+				t.Errorf("number %d: %v", n+1, err)
+			}
+			t.Logf("refused after %d", n)
+			end = attack.Refused
+			break
+		}
+		cm = next
+	}
+	var size int64
+	for _, name := range []string{"state.db", "state.db-wal"} {
+		if info, err := os.Stat(filepath.Join(dir, "data", "server", "db", name)); err == nil {
+			size += info.Size()
+		}
+	}
+	t.Logf("the database has %d MiB after %s", size>>20, time.Since(began).Round(time.Millisecond))
+	if _, err := p.clients["bob"].CoreV1().ConfigMaps("b").Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "beside"}}, metav1.CreateOptions{}); err != nil {
+		t.Errorf("another tenant: %v", err)
+	}
+	return end
 }
 
 // identityAttacks would stay somebody for ever, or unseen.

@@ -126,7 +126,7 @@ func (d *Datastore) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("open database %s: %w", d.cfg.File, err)
 	}
 	dialect.LockWrites = true
-	backend := sized{newTruthful(sqllog.New(dialect, &wg, settings))}
+	backend := newPaced(sized{newTruthful(sqllog.New(dialect, &wg, settings))}, time.Now)
 	if err := backend.Start(backendCtx); err != nil {
 		return fmt.Errorf("start database %s: %w", d.cfg.File, err)
 	}

@@ -35,11 +35,11 @@ func forward(b *strings.Builder, upstreams []netip.Addr) {
 	if len(upstreams) == 0 {
 		return
 	}
-	b.WriteString("    forward .")
+	fmt.Fprintf(b, "    %s\n    forward .", shareDirective)
 	for _, u := range upstreams {
 		b.WriteString(" " + netip.AddrPortFrom(u, 53).String())
 	}
-	b.WriteString(" {\n        max_concurrent 1000\n    }\n")
+	fmt.Fprintf(b, " {\n        max_concurrent %d\n    }\n", maxForwarded)
 }
 
 // Upstreams are the name servers of a resolv.conf that can be asked from here: loopback ones are

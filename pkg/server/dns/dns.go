@@ -108,6 +108,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return err
 	}
 	caddy.Quiet, dnsserver.Quiet = true, true
+	register()
 	upstreams := s.cfg.upstreams()
 	s.breakLogLoop()
 	instance, err := caddy.Start(s.input(upstreams))
