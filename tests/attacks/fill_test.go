@@ -70,6 +70,13 @@ func TestAttackTenantFills(t *testing.T) {
 		finish(t)
 		return refused
 	})
+	attack.Try(t, "T13", "a guest that asks for thousands of addresses", func(t *testing.T) attack.Outcome {
+		finish := watch(t, victim, "neighbour")
+		mallory.MustExec("base", "sh", "-c", "for net in 0 1 2 3 4 5 6 7; do for i in $(seq 2 250); do ping -q -c 1 -W 1 10.99.$net.$i >/dev/null & done; wait; done; true")
+		victim.MustExec("neighbour", "/hello", "resolve", "kubernetes.default.svc.cluster.local")
+		finish(t)
+		return attack.Contained
+	})
 	attack.Try(t, "T6", "a guest that takes more memory than it has", func(t *testing.T) attack.Outcome {
 		finish := watch(t, victim, "neighbour")
 		out, code := mallory.Exec("base", "/hello", "alloc", "4000")
