@@ -36,7 +36,7 @@ type Settings struct {
 	DataDir   string
 	NodeName  string
 	Ports     []Port
-	Accel     string // auto, kvm or tcg
+	Accel     string // auto, kvm, tcg or any
 	ServerPID int    // of the server that runs on the data dir now; 0: none. What it uses is not in the way.
 }
 
@@ -138,8 +138,8 @@ func checkAccel(ctx context.Context, h Host, s Settings) Result {
 		return fail("microVM", err.Error(), "look at the detail; `nodeless server --accel tcg` runs without KVM")
 	case accel == "kvm":
 		return pass("microVM", detail)
-	case s.Accel == "tcg":
-		return warn("microVM", "emulated by choice (--accel tcg), which is slow and no wall that QEMU vouches for: "+detail, enable)
+	case s.Accel == "tcg" || s.Accel == "any":
+		return warn("microVM", "emulated by choice (--accel "+s.Accel+"), which is slow and no wall that QEMU vouches for: "+detail, enable)
 	}
 	return fail("microVM", detail, enable+"; or, where nobody has to be kept from anybody, ask for emulation with --accel tcg")
 }

@@ -46,7 +46,7 @@ type Config struct {
 	Registries  string // the operator's file of image registries
 	Pull        pull.Limits
 	Disk        vmm.Disk        // bounds on what a Pod does to the host's disk
-	Accel       string          // hypervisor.Auto, vmm.AccelKVM or vmm.AccelTCG
+	Accel       string          // hypervisor.Auto, hypervisor.Any, vmm.AccelKVM or vmm.AccelTCG
 	Runc        containerd.Runc // a second runtime, for measurements
 	NoProxy     bool
 	KubeletArgs []string // "name=value"

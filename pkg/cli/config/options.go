@@ -96,7 +96,7 @@ func nodeOptions() []Option {
 			field: func(c *Config) any { return &c.Node.DiskBandwidth }},
 		{Name: "pod-disk-iops", Default: "30000", Usage: "how many `times` a second a Pod may read from its disks, and as often write; 0 for no bound",
 			field: func(c *Config) any { return &c.Node.DiskIOPS }},
-		{Name: "accel", Default: "auto", Usage: "how microVMs run: auto and kvm need a KVM that works, tcg emulates, which is slow and isolates less",
+		{Name: "accel", Default: "auto", Usage: "how microVMs run: auto and kvm need a KVM that works, tcg emulates, which is slow and isolates less, any emulates where KVM does not work",
 			field: func(c *Config) any { return &c.Node.Accel }},
 		{Name: "pull-timeout", Default: "1h", Usage: "`time` after which a pull of an image is given up; 0 for never",
 			field: func(c *Config) any { return &c.Node.PullTimeout }},

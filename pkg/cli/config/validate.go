@@ -139,8 +139,8 @@ func (n Node) faults() (errs []error) {
 	if !filepath.IsAbs(n.CgroupRoot) || filepath.Clean(n.CgroupRoot) == "/" {
 		errs = append(errs, invalid("cgroup-root", n.CgroupRoot, "not a cgroup of its own", "give a path such as /nodeless"))
 	}
-	if !slices.Contains([]string{"auto", "kvm", "tcg"}, n.Accel) {
-		errs = append(errs, invalid("accel", n.Accel, "no such way to run a microVM", "choose auto, kvm or tcg"))
+	if !slices.Contains([]string{"auto", "kvm", "tcg", "any"}, n.Accel) {
+		errs = append(errs, invalid("accel", n.Accel, "no such way to run a microVM", "choose auto, kvm, tcg or any"))
 	}
 	for name, path := range map[string]string{"runc-path": n.RuncPath, "runc-shim-path": n.RuncShimPath} {
 		if path != "" && !filepath.IsAbs(path) {

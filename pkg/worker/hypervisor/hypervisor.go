@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 
 	"github.com/nodeless/nodeless/pkg/atomicfile"
 	"github.com/nodeless/nodeless/pkg/hint"
@@ -16,15 +18,19 @@ import (
 	"github.com/nodeless/nodeless/pkg/vmm/probe"
 )
 
-// Auto is KVM, if the probe finds that it can be trusted. Emulation is never fallen back to: it has to be asked for, since QEMU does not call
-// it a security boundary.
-const Auto = "auto"
+const (
+	// Auto is KVM, if the probe finds that it can be trusted. Emulation is never fallen back to: it has to be asked for, since QEMU does not
+	// call it a security boundary.
+	Auto = "auto"
+	// Any is KVM where it can be trusted and emulation elsewhere, for tests and demonstrations.
+	Any = "any"
+)
 
 // Config says what to write where.
 type Config struct {
 	File string         // what nodeless-vmm reads
 	Host vmm.HostConfig // Accel is filled in
-	Want string         // Auto, vmm.AccelKVM or vmm.AccelTCG
+	Want string         // Auto, Any, vmm.AccelKVM or vmm.AccelTCG
 }
 
 // Validate reports all faults at once.
@@ -33,8 +39,8 @@ func (c Config) Validate() error {
 	if c.File == "" {
 		errs = append(errs, errors.New("hypervisor: no file to write"))
 	}
-	if c.Want != Auto && c.Want != vmm.AccelKVM && c.Want != vmm.AccelTCG {
-		errs = append(errs, fmt.Errorf("hypervisor: accel %q is none of %s, %s and %s", c.Want, Auto, vmm.AccelKVM, vmm.AccelTCG))
+	if known := []string{Auto, Any, vmm.AccelKVM, vmm.AccelTCG}; !slices.Contains(known, c.Want) {
+		errs = append(errs, fmt.Errorf("hypervisor: accel %q is none of %s", c.Want, strings.Join(known, ", ")))
 	}
 	return errors.Join(errs...)
 }
@@ -92,7 +98,7 @@ func (h *Hypervisor) choose(ctx context.Context) (vmm.HostConfig, error) {
 		if accel, detail, err = h.probe(ctx, host); err != nil {
 			return host, err
 		}
-		if accel != vmm.AccelKVM {
+		if accel != vmm.AccelKVM && h.cfg.Want != Any {
 			return host, &hint.Error{Op: "use", On: "/dev/kvm", Err: errors.New(detail), Do: "enable virtualization in the BIOS (or nested virtualization around this machine). " +
 				"Where nobody has to be kept from anybody, --accel=tcg (accel: tcg in the configuration, NODELESS_ACCEL=tcg for install.sh) emulates: slow, and no security boundary"}
 		}

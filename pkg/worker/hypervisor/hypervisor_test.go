@@ -46,6 +46,8 @@ func TestHypervisorWritesWhatItChose(t *testing.T) {
 		{Auto, vmm.AccelKVM, vmm.AccelKVM},
 		{vmm.AccelKVM, vmm.AccelKVM, vmm.AccelKVM},
 		{vmm.AccelTCG, vmm.AccelKVM, vmm.AccelTCG},
+		{Any, vmm.AccelKVM, vmm.AccelKVM},
+		{Any, vmm.AccelTCG, vmm.AccelTCG},
 	} {
 		h, file := on(t, tt.want, tt.there)
 		ctx, cancel := context.WithCancel(t.Context())
