@@ -14,10 +14,14 @@ import (
 
 	"github.com/nodeless/nodeless/tests/testbed"
 	"github.com/nodeless/nodeless/tests/testcluster"
+	"github.com/nodeless/nodeless/tests/testregistry"
 )
 
-// shared is the server that the tests share, set by TestMain. Each test keeps to namespaces of its own.
-var shared *testcluster.Cluster
+// The server and the registry that the tests share, set by TestMain. Each test keeps to namespaces of its own.
+var (
+	shared   *testcluster.Cluster
+	registry *testregistry.Registry
+)
 
 func TestMain(m *testing.M) {
 	testbed.Reexec()
@@ -35,7 +39,7 @@ func run(m *testing.M) (code int) {
 		return 1
 	}
 	defer func() {
-		if err := shared.Close(); err != nil {
+		if err := errors.Join(registry.Close(), shared.Close()); err != nil {
 			fmt.Fprintln(os.Stderr, "stop cluster:", err)
 			code = 1
 		}
@@ -43,7 +47,7 @@ func run(m *testing.M) (code int) {
 	return m.Run()
 }
 
-func startShared() error {
+func startShared() (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	host, err := testbed.New(testbed.Options{})
@@ -51,8 +55,11 @@ func startShared() error {
 		return err
 	}
 	shared = &testcluster.Cluster{Host: host}
-	if err := shared.Start(ctx); err != nil {
+	if registry, err = newRegistry(host); err != nil {
 		return errors.Join(err, shared.Close())
+	}
+	if err := shared.Start(ctx); err != nil {
+		return errors.Join(err, registry.Close(), shared.Close())
 	}
 	return nil
 }

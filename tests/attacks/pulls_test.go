@@ -1,0 +1,152 @@
+package attacks_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containernetworking/plugins/pkg/ns"
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/nodeless/nodeless/tests/attack"
+	"github.com/nodeless/nodeless/tests/testbed"
+	"github.com/nodeless/nodeless/tests/testcluster"
+	"github.com/nodeless/nodeless/tests/testregistry"
+)
+
+// registryHost is the registry of the shared host.
+const registryHost = "registry.test:5443"
+
+// slowImages is how many Pods of the attacker pull at once. They are small, so that the smallest host has room for the neighbour's.
+const slowImages = 10
+
+// TestAttackTenantPulls: one tenant pulls images whose layers hardly come, a second one pulls an image and watches.
+func TestAttackTenantPulls(t *testing.T) {
+	attack.Slow(t)
+	victim, mallory := newTenant(t, shared, "victim-pulls"), newTenant(t, shared, "mallory-pulls")
+	victim.Apply(testcluster.Sleeper("neighbour", ""))
+	victim.Ready("neighbour")
+	honest := pushHonest(t)
+
+	attack.Try(t, "T8", "ten images that hardly come", func(t *testing.T) attack.Outcome {
+		finish := watch(t, victim, "neighbour")
+		for n := range slowImages {
+			pull(t, mallory, fmt.Sprintf("slow-%d", n), pushSlow(t, fmt.Sprintf("slow-%d", n)))
+		}
+		victim.Until("the attacker's layers are asked for", func() (bool, error) {
+			asked := 0
+			for _, r := range registry.Requests() {
+				if strings.Contains(r, "/v2/slow-") && strings.Contains(r, "/blobs/") {
+					asked++
+				}
+			}
+			return asked >= 3, fmt.Errorf("%d were", asked)
+		})
+		began := time.Now()
+		pull(t, victim, "pulls", honest)
+		victim.Ready("pulls")
+		t.Logf("the neighbour's image came and its Pod was ready after %s", time.Since(began).Round(time.Second))
+		finish(t)
+		if time.Since(began) > time.Minute {
+			return attack.Succeeded
+		}
+		return attack.Contained
+	})
+}
+
+// pull makes a Pod that needs an image.
+func pull(t *testing.T, by *tenant, name, image string) {
+	t.Helper()
+	grace := int64(0)
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PodSpec{
+		TerminationGracePeriodSeconds: &grace,
+		Containers: []corev1.Container{{Name: "c", Image: image, ImagePullPolicy: corev1.PullAlways, Resources: corev1.ResourceRequirements{
+			Limits: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("200m"), corev1.ResourceMemory: resource.MustParse("64Mi")},
+		}}},
+	}}
+	if _, err := by.Client.CoreV1().Pods(by.Name).Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// pushHonest puts an image into the registry whose program waits.
+func pushHonest(t *testing.T) string {
+	t.Helper()
+	program, err := os.ReadFile("/bin/busybox") // Debian's busybox-static
+	if err != nil {
+		t.Fatal(err)
+	}
+	return push(t, "honest", testregistry.Tar(testregistry.Dir("bin", 0o755), testregistry.File("bin/busybox", 0o755, string(program))))
+}
+
+// pushSlow puts an image into the registry whose layer comes a byte a second.
+func pushSlow(t *testing.T, name string) string {
+	t.Helper()
+	layer := testregistry.Tar(testregistry.File(name, 0o644, strings.Repeat(name, 1000)))
+	image := push(t, name, layer)
+	registry.Handle("/v2/"+name+"/blobs/"+digest.FromBytes(layer).String(), func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", fmt.Sprint(len(layer)))
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for i := range layer {
+			if _, err := w.Write(layer[i : i+1]); err != nil {
+				return
+			}
+			_ = http.NewResponseController(w).Flush() // a byte alone
+			select {
+			case <-r.Context().Done():
+				return
+			case <-tick.C:
+			}
+		}
+	})
+	return image
+}
+
+func push(t *testing.T, name string, layer []byte) string {
+	t.Helper()
+	config := v1.ImageConfig{Entrypoint: []string{"/bin/busybox", "sleep", "1000"}}
+	if _, err := registry.Push(name, "1", testregistry.Image{Arch: "amd64", Config: config, Layers: []testregistry.Layer{{Tar: layer}}}); err != nil {
+		t.Fatal(err)
+	}
+	return registryHost + "/" + name + ":1"
+}
+
+// newRegistry serves a registry inside a host's network and tells the host about it. The server is to be started after it.
+func newRegistry(h *testbed.Host) (*testregistry.Registry, error) {
+	r, err := testregistry.New("registry.test")
+	if err != nil {
+		return nil, err
+	}
+	space, err := ns.GetNS(fmt.Sprintf("/proc/%d/ns/net", h.Pid()))
+	if err != nil {
+		return nil, err
+	}
+	defer space.Close()
+	var l net.Listener
+	err = space.Do(func(ns.NetNS) (err error) {
+		l, err = net.Listen("tcp", testbed.NodeIP+":5443")
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.Serve(l, false)
+	names, err := os.ReadFile(h.Path("/etc/hosts"))
+	trust := "configs:\n  " + registryHost + ":\n    tls: {ca_file: /etc/nodeless/registry-ca.pem}\n"
+	return r, errors.Join(err,
+		os.MkdirAll(h.Path("/etc/nodeless"), 0o755),
+		os.WriteFile(h.Path("/etc/hosts"), append(names, testbed.NodeIP+" registry.test\n"...), 0o644),
+		os.WriteFile(h.Path("/etc/nodeless/registry-ca.pem"), r.CA, 0o644),
+		os.WriteFile(h.Path("/etc/nodeless/registries.yaml"), []byte(trust), 0o600),
+	)
+}
