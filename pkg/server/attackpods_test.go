@@ -23,7 +23,6 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/nodeless/nodeless/pkg/api"
-	"github.com/nodeless/nodeless/pkg/kube"
 	"github.com/nodeless/nodeless/pkg/users"
 	"github.com/nodeless/nodeless/tests/attack"
 )
@@ -36,16 +35,7 @@ func TestAttackPods(t *testing.T) {
 	}
 	dir := t.TempDir()
 	server := startServer(t, dir, injectEnv+"=tools")
-	p := &people{admin: server.ready(t, dir), configs: make(map[string]*rest.Config), clients: make(map[string]kubernetes.Interface)}
-	admin, err := kube.FromKubeconfig(dir + "/kubeconfig")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.ca, p.keeper = admin.CAData, users.New(p.admin)
-	awaitRoles(t, p.admin)
-	if p.server, err = p.keeper.Server(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	p := newPeople(t, server, dir)
 	p.add(t, users.Request{Name: "alice", Namespaces: []string{"a", "a2"}, Life: time.Hour})
 	p.add(t, users.Request{Name: "bob", Namespaces: []string{"b"}, Life: time.Hour})
 	p.add(t, users.Request{Name: "olga", Operator: true, Life: time.Hour})

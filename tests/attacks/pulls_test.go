@@ -1,16 +1,13 @@
 package attacks_test
 
 import (
-	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -24,7 +21,7 @@ import (
 )
 
 // registryHost is the registry of the shared host.
-const registryHost = "registry.test:5443"
+const registryHost = "registry.test:" + testcluster.RegistryPort
 
 // slowImages is how many Pods of the attacker pull at once. They are small, so that the smallest host has room for the neighbour's.
 const slowImages = 10
@@ -121,32 +118,12 @@ func push(t *testing.T, name string, layer []byte) string {
 	return registryHost + "/" + name + ":1"
 }
 
-// newRegistry serves a registry inside a host's network and tells the host about it. The server is to be started after it.
+// newRegistry serves a registry in the shared host.
 func newRegistry(h *testbed.Host) (*testregistry.Registry, error) {
 	r, err := testregistry.New("registry.test")
 	if err != nil {
 		return nil, err
 	}
-	space, err := ns.GetNS(fmt.Sprintf("/proc/%d/ns/net", h.Pid()))
-	if err != nil {
-		return nil, err
-	}
-	defer space.Close()
-	var l net.Listener
-	err = space.Do(func(ns.NetNS) (err error) {
-		l, err = net.Listen("tcp", testbed.NodeIP+":5443")
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	r.Serve(l, false)
-	names, err := os.ReadFile(h.Path("/etc/hosts"))
-	trust := "configs:\n  " + registryHost + ":\n    tls: {ca_file: /etc/nodeless/registry-ca.pem}\n"
-	return r, errors.Join(err,
-		os.MkdirAll(h.Path("/etc/nodeless"), 0o755),
-		os.WriteFile(h.Path("/etc/hosts"), append(names, testbed.NodeIP+" registry.test\n"...), 0o644),
-		os.WriteFile(h.Path("/etc/nodeless/registry-ca.pem"), r.CA, 0o644),
-		os.WriteFile(h.Path("/etc/nodeless/registries.yaml"), []byte(trust), 0o600),
-	)
+	trust := "configs:\n  " + registryHost + ":\n    tls: {ca_file: " + testcluster.RegistryCA + "}\n"
+	return r, testcluster.ServeRegistry(h, r, trust, "registry.test")
 }

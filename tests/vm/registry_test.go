@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path"
 	"path/filepath"
@@ -16,20 +15,20 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containernetworking/plugins/pkg/ns"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/nodeless/nodeless/tests/testbed"
+	"github.com/nodeless/nodeless/tests/testcluster"
 	"github.com/nodeless/nodeless/tests/testregistry"
 )
 
 // The registry of the shared host, which goes by two names: the operator's file makes it a mirror of docker.io under the
 // first and gives nodeless a password for it; for the second it only says whom to trust.
 const (
-	mirrorHost  = "mirror.test:5443"
-	privateHost = "private.test:5443"
+	mirrorHost  = "mirror.test:" + testcluster.RegistryPort
+	privateHost = "private.test:" + testcluster.RegistryPort
 
 	registriesYAML = `
 mirrors:
@@ -39,44 +38,21 @@ mirrors:
 configs:
   ` + mirrorHost + `:
     auth: {username: operator, password: of-the-file}
-    tls: {ca_file: /etc/nodeless/registry-ca.pem}
+    tls: {ca_file: ` + testcluster.RegistryCA + `}
   ` + privateHost + `:
-    tls: {ca_file: /etc/nodeless/registry-ca.pem}
+    tls: {ca_file: ` + testcluster.RegistryCA + `}
 `
 )
 
-// newRegistry serves a registry inside a host's network and tells the host about it. The server is to be started after it.
-func newRegistry(h *testbed.Host) (_ *testregistry.Registry, err error) {
+// newRegistry serves the registry in the shared host.
+func newRegistry(h *testbed.Host) (*testregistry.Registry, error) {
 	r, err := testregistry.New("mirror.test", "private.test")
 	if err != nil {
 		return nil, err
 	}
 	r.AddUser("operator", "of-the-file")
 	r.AddUser("pod", "of-the-secret")
-	space, err := ns.GetNS(fmt.Sprintf("/proc/%d/ns/net", h.Pid()))
-	if err != nil {
-		return nil, err
-	}
-	defer space.Close()
-	var l net.Listener
-	err = space.Do(func(ns.NetNS) (err error) {
-		l, err = net.Listen("tcp", testbed.NodeIP+":5443")
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	r.Serve(l, false)
-	names, err := os.ReadFile(h.Path("/etc/hosts"))
-	if err != nil {
-		return nil, err
-	}
-	return r, errors.Join(
-		os.MkdirAll(h.Path("/etc/nodeless"), 0o755),
-		os.WriteFile(h.Path("/etc/hosts"), append(names, testbed.NodeIP+" mirror.test private.test\n"...), 0o644),
-		os.WriteFile(h.Path("/etc/nodeless/registry-ca.pem"), r.CA, 0o644),
-		os.WriteFile(h.Path("/etc/nodeless/registries.yaml"), []byte(registriesYAML), 0o600),
-	)
+	return r, testcluster.ServeRegistry(h, r, registriesYAML, "mirror.test private.test")
 }
 
 // push puts an image over the tools of the bundle's own image into the registry. A layer below is a layer of tools that
