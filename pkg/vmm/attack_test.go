@@ -18,8 +18,10 @@ import (
 func (h *host) smallDisk(t *testing.T, mebibytes int) (path string) {
 	t.Helper()
 	must(t, os.MkdirAll(h.cfg.ScratchDir, 0o700))
-	keep := exec.Command("sh", "-c", `mount -t tmpfs -o size=$1m none "$0" && echo ready && exec sleep 600`, h.cfg.ScratchDir, strconv.Itoa(mebibytes))
-	keep.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	keep := exec.Command("sh", "-c", `mount -t tmpfs -o size=$1m none "$0" && echo ready && exec cat`, h.cfg.ScratchDir, strconv.Itoa(mebibytes))
+	keep.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	_, err := keep.StdinPipe() // it ends with this process; a death signal comes when a thread ends, as that of openTap does
+	must(t, err)
 	out, err := keep.StdoutPipe()
 	must(t, err)
 	if err := keep.Start(); err != nil {

@@ -303,7 +303,7 @@ func startVirtiofsd(t *testing.T, h *host, socket, folder string) int {
 	f, err := l.File()
 	must(t, err)
 	defer f.Close()
-	cmd := exec.Command(build(t, h.dir, "../../cmd/nodeless-virtiofsd"), "--syslog", "--cache=auto", "--shared-dir="+folder, "--fd=3",
+	cmd := exec.Command(filepath.Join(filepath.Dir(h.prog), "nodeless-virtiofsd"), "--syslog", "--cache=auto", "--shared-dir="+folder, "--fd=3",
 		"--thread-pool-size=1", "--announce-submounts")
 	cmd.Env = append(os.Environ(), "NODELESS_BUNDLE="+h.cfg.Bundle)
 	cmd.ExtraFiles = []*os.File{f}

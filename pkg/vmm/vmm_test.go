@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -13,9 +14,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -42,7 +45,13 @@ func TestMain(m *testing.M) {
 		_ = cmd.Wait()
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	flag.Parse()
+	if most := flag.Lookup("test.parallel"); most.Value.String() == most.DefValue { // tests of hosts wait more than they work
+		_ = most.Value.Set(strconv.Itoa(max(4, runtime.GOMAXPROCS(0)))) // a number is what it takes
+	}
+	code := m.Run()
+	_ = os.RemoveAll(built.dir) // nothing where none was made
+	os.Exit(code)
 }
 
 // host is a host with a bundle, on which microVMs can be started under emulation.
@@ -56,12 +65,36 @@ type host struct {
 	enter func(dir string) []string
 }
 
-// needHost finds the bundle and builds the adapter and the test guest, or skips the test.
+// built is where the programs that the tests' hosts run lie, once they are built; TestMain removes it.
+var built struct {
+	sync.Once
+	dir string
+	err error
+}
+
+// buildOnce builds the adapter, the wrapper of virtiofsd and the test guest.
+func buildOnce() (dir string, err error) {
+	built.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "nodeless-vmm-test-"); built.err != nil {
+			return
+		}
+		cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", built.dir, "../../cmd/nodeless-vmm", "../../cmd/nodeless-virtiofsd", "./internal/testguest")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if text, err := cmd.CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("go build: %w\n%s", err, text)
+		}
+	})
+	return built.dir, built.err
+}
+
+// needHost finds the bundle and builds the adapter and the test guest, or skips the test. Tests of hosts run beside each other: each has
+// its own folder, and most of their time they wait.
 func needHost(t *testing.T) *host {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("skipped: boots microVMs, not with -short")
 	}
+	t.Parallel()
 	bundle := os.Getenv("NODELESS_BUNDLE")
 	if bundle == "" {
 		bundle, _ = filepath.Abs("../../dist/bundle")
@@ -75,8 +108,10 @@ func needHost(t *testing.T) *host {
 	}
 	h.cfg.TSCKHz, _, _ = TSCKHz()
 	h.configure(t)
-	h.prog = build(t, h.dir, "../../cmd/nodeless-vmm")
-	guest, err := os.ReadFile(build(t, h.dir, "./internal/testguest"))
+	programs, err := buildOnce()
+	must(t, err)
+	h.prog = filepath.Join(programs, "nodeless-vmm")
+	guest, err := os.ReadFile(filepath.Join(programs, "testguest"))
 	must(t, err)
 	base, err := os.ReadFile(bundle + "/guest/initrd")
 	must(t, err)
@@ -95,17 +130,6 @@ func (h *host) configure(t *testing.T) {
 }
 
 func (h *host) kernel() string { return h.cfg.Bundle + "/guest/vmlinux" }
-
-func build(t *testing.T, dir, pkg string) string {
-	t.Helper()
-	out := filepath.Join(dir, filepath.Base(pkg))
-	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", out, pkg)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if text, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("go build %s: %v\n%s", pkg, err, text)
-	}
-	return out
-}
 
 // cpio is an archive with one program; the kernel unpacks several archives one after the other.
 func cpio(name string, content []byte) []byte {
