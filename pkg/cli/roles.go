@@ -90,6 +90,6 @@ func workerConfig(cfg config.Config) worker.Config {
 // guard adds to what the operator says of Pods what they need: the apiserver of this host.
 func guard(cfg config.Config) netdev.Guard {
 	g := cfg.Network.Guard
-	g.APIPort = cfg.API.Port
+	g.APIPort, g.Limits = cfg.API.Port, cfg.Network.Limits()
 	return g
 }

@@ -68,7 +68,8 @@ type Network struct {
 	Domain      string
 	NodePorts   PortRange
 	// Guard is what Pods may reach, and who may reach them.
-	Guard netdev.Guard
+	Guard     netdev.Guard
+	Bandwidth int // Mbit a second that each Pod sends, and as many that it receives; 0 for no limit
 }
 
 // Specs is what Pods can be and what they cost.

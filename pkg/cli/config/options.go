@@ -151,7 +151,19 @@ func networkOptions() []Option {
 			field: func(c *Config) any { return &c.Network.Guard.Limits.NewFlows }},
 		{Name: "pod-packets", Default: strconv.Itoa(netdev.DefaultLimits().Packets), Usage: "`number` of packets that one Pod sends in a second; 0 for no limit",
 			field: func(c *Config) any { return &c.Network.Guard.Limits.Packets }},
+		{Name: "pod-bandwidth", Default: strconv.FormatInt(netdev.DefaultLimits().Bandwidth/mbit, 10), Usage: "`Mbit` a second that one Pod sends, and as many that it receives; 0 for no limit",
+			field: func(c *Config) any { return &c.Network.Bandwidth }},
 	}
+}
+
+// mbit is a Mbit in bytes.
+const mbit = 1_000_000 / 8
+
+// Limits are those of each Pod, with the bandwidth in the unit that they have it in.
+func (n Network) Limits() netdev.Limits {
+	l := n.Guard.Limits
+	l.Bandwidth = int64(n.Bandwidth) * mbit
+	return l
 }
 
 func ranges(list []netip.Prefix) (out []string) {
