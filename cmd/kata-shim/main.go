@@ -142,6 +142,7 @@ type service struct {
 	sizer     *sizer
 	boost     *boost
 	unstarted *unstarted
+	doomed    *doomed
 	end       func() error // ends the microVM
 	giveUp    func()       // ends this process
 }
@@ -160,7 +161,7 @@ func (c call) newService(ctx context.Context, id string, stockPublisher shimapi.
 	return service{
 		Shim: stock, sandbox: sb, volumes: newVolumes("/", id), end: sb.kill,
 		giveUp: func() { os.Exit(1) },
-		boost:  &boost{}, unstarted: newUnstarted(),
+		boost:  &boost{}, unstarted: newUnstarted(), doomed: newDoomed(),
 		sizer: &sizer{machine: vm{dir: sb.vmDir()}, containers: map[string]limits{}},
 	}, nil
 }
