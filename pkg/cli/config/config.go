@@ -42,6 +42,7 @@ type Node struct {
 	DiskReserve   int    // percent of the data dir's file system
 	DiskBandwidth int    // MiB a second for each Pod; 0 for no bound
 	DiskIOPS      int    // operations a second for each Pod; 0 for no bound
+	LogRate       int    // MiB a second that each Pod writes to its logs; 0 for no bound
 	Accel         string // auto, kvm or tcg
 	// RuncPath adds a RuntimeClass handler "runc", with the shim at RuncShimPath or in PATH; for measurements only.
 	RuncPath, RuncShimPath string

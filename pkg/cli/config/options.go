@@ -96,6 +96,8 @@ func nodeOptions() []Option {
 			field: func(c *Config) any { return &c.Node.DiskBandwidth }},
 		{Name: "pod-disk-iops", Default: "30000", Usage: "how many `times` a second a Pod may read from its disks, and as often write; 0 for no bound",
 			field: func(c *Config) any { return &c.Node.DiskIOPS }},
+		{Name: "pod-log-rate", Default: "8", Usage: "how many `MiB` a second all containers of a Pod write to their logs; faster ones have to wait; 0 for no bound",
+			field: func(c *Config) any { return &c.Node.LogRate }},
 		{Name: "accel", Default: "auto", Usage: "how microVMs run: auto and kvm need a KVM that works, tcg emulates, which is slow and isolates less, any emulates where KVM does not work",
 			field: func(c *Config) any { return &c.Node.Accel }},
 		{Name: "pull-timeout", Default: "1h", Usage: "`time` after which a pull of an image is given up; 0 for never",

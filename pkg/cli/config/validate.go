@@ -128,7 +128,7 @@ func (n Node) faults() (errs []error) {
 	if n.DiskReserve < 0 || n.DiskReserve > 90 {
 		errs = append(errs, invalid("disk-reserve", n.DiskReserve, "out of range", "choose 1 to 90 percent, or 0 for no reserve"))
 	}
-	for name, most := range map[string]int{"pod-disk-bandwidth": n.DiskBandwidth, "pod-disk-iops": n.DiskIOPS} {
+	for name, most := range map[string]int{"pod-disk-bandwidth": n.DiskBandwidth, "pod-disk-iops": n.DiskIOPS, "pod-log-rate": n.LogRate} {
 		if most < 0 || most > 1<<30 {
 			errs = append(errs, invalid(name, most, "out of range", "give what a Pod may have each second, or 0 for no bound"))
 		}
