@@ -107,6 +107,7 @@ type keeper struct {
 	bounds  Disk
 	scratch *scratchDisk // set by create, read after it
 	shared  sharer
+	volumes volumePace
 	full    atomic.Bool // QEMU has stopped the guest for want of room
 	runs    sync.WaitGroup
 
@@ -124,17 +125,22 @@ func (k *keeper) keepRoom() {
 		select {
 		case <-k.v.ended:
 			timer.Stop()
+			k.volumes.release()
 			k.shared.release()
 			return
 		case <-timer.C:
 		}
+		pause = lookInterval
 		r, err := roomIn(k.scratch.path)
 		if err != nil {
 			k.v.log.Warn("it is not known how full the disk is", "err", err)
-			continue
+		} else {
+			k.look(r, time.Now())
+			pause = k.bounds.pause(r, k.held.Held)
 		}
-		k.look(r, time.Now())
-		pause = k.bounds.pause(r, k.held.Held)
+		if k.v.spec.Share != nil { // fixed by now
+			pause = min(pause, k.volumes.look(time.Now(), k.held.Held))
+		}
 	}
 }
 
@@ -162,6 +168,7 @@ func (k *keeper) look(r room, now time.Time) {
 
 // hold lets the guest's writes wait.
 func (k *keeper) hold(r room) {
+	k.volumes.release() // who holds is the one who lets go
 	k.shared.stop()
 	if !k.command("block_set_io_throttle", writePace(heldWrites)) {
 		return // the next look tries again

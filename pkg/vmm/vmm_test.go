@@ -29,12 +29,24 @@ import (
 // parentEnv makes the test binary play the shim: it starts nodeless-vmm, says its pid and waits for it.
 const parentEnv = "NODELESS_TEST_PARENT"
 
+// besideEnv is what the shim starts first, a word a line; it inherits the shim's descriptor 3.
+const besideEnv = "NODELESS_TEST_BESIDE"
+
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == fakeQEMU {
 		playQEMU()
 		os.Exit(0)
 	}
 	if prog := os.Getenv(parentEnv); prog != "" {
+		if beside := os.Getenv(besideEnv); beside != "" {
+			words := strings.Split(beside, "\n")
+			cmd := exec.Command(words[0], words[1:]...)
+			cmd.Stderr, cmd.ExtraFiles = os.Stderr, []*os.File{os.NewFile(3, "socket")}
+			if err := cmd.Start(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+		}
 		cmd := exec.Command(prog, os.Args[1:]...)
 		cmd.Stderr = os.Stderr
 		if err := cmd.Start(); err != nil {
@@ -63,6 +75,9 @@ type host struct {
 	initrd  string
 	// enter is what runs an adapter with its working folder elsewhere than here; nil for here.
 	enter func(dir string) []string
+	// beside is what the next shim starts besides the adapter, and with which descriptor.
+	beside     []string
+	besideFile *os.File
 }
 
 // built is where the programs that the tests' hosts run lie, once they are built; TestMain removes it.
@@ -169,6 +184,10 @@ func (h *host) launch(t *testing.T, id string) *guest {
 	}
 	g.parent = exec.Command(argv[0], argv[1:]...)
 	g.parent.Env = append(os.Environ(), parentEnv+"="+h.prog, ConfigEnv+"="+h.cfgPath)
+	if h.beside != nil {
+		g.parent.Env = append(g.parent.Env, besideEnv+"="+strings.Join(h.beside, "\n"), "NODELESS_BUNDLE="+h.cfg.Bundle)
+		g.parent.ExtraFiles = []*os.File{h.besideFile}
+	}
 	g.parent.Stderr = os.Stderr
 	g.parent.Dir = g.dir // as the shim's is the bundle
 	must(t, os.WriteFile(filepath.Join(g.dir, "config.json"), []byte(ociConfig), 0o600))
