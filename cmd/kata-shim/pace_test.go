@@ -16,8 +16,8 @@ type chatter struct{}
 
 func (chatter) Read(buf []byte) (int, error) { return len(buf), nil }
 
-// TestAttackALogWithoutPause: two containers of a Pod say as much as they can, and together get what the Pod may have.
-func TestAttackALogWithoutPause(t *testing.T) {
+// TestALogWithoutPauseIsPaced: two containers of a Pod say as much as they can, and together get what the Pod may have.
+func TestALogWithoutPauseIsPaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const rate, lasts = 1 << 20, 60 * time.Second
 		p := newPace(rate)

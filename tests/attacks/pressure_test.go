@@ -21,6 +21,7 @@ const (
 	smallest = "    resources: {limits: {cpu: 250m, memory: 512Mi}}\n"
 	// smallHost is the memory of a host for three of them, and what the kubelet leaves free.
 	smallHost = 3*960<<20 + 200<<20
+	logRate   = 1 // MiB a second that its Pods may say
 	// hoard has a Pod touch all the memory that it can: a volume in memory, one that its host caches, pages of files and a process's own. Some of
 	// it ends with the kernel of the guest ending a process.
 	hoard = `head -c 300000000 /dev/zero >/m/fill; rm -f /m/fill
@@ -28,9 +29,9 @@ head -c 400000000 /dev/zero >/d/fill; cat /d/fill >/dev/null; /hello alloc 400
 dd if=/dev/zero of=/sparse bs=1M count=0 seek=900; cat /sparse >/dev/null; true`
 )
 
-// TestAttackMemoryOfTheHost: tenants fill a small host, with more Pods than it holds, which take all that they can. Then the host is short of
+// TestAttackASmallHost: tenants fill a small host, with more Pods than it holds, which take all that they can. Then the host is short of
 // memory, and evicts one of those who have much, whatever their guests say.
-func TestAttackMemoryOfTheHost(t *testing.T) {
+func TestAttackASmallHost(t *testing.T) {
 	attack.Slow(t)
 	c := newSmallHost(t)
 	victim, mallory, magnate := newTenant(t, c, "victim"), newTenant(t, c, "mallory"), newTenant(t, c, "magnate", "--quota", "none")
@@ -58,6 +59,7 @@ func TestAttackMemoryOfTheHost(t *testing.T) {
 		finish(t)
 		return attack.Contained
 	})
+	attack.Try(t, "T13", "a container says more than its Pod may", func(t *testing.T) attack.Outcome { return babble(t, mallory) })
 	attack.Try(t, "T16", "a guest whose containers use next to nothing takes memory of which the host runs short", func(t *testing.T) attack.Outcome {
 		return lieUnderPressure(t, c, victim, hoarders)
 	})
@@ -84,7 +86,7 @@ func newSmallHost(t *testing.T) *testcluster.Cluster {
 	if rest < 0 {
 		t.Skipf("skipped: a machine with %d MiB of memory is too small", total>>20)
 	}
-	c.Flags = []string{fmt.Sprintf("--kubelet-arg=system-reserved=memory=%d", rest)}
+	c.Flags = []string{fmt.Sprintf("--kubelet-arg=system-reserved=memory=%d", rest), fmt.Sprintf("--pod-log-rate=%d", logRate)}
 	if err := c.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -94,6 +96,21 @@ func newSmallHost(t *testing.T) *testcluster.Cluster {
 func hoarder(name string) string {
 	return testcluster.Sleeper(name, smallest+"    volumeMounts: [{name: d, mountPath: /d}, {name: m, mountPath: /m}]\n"+
 		"  volumes: [{name: d, emptyDir: {}}, {name: m, emptyDir: {medium: Memory}}]\n")
+}
+
+// babble has a container fill its log as fast as it can. What it may save up is gone when the time is taken.
+func babble(t *testing.T, from *tenant) attack.Outcome {
+	const all = 12 << 20
+	say := fmt.Sprintf("yes | head -c %d >/proc/1/fd/1", all)
+	from.MustExec("hog", "sh", "-c", say)
+	began := time.Now()
+	from.MustExec("hog", "sh", "-c", say)
+	pace := all / time.Since(began).Seconds()
+	t.Logf("%.2f MiB a second of %d", pace/(1<<20), logRate)
+	if pace > 1.5*logRate*(1<<20) {
+		return attack.Succeeded
+	}
+	return attack.Contained
 }
 
 // untilHoards waits until a hoarder has most of what its Pod may have of the host.
