@@ -17,6 +17,7 @@ import (
 // These tests boot real microVMs under emulation and speak to the adapter as Kata does.
 
 func TestLifeOfAMicroVM(t *testing.T) {
+	t.Parallel()
 	h := needHost(t)
 	g := h.launch(t, "life")
 	g.call("PUT", "vm.create", g.config(""), nil)
@@ -135,6 +136,7 @@ func pss(pid int) string {
 }
 
 func TestNothingIsLeftWhen(t *testing.T) {
+	t.Parallel()
 	h := needHost(t)
 	tests := []struct {
 		name string
@@ -175,6 +177,7 @@ func TestNothingIsLeftWhen(t *testing.T) {
 
 // TestStoppedQEMU: a QEMU that stands still, as with a guest that spins, keeps neither Kata's calls waiting nor itself alive.
 func TestStoppedQEMU(t *testing.T) {
+	t.Parallel()
 	h := needHost(t)
 	g := h.launch(t, "stopped")
 	g.call("PUT", "vm.create", g.config(""), nil)
@@ -265,6 +268,7 @@ func handshake(t *testing.T, g *guest) string {
 }
 
 func TestSharedFolder(t *testing.T) {
+	t.Parallel()
 	h := needHost(t)
 	g := h.launch(t, "share")
 	folder := filepath.Join(h.dir, "folder")
