@@ -69,21 +69,26 @@ func figuresOf(s *testcluster.Space, pod *corev1.Pod) (v1alpha1.PodStats, error)
 	return v1alpha1.PodStats{}, errors.New("the kubelet has no figures of the Pod")
 }
 
-// TestAttackDiskLimits: Pods that write more than their limit, to their disk, to an emptyDir or to their log, are evicted for that.
+// TestAttackDiskLimits: Pods that write more than their limit, to their disk or to an emptyDir, or make more files there than they may, are
+// evicted for that.
 func TestAttackDiskLimits(t *testing.T) {
 	attack.Slow(t)
 	s := testcluster.NewSpace(t, shared, 6*time.Minute)
 	const limit = "    resources: {limits: {ephemeral-storage: 100Mi}, requests: {ephemeral-storage: 10Mi}}\n"
 	s.Apply(testcluster.Sleeper("disk", limit))
 	s.Apply(testcluster.Sleeper("dir", "    volumeMounts: [{name: d, mountPath: /d}]\n  volumes: [{name: d, emptyDir: {sizeLimit: 50Mi}}]\n"))
+	s.Apply(testcluster.Sleeper("files", "    volumeMounts: [{name: d, mountPath: /d}]\n  volumes: [{name: d, emptyDir: {sizeLimit: 4Mi}}]\n"))
 	s.Apply(testcluster.Sleeper("neighbour", ""))
-	for _, name := range []string{"disk", "dir", "neighbour"} {
+	for _, name := range []string{"disk", "dir", "files", "neighbour"} {
 		s.Ready(name)
 	}
+	// 1,500 empty files are 6 MiB at least.
+	s.MustExec("files", "sh", "-c", "(n=0; while [ $n -lt 1500 ]; do : >/d/$n; n=$((n+1)); done) >/dev/null 2>&1 &")
 	for name, file := range map[string]string{"disk": "/fill", "dir": "/d/fill"} {
 		s.MustExec(name, "sh", "-c", piece+"; (n=0; while [ $n -lt 48 ]; do cat /piece; n=$((n+1)); done >"+file+"; sync) >/dev/null 2>&1 &")
 	}
-	for name, what := range map[string]string{"disk": "a Pod writes more to its disk than it may", "dir": "a Pod writes more to an emptyDir than it may"} {
+	for name, what := range map[string]string{"disk": "a Pod writes more to its disk than it may", "dir": "a Pod writes more to an emptyDir than it may",
+		"files": "a Pod makes more empty files in an emptyDir than it may"} {
 		attack.Try(t, "T7", what, func(t *testing.T) attack.Outcome {
 			s.Until("Pod "+name+" is evicted", func() (bool, error) { return told(s, name, "Evicted") })
 			s.Pod(name, "has ended", func(p *corev1.Pod) bool {
