@@ -54,8 +54,14 @@ func TestSharerFindsItsOwn(t *testing.T) {
 	}
 	line := "36 35 98:0 /var/lib/nodeless/agent/kubelet/pods/u/volumes/kubernetes.io~%s/v /run/kata-containers/shared/sandboxes/abc/mounts/x rw - ext4 /dev/sda rw\n"
 	for kind, want := range map[string]bool{"empty-dir": true, "secret": false} {
-		if got := sharesEmptyDir(fmt.Appendf(nil, line, kind), id); got != want {
-			t.Errorf("%s: %t, want %t", kind, got, want)
+		if got, files := sharedWith(fmt.Appendf(nil, line, kind), id); got != want || files {
+			t.Errorf("%s: %t, want %t; and files: %t", kind, got, want, files)
+		}
+	}
+	const file = "36 35 98:0 /var/lib/nodeless/agent/kubelet/pods/u/%s /run/kata-containers/shared/sandboxes/abc/mounts/x rw - ext4 /dev/sda rw\n"
+	for path, want := range map[string]bool{"etc-hosts": true, "containers/main/0123": true, "volumes/kubernetes.io~secret/etc-hosts": false, "volumes/containers/v": false} {
+		if volumes, got := sharedWith(fmt.Appendf(nil, file, path), id); got != want || volumes {
+			t.Errorf("%s: %t, want %t; and volumes: %t", path, got, want, volumes)
 		}
 	}
 }
