@@ -75,7 +75,9 @@ func (p passer) pass(_ any, in grpc.ServerStream) error {
 		_ = out.CloseSend() // it always succeeds
 	}()
 	err = copyFrames(in, out)
-	in.SetTrailer(out.Trailer())
+	trailer := out.Trailer().Copy()
+	trailer.Delete(detailsTrailer)
+	in.SetTrailer(trailer)
 	return err
 }
 
