@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -46,6 +48,26 @@ func TestAttackFiguresOfAPod(t *testing.T) {
 				return false, err
 			}
 			return *stats.EphemeralStorage.UsedBytes > 32<<20, fmt.Errorf("it takes %d bytes", *stats.EphemeralStorage.UsedBytes)
+		})
+		return attack.Contained
+	})
+	attack.Try(t, "T4", "a guest fills the host's disk through /etc/hosts", func(t *testing.T) attack.Outcome {
+		before, err := figuresOf(s, pod)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.MustExec("counted", "sh", "-c", "for i in 0 1 2 3 4 5 6 7; do cat /piece; done >>/etc/hosts; sync")
+		info, err := os.Lstat(s.Host.Path(filepath.Join("/var/lib/nodeless/agent/kubelet/pods", string(pod.UID), "etc-hosts")))
+		if err != nil || info.Size() < 32<<20 {
+			t.Fatalf("the host's file: %v, %v", info, err)
+		}
+		want := *before.EphemeralStorage.UsedBytes + 24<<20
+		s.Until("the file counts as the Pod's", func() (bool, error) {
+			stats, err := figuresOf(s, pod)
+			if err != nil || stats.EphemeralStorage == nil || stats.EphemeralStorage.UsedBytes == nil {
+				return false, err
+			}
+			return *stats.EphemeralStorage.UsedBytes > want, fmt.Errorf("it takes %d bytes, want %d", *stats.EphemeralStorage.UsedBytes, want)
 		})
 		return attack.Contained
 	})
