@@ -3,6 +3,7 @@ package containerd
 import (
 	"flag"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path"
 	"path/filepath"
@@ -26,6 +27,7 @@ func exampleConfig() Config {
 		Kata: Kata{Shim: "/b/bin/containerd-shim-kata-v2", VMM: "/b/bin/nodeless-vmm", Virtiofsd: "/b/bin/virtiofsd", Kernel: "/b/guest/vmlinux", Initrd: "/b/guest/initrd"},
 		Root: "/d/agent/containerd", State: "/r/containerd/state", Socket: "/r/containerd/containerd.sock", ConfigFile: "/r/containerd.toml", KataFile: "/r/kata.toml",
 		VMMConfig: "/r/vmm.json", CNIConf: "/r/cni/net.d", Images: "/d/agent/images", Certs: "/d/agent/certs.d", Registries: "/e/registries.yaml", Pull: pull.DefaultLimits(),
+		Denied: []netip.Prefix{netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("10.0.0.0/8")}, Cluster: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")},
 	}
 }
 
