@@ -107,6 +107,7 @@ type keeper struct {
 	bounds  Disk
 	scratch *scratchDisk // set by create, read after it
 	shared  sharer
+	volumes volumePace
 	full    atomic.Bool // QEMU has stopped the guest for want of room
 	runs    sync.WaitGroup
 
@@ -125,17 +126,22 @@ func (k *keeper) keepRoom() {
 		select {
 		case <-k.v.ended:
 			timer.Stop()
+			k.volumes.release()
 			k.shared.release()
 			return
 		case <-timer.C:
 		}
+		pause = lookInterval
 		r, err := roomIn(k.scratch.path)
 		if err != nil {
 			k.v.log.Warn("it is not known how full the disk is", "err", err)
-			continue
+		} else {
+			k.look(r, time.Now())
+			pause = k.bounds.pause(r, k.held.Held)
 		}
-		k.look(r, time.Now())
-		pause = k.bounds.pause(r, k.held.Held)
+		if k.v.spec.Share != nil { // fixed by now
+			pause = min(pause, k.volumes.look(time.Now(), k.held.Held))
+		}
 	}
 }
 
@@ -168,6 +174,7 @@ func (k *keeper) look(r room, now time.Time) {
 
 // hold lets the guest's writes wait, those to single files of the host if it writes to them.
 func (k *keeper) hold(r room, wrote bool) {
+	k.volumes.release() // who holds is the one who lets go
 	k.shared.stop(wrote)
 	if !k.command("block_set_io_throttle", writePace(heldWrites)) {
 		return // the next look tries again

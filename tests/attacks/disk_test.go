@@ -215,7 +215,7 @@ func fillHost(t *testing.T, s, neighbour *testcluster.Space, name, file string, 
 		return left < reserve+50<<20, fmt.Errorf("%d MiB are left", left>>20)
 	})
 	began := time.Now()
-	s.Kubectl("delete", "pod", name, "--timeout=150s") // it is held: it filled what it got
+	s.Kubectl("delete", "pod", name, "--timeout=45s") // it is held: it filled what it got. A guest that is not may take a minute
 	t.Logf("deleted after %v", time.Since(began).Round(time.Second))
 	s.Until("its disk is free", func() (bool, error) { return diskFree(t, s) > reserve+200<<20, nil })
 }

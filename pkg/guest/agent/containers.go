@@ -61,6 +61,7 @@ func (a *Agent) CreateContainer(ctx context.Context, req *pb.CreateContainerRequ
 	}
 	return empty(a.cfg.Containers.Create(container.Request{
 		ID: id, Spec: spec, SharedPID: req.GetSandboxPidns(), PIDTarget: spec.Annotations[api.PIDTarget],
+		NoInput: req.GetStdinPort() == noInput,
 	}))
 }
 

@@ -15,6 +15,9 @@ import (
 	"google.golang.org/grpc/status"
 )
 
+// noInput is what the shim sends as the port of an input that nobody is at.
+const noInput = 1<<32 - 1
+
 // TestGuest walks through a sandbox's life in one VM; the steps build on each other.
 func TestGuest(t *testing.T) {
 	v := boot(t)
@@ -31,6 +34,7 @@ func TestGuest(t *testing.T) {
 		{"output and exit status", testOutput},
 		{"exec", testExec},
 		{"stdin", testStdin},
+		{"nobody at the input", testNoInput},
 		{"terminal", testTerminal},
 		{"terminal of a container", testTerminalContainer},
 		{"seccomp", testSeccomp},
@@ -203,6 +207,25 @@ func testStdin(t *testing.T, v *vm, _ string) {
 	}
 	if got := v.wait(t, "sleeper", "in"); got != 0 {
 		t.Errorf("status = %d", got)
+	}
+}
+
+// testNoInput: a program that reads an input nobody is at ends, whether it is a container's or executed in one.
+func testNoInput(t *testing.T, v *vm, slot string) {
+	const look = "readlink /proc/self/fd/0; cat; echo end"
+	req := createRequest("unattended", slot, shell(look))
+	req.StdinPort = noInput
+	v.start(t, req)
+	if got, code := v.output(t, "unattended", "", false), v.wait(t, "unattended", ""); got != "/dev/null\nend\n" || code != 0 {
+		t.Errorf("a container with nobody at its input said %q and ended with %d", got, code)
+	}
+	v.remove(t, "unattended")
+	exec := &pb.ExecProcessRequest{ContainerId: "sleeper", ExecId: "unattended", Process: shell(look), StdinPort: noInput}
+	if _, err := v.ExecProcess(t.Context(), exec); err != nil {
+		t.Fatal(err)
+	}
+	if got, code := v.output(t, "sleeper", "unattended", false), v.wait(t, "sleeper", "unattended"); got != "/dev/null\nend\n" || code != 0 {
+		t.Errorf("a program executed with nobody at its input said %q and ended with %d", got, code)
 	}
 }
 
