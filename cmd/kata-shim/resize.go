@@ -221,8 +221,12 @@ func (s service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*tas
 	if err != nil {
 		return nil, fmt.Errorf("create container %s: %w", r.ID, err)
 	}
+	ctx, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	s.unstarted.making(r.ID, giveUp)
 	reply, err := s.Shim.Create(ctx, r)
 	if err != nil {
+		s.unstarted.forget(r.ID)
 		undo()
 		return nil, err
 	}

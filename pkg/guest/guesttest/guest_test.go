@@ -35,6 +35,7 @@ func TestGuest(t *testing.T) {
 		{"exec", testExec},
 		{"stdin", testStdin},
 		{"nobody at the input", testNoInput},
+		{"removed while it is created", testRemovedEarly},
 		{"terminal", testTerminal},
 		{"terminal of a container", testTerminalContainer},
 		{"seccomp", testSeccomp},
@@ -227,6 +228,32 @@ func testNoInput(t *testing.T, v *vm, slot string) {
 	if got, code := v.output(t, "sleeper", "unattended", false), v.wait(t, "sleeper", "unattended"); got != "/dev/null\nend\n" || code != 0 {
 		t.Errorf("a program executed with nobody at its input said %q and ended with %d", got, code)
 	}
+}
+
+// testRemovedEarly: a container whose disk does not come holds up no other, and is gone as soon as it is removed.
+func testRemovedEarly(t *testing.T, v *vm, slot string) {
+	created := make(chan error, 1)
+	go func() {
+		_, err := v.CreateContainer(t.Context(), createRequest("early", "1f", process("true")))
+		created <- err
+	}()
+	for removed := false; !removed; { // until it is being created
+		if out, code := v.exec(t, "sleeper", fmt.Sprint("beside", time.Now().UnixNano()), shell("echo in")); out != "in\n" || code != 0 {
+			t.Errorf("exec while a container is being created = %q, %d", out, code)
+		}
+		if _, err := v.RemoveContainer(t.Context(), &pb.RemoveContainerRequest{ContainerId: "early"}); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-created:
+			if removed = true; status.Code(err) == codes.OK || !strings.Contains(err.Error(), "removed") {
+				t.Errorf("the creation ended with %v, want to hear of the removal", err)
+			}
+		default:
+		}
+	}
+	v.start(t, createRequest("early", slot, process("true")))
+	v.remove(t, "early")
 }
 
 func testTerminal(t *testing.T, v *vm, _ string) {
