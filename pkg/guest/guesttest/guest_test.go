@@ -45,6 +45,7 @@ func TestGuest(t *testing.T) {
 		{"fifty quick execs", testQuickExecs},
 		{"orphans are reaped", testOrphans},
 		{"limits and stats", testLimits},
+		{"a small CPU limit does not hold up the start", testQuota},
 		{"out of memory", testOOM},
 		{"clock", testClock},
 		{"privileged", testPrivileged},
@@ -433,6 +434,38 @@ func testLimits(t *testing.T, v *vm, slot string) {
 		t.Errorf("limits after the update = %q", out)
 	}
 	v.remove(t, "limited") // removal kills
+}
+
+// testQuota: the limit of CPU time is that of the container's own program, and making the container is not slower for it.
+func testQuota(t *testing.T, v *vm, slot string) {
+	took := map[int64]time.Duration{}
+	for _, quota := range []int64{0, 1000} {
+		req := createRequest("quota", slot, process("sleep", "1000"))
+		req.OCI.Linux.Resources.CPU = &pb.LinuxCPU{Quota: quota, Period: 100000}
+		began := time.Now()
+		v.start(t, req)
+		took[quota] = time.Since(began)
+		v.remove(t, "quota")
+	}
+	if took[1000] > 4*took[0] {
+		t.Errorf("a container took %s to start, one with 10m of CPU %s", took[0], took[1000])
+	}
+	req := createRequest("quota", slot, process("sleep", "1000"))
+	req.OCI.Linux.Resources.CPU = &pb.LinuxCPU{Quota: 1000, Period: 100000}
+	if _, err := v.CreateContainer(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	update := &pb.UpdateContainerRequest{ContainerId: "quota", Resources: &pb.LinuxResources{CPU: &pb.LinuxCPU{Quota: 70000}}}
+	if _, err := v.UpdateContainer(t.Context(), update); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.StartContainer(t.Context(), &pb.StartContainerRequest{ContainerId: "quota"}); err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := v.exec(t, "quota", "max", shell("cat /sys/fs/cgroup/cpu.max")); out != "70000 100000\n" {
+		t.Errorf("the limit of a container that was changed before its start is %q", out)
+	}
+	v.remove(t, "quota")
 }
 
 func testOOM(t *testing.T, v *vm, slot string) {
