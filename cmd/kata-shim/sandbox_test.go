@@ -15,7 +15,7 @@ func TestParse(t *testing.T) {
 		want call
 	}{
 		{name: "info", args: []string{"-info"}, want: call{info: true}},
-		{name: "delete", args: []string{"-namespace", "k8s.io", "-address", "/run/c.sock", "-publish-binary", "/bin/x", "-id", "abc", "-bundle", "/b", "delete"}, want: call{id: "abc", namespace: "k8s.io", address: "/run/c.sock", action: "delete"}},
+		{name: "delete", args: []string{"-namespace", "k8s.io", "-address", "/run/c.sock", "-publish-binary", "/bin/x", "-id", "abc", "-bundle", "/b", "delete"}, want: call{id: "abc", namespace: "k8s.io", address: "/run/c.sock", task: "/b", action: "delete"}},
 		{name: "a container named delete is not an action", args: []string{"-namespace", "delete", "-id", "delete", "start"}, want: call{id: "delete", namespace: "delete", action: "start"}},
 		{name: "daemon", args: []string{"-namespace", "k8s.io", "-id", "abc"}, want: call{id: "abc", namespace: "k8s.io"}},
 		{name: "flag without value", args: []string{"-id"}, want: call{}},
