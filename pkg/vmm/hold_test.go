@@ -1,9 +1,10 @@
 package vmm
 
 import (
-	"fmt"
 	"testing"
 	"time"
+
+	"github.com/moby/sys/mountinfo"
 )
 
 func TestDiskJudgesWhoTakesTheLastRoom(t *testing.T) {
@@ -52,9 +53,12 @@ func TestSharerFindsItsOwn(t *testing.T) {
 	if !servesVolumes(own, id) || servesVolumes(other, id) || servesVolumes(named, id) {
 		t.Error("the sandbox's virtiofsd is not told from another's, or from another program")
 	}
-	line := "36 35 98:0 /var/lib/nodeless/agent/kubelet/pods/u/volumes/kubernetes.io~%s/v /run/kata-containers/shared/sandboxes/abc/mounts/x rw - ext4 /dev/sda rw\n"
 	for kind, want := range map[string]bool{"empty-dir": true, "secret": false} {
-		if got := sharesEmptyDir(fmt.Appendf(nil, line, kind), id); got != want {
+		mounts := []*mountinfo.Info{{Root: "/", Mountpoint: "/"}, {
+			Root:       "/var/lib/nodeless/agent/kubelet/pods/u/volumes/kubernetes.io~" + kind + "/v",
+			Mountpoint: "/run/kata-containers/shared/sandboxes/abc/mounts/x",
+		}}
+		if got := sharesEmptyDir(mounts, id); got != want {
 			t.Errorf("%s: %t, want %t", kind, got, want)
 		}
 	}

@@ -1,8 +1,6 @@
 package vmm
 
 import (
-	"bufio"
-	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -55,21 +54,15 @@ func (s *sharer) written(now time.Time) (sum int64, comparable bool) {
 
 // onHostDisk tells whether one of the Pod's volumes is an emptyDir on the host.
 func (s *sharer) onHostDisk() bool {
-	raw, err := os.ReadFile("/proc/self/mountinfo")
-	return err == nil && sharesEmptyDir(raw, s.id)
+	mounts, err := mountinfo.GetMounts(nil)
+	return err == nil && sharesEmptyDir(mounts, s.id)
 }
 
 // sharesEmptyDir looks for an emptyDir among the mounts below a sandbox's folders.
-func sharesEmptyDir(mountinfo []byte, id string) bool {
-	scan := bufio.NewScanner(bytes.NewReader(mountinfo))
-	scan.Buffer(nil, 1<<20) // an overlay's options name all its layers
-	for scan.Scan() {
-		fields := strings.Fields(scan.Text())
-		if len(fields) > 4 && strings.Contains(fields[4], "/"+id+"/") && strings.Contains(fields[3], "/kubernetes.io~empty-dir/") {
-			return true
-		}
-	}
-	return false
+func sharesEmptyDir(mounts []*mountinfo.Info, id string) bool {
+	return slices.ContainsFunc(mounts, func(m *mountinfo.Info) bool {
+		return strings.Contains(m.Mountpoint, "/"+id+"/") && strings.Contains(m.Root, "/kubernetes.io~empty-dir/")
+	})
 }
 
 // processes are the pids of the sandbox's virtiofsd.
