@@ -1,8 +1,6 @@
 package vmm
 
 import (
-	"bufio"
-	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -55,26 +54,23 @@ func (s *sharer) written(now time.Time) (sum int64, comparable bool) {
 
 // onHostDisk tells whether one of the Pod's volumes is an emptyDir on the host, and whether single files there are shared with it.
 func (s *sharer) onHostDisk() (volumes, files bool) {
-	raw, err := os.ReadFile("/proc/self/mountinfo")
+	mounts, err := mountinfo.GetMounts(nil)
 	if err != nil {
 		return false, false
 	}
-	return sharedWith(raw, s.id)
+	return sharedWith(mounts, s.id)
 }
 
 // sharedWith looks among the mounts below a sandbox's folders for emptyDirs, and for the files that the kubelet makes for a container to write
 // to: /etc/hosts and the last message.
-func sharedWith(mountinfo []byte, id string) (volumes, files bool) {
-	scan := bufio.NewScanner(bytes.NewReader(mountinfo))
-	scan.Buffer(nil, 1<<20) // an overlay's options name all its layers
-	for scan.Scan() {
-		fields := strings.Fields(scan.Text())
-		if len(fields) <= 4 || !strings.Contains(fields[4], "/"+id+"/") {
+func sharedWith(mounts []*mountinfo.Info, id string) (volumes, files bool) {
+	for _, m := range mounts {
+		if !strings.Contains(m.Mountpoint, "/"+id+"/") {
 			continue
 		}
-		_, below, _ := strings.Cut(fields[3], "/pods/")
+		_, below, _ := strings.Cut(m.Root, "/pods/")
 		_, below, _ = strings.Cut(below, "/") // of the Pod's UID
-		volumes = volumes || strings.Contains(fields[3], "/kubernetes.io~empty-dir/")
+		volumes = volumes || strings.Contains(m.Root, "/kubernetes.io~empty-dir/")
 		files = files || below == "etc-hosts" || strings.HasPrefix(below, "containers/")
 	}
 	return volumes, files

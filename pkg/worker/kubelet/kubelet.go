@@ -53,7 +53,11 @@ func (k *Kubelet) Run(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := prepareCgroups(hostCgroups(), k.cfg.CgroupRoot); err != nil {
+	mounted, err := hostCgroups()
+	if err != nil {
+		return err
+	}
+	if err := prepareCgroups(mounted, k.cfg.CgroupRoot); err != nil {
 		return err
 	}
 	resolv, err := resolvConf(k.cfg.HostResolvConf, k.cfg.ResolvConf)
