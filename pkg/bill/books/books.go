@@ -23,6 +23,9 @@ import (
 //go:embed schema.sql
 var schema string
 
+//go:embed indexes.sql
+var indexes string
+
 // Errors of the books.
 var (
 	ErrSettled = errors.New("the hour is settled otherwise")
@@ -39,7 +42,7 @@ type Books struct{ db *sql.DB }
 // sqlfile.ErrForeign when this program must not touch the file.
 func Open(ctx context.Context, file string) (*Books, error) {
 	// The application id is "nlbi".
-	db, err := sqlfile.Open(ctx, file, sqlfile.Kind{Name: "books", ApplicationID: 0x6e6c6269, Version: 1, Schema: schema})
+	db, err := sqlfile.Open(ctx, file, sqlfile.Kind{Name: "books", ApplicationID: 0x6e6c6269, Version: 1, Schema: schema, Indexes: indexes})
 	if err != nil {
 		return nil, err
 	}
@@ -329,6 +332,26 @@ func (b *Books) Charged(ctx context.Context, usages []string) (map[string]int64,
 		return nil, fmt.Errorf("add charges up: %w", err)
 	}
 	return sums, nil
+}
+
+// Mark notes up to when all that was known is settled.
+func (b *Books) Mark(ctx context.Context, at time.Time) error {
+	if _, err := b.db.ExecContext(ctx, "INSERT INTO mark (one, at) VALUES (1, ?) ON CONFLICT (one) DO UPDATE SET at = excluded.at", at.Unix()); err != nil {
+		return fmt.Errorf("note what is settled: %w", err)
+	}
+	return nil
+}
+
+// Marked is the last Mark, the zero moment without one.
+func (b *Books) Marked(ctx context.Context) (time.Time, error) {
+	var at int64
+	switch err := b.db.QueryRowContext(ctx, "SELECT at FROM mark").Scan(&at); {
+	case errors.Is(err, sql.ErrNoRows):
+		return time.Time{}, nil
+	case err != nil:
+		return time.Time{}, fmt.Errorf("read what is settled: %w", err)
+	}
+	return time.Unix(at, 0).UTC(), nil
 }
 
 // Prices are those by which an hour was settled.
