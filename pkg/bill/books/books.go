@@ -36,7 +36,10 @@ var (
 )
 
 // Books is the file. Several processes may have it open.
-type Books struct{ db *sql.DB }
+type Books struct {
+	db   *sql.DB
+	held holding
+}
 
 // Open opens the books in a file and makes them, mode 0600, where there are none. The error is sqlfile.ErrNewer or
 // sqlfile.ErrForeign when this program must not touch the file.
@@ -46,7 +49,7 @@ func Open(ctx context.Context, file string) (*Books, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Books{db}, nil
+	return &Books{db: db}, nil
 }
 
 // Close ends the use of the file.

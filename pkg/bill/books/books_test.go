@@ -363,3 +363,28 @@ func TestBillsOfANamespaceAreFoundByAnIndex(t *testing.T) {
 		}
 	}
 }
+
+// TestHeldIsReadOnce: the scheduler, which asks for each Pod, costs no query for each, and sees at once what is bought.
+func TestHeldIsReadOnce(t *testing.T) {
+	b := open(t, t.TempDir())
+	one, other := reserved("one"), reserved("other")
+	one.HoldCapacity, other.HoldCapacity = true, true
+	held := func() int {
+		t.Helper()
+		coupons, err := b.Held(t.Context(), one.From)
+		must(t, err)
+		return len(coupons)
+	}
+	must(t, b.Buy(t.Context(), one))
+	if n := held(); n != 1 {
+		t.Errorf("%d are held, want 1", n)
+	}
+	must(t, b.Buy(t.Context(), other))
+	if n := held(); n != 2 {
+		t.Errorf("%d are held after one more was bought, want 2", n)
+	}
+	must(t, b.db.Close()) // a query would fail
+	if n := held(); n != 2 {
+		t.Errorf("%d are held, want 2", n)
+	}
+}
