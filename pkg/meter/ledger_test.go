@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -327,7 +328,16 @@ func TestUsages(t *testing.T) {
 			usages, err := l.Usages(t.Context(), minute(tt.from), minute(tt.to), tt.filter)
 			must(t, err)
 			var got []string
-			for _, u := range sorted(usages) {
+			slices.SortFunc(usages, func(a, b Usage) int {
+				if c := a.Start.Compare(b.Start); c != 0 {
+					return c
+				}
+				if c := strings.Compare(a.Sandbox, b.Sandbox); c != 0 {
+					return c
+				}
+				return a.Stretch - b.Stretch
+			})
+			for _, u := range usages {
 				end := ""
 				if !u.End.IsZero() {
 					end = fmt.Sprint(u.End.Sub(noon).Minutes())

@@ -254,13 +254,8 @@ type Sum struct {
 	Amount                                      price.Amount
 }
 
-// Daily adds up what Charges lists, by day, namespace and kind, in the order of these.
-func (b *Books) Daily(ctx context.Context, from, to time.Time, namespaces []string) (sums []Sum, err error) {
-	return b.daily(ctx, from, to, namespaces, "workload", -1)
-}
-
-// DailyUpTo is Daily, unless that has more than most, or comes from ten times as many charges: then all workloads of a day are one, called Many, so that what comes back stays small
-// however many names somebody gave to theirs.
+// DailyUpTo adds up what Charges lists, by day, namespace and kind, in the order of these. If that comes to more than most, or comes from ten
+// times as many charges, all workloads of a day are one, called Many: what comes back stays small however many names somebody gave to theirs.
 func (b *Books) DailyUpTo(ctx context.Context, from, to time.Time, namespaces []string, most int) ([]Sum, error) {
 	where, args, err := billed(from, to, namespaces)
 	if err != nil {

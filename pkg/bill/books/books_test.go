@@ -121,7 +121,7 @@ func TestCharges(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
 		}
 	}
-	daily, err := b.Daily(t.Context(), time.Time{}, time.Time{}, []string{"shop"})
+	daily, err := b.DailyUpTo(t.Context(), time.Time{}, time.Time{}, []string{"shop"}, 100)
 	must(t, err)
 	if diff := cmp.Diff([]Sum{{Day: hour.Truncate(24 * time.Hour), Namespace: "shop", Workload: "Deployment/web", Spec: "2C4Gi", SpecType: "intel", Charge: "POSTPAID_BY_HOUR",
 		Currency: yuan(), Seconds: 3610, Amount: 3_610_000}}, daily); diff != "" {
