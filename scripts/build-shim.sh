@@ -51,6 +51,11 @@ done
 for f in $files; do
 	replace="$replace,\"$PWD/$module/$f\":\"$tree/$f\""
 done
+if [ "$out" = --test ]; then # what only tests need of Kata's insides
+	for f in $(cd testdata/kata && find . -name '*.go'); do
+		replace="$replace,\"$PWD/$module/${f#./}\":\"$PWD/testdata/kata/${f#./}\""
+	done
+fi
 printf '{"Replace":{%s}}\n' "$replace" >"$DIST/_overlay/overlay.json"
 
 export CGO_ENABLED=0 GOFLAGS="-trimpath -buildvcs=false -mod=vendor -overlay=$DIST/_overlay/overlay.json"

@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -62,6 +63,7 @@ type call struct {
 	info               bool
 	id                 string
 	namespace, address string // of containerd
+	task               string // the folder that containerd keeps for the task, which is its bundle
 	action             string // "start", "delete", or empty for the daemon
 }
 
@@ -71,7 +73,7 @@ func parse(args []string) call {
 	var c call
 	var ignored string
 	values := map[string]*string{"-id": &c.id, "--id": &c.id, "-namespace": &c.namespace, "-address": &c.address,
-		"-publish-binary": &ignored, "-socket": &ignored, "-bundle": &ignored}
+		"-publish-binary": &ignored, "-socket": &ignored, "-bundle": &c.task}
 	for i := 0; i < len(args); i++ {
 		if value, ok := values[args[i]]; ok {
 			if i++; i < len(args) {
@@ -110,7 +112,7 @@ func deleteSandbox(c call) error {
 	if err != nil {
 		return err
 	}
-	if err := c.sandbox(exe).remove(); err != nil {
+	if err := errors.Join(restoreLifted(c.task), c.sandbox(exe).remove()); err != nil {
 		return fmt.Errorf("delete sandbox %s: %w", c.id, err)
 	}
 	const killed = 128 + 9

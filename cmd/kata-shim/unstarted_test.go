@@ -111,6 +111,7 @@ func TestContainersThatNeverRan(t *testing.T) {
 				stock := &stockShim{status: tasktypes.Status_CREATED, exit: make(chan struct{})}
 				s := service{Shim: stock, unstarted: newUnstarted(), doomed: newDoomed(), boost: &boost{}, sizer: &sizer{containers: map[string]limits{}}}
 				s.sandbox.id = "sandbox"
+				s.unstarted.making("c", nil)
 				s.unstarted.made("c")
 				tt.before(t, s, stock)
 				if got := clearAway(t, s, stock); got != tt.exit {
@@ -134,6 +135,7 @@ func TestContainersThatNeverRan(t *testing.T) {
 func TestStartAfterKill(t *testing.T) {
 	stock := &stockShim{status: tasktypes.Status_CREATED}
 	s := service{Shim: stock, unstarted: newUnstarted(), doomed: newDoomed(), boost: &boost{}}
+	s.unstarted.making("c", nil)
 	s.unstarted.made("c")
 	if _, err := s.Kill(t.Context(), &taskapi.KillRequest{ID: "c", Signal: uint32(syscall.SIGKILL)}); err != nil {
 		t.Fatal(err)

@@ -150,6 +150,7 @@ func (c Config) containerd() containerd.Config {
 	conf := containerd.DefaultConfig(c.Bundle, c.Data, c.Run)
 	conf.Runc, conf.Registries, conf.Debug = c.Runc, c.Registries, c.Debug
 	conf.Pull.Timeout, conf.Pull.Rate = c.Pull.Timeout, c.Pull.Rate
+	conf.Denied, conf.Cluster = c.Net.Guard.Denied, []netip.Prefix{c.Net.ClusterCIDR, c.Net.ServiceCIDR}
 	if total, err := memcg.Total("/proc/meminfo"); err == nil {
 		b := memcg.For(total, c.Node.MaxPods)
 		conf.Memory = containerd.Memory{Aim: b.Containerd, Bound: b.ContainerdMax, Cgroup: c.Node.CgroupRoot + "/containerd"}

@@ -129,6 +129,7 @@ func (m *Manager) launch(c *container, req Request) (err error) {
 	if err != nil {
 		return err
 	}
+	c.holdQuota(config.Cgroups.Resources)
 	if c.lc, err = libcontainer.Create(m.cfg.StateDir, c.id, config); err != nil {
 		return fmt.Errorf("create container: %w", err)
 	}
@@ -207,6 +208,9 @@ func (m *Manager) Start(id string) error {
 	c, err := m.find(id)
 	if err != nil || c.lc == nil {
 		return err
+	}
+	if err := c.setQuota(); err != nil {
+		return fmt.Errorf("limit the CPU time of container %s: %w", id, err)
 	}
 	if err := c.lc.Exec(); err != nil {
 		return fmt.Errorf("start container %s: %w", id, err)

@@ -35,6 +35,7 @@ func TestGuest(t *testing.T) {
 		{"exec", testExec},
 		{"stdin", testStdin},
 		{"nobody at the input", testNoInput},
+		{"removed while it is created", testRemovedEarly},
 		{"terminal", testTerminal},
 		{"terminal of a container", testTerminalContainer},
 		{"seccomp", testSeccomp},
@@ -44,6 +45,7 @@ func TestGuest(t *testing.T) {
 		{"fifty quick execs", testQuickExecs},
 		{"orphans are reaped", testOrphans},
 		{"limits and stats", testLimits},
+		{"a small CPU limit does not hold up the start", testQuota},
 		{"out of memory", testOOM},
 		{"clock", testClock},
 		{"privileged", testPrivileged},
@@ -229,6 +231,32 @@ func testNoInput(t *testing.T, v *vm, slot string) {
 	}
 }
 
+// testRemovedEarly: a container whose disk does not come holds up no other, and is gone as soon as it is removed.
+func testRemovedEarly(t *testing.T, v *vm, slot string) {
+	created := make(chan error, 1)
+	go func() {
+		_, err := v.CreateContainer(t.Context(), createRequest("early", "1f", process("true")))
+		created <- err
+	}()
+	for removed := false; !removed; { // until it is being created
+		if out, code := v.exec(t, "sleeper", fmt.Sprint("beside", time.Now().UnixNano()), shell("echo in")); out != "in\n" || code != 0 {
+			t.Errorf("exec while a container is being created = %q, %d", out, code)
+		}
+		if _, err := v.RemoveContainer(t.Context(), &pb.RemoveContainerRequest{ContainerId: "early"}); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-created:
+			if removed = true; status.Code(err) == codes.OK || !strings.Contains(err.Error(), "removed") {
+				t.Errorf("the creation ended with %v, want to hear of the removal", err)
+			}
+		default:
+		}
+	}
+	v.start(t, createRequest("early", slot, process("true")))
+	v.remove(t, "early")
+}
+
 func testTerminal(t *testing.T, v *vm, _ string) {
 	p := shell("tty; stty size; read line; echo got $line; stty size; exit 5")
 	p.Terminal, p.ConsoleSize = true, &pb.Box{Height: 24, Width: 80}
@@ -406,6 +434,38 @@ func testLimits(t *testing.T, v *vm, slot string) {
 		t.Errorf("limits after the update = %q", out)
 	}
 	v.remove(t, "limited") // removal kills
+}
+
+// testQuota: the limit of CPU time is that of the container's own program, and making the container is not slower for it.
+func testQuota(t *testing.T, v *vm, slot string) {
+	took := map[int64]time.Duration{}
+	for _, quota := range []int64{0, 1000} {
+		req := createRequest("quota", slot, process("sleep", "1000"))
+		req.OCI.Linux.Resources.CPU = &pb.LinuxCPU{Quota: quota, Period: 100000}
+		began := time.Now()
+		v.start(t, req)
+		took[quota] = time.Since(began)
+		v.remove(t, "quota")
+	}
+	if took[1000] > 4*took[0] {
+		t.Errorf("a container took %s to start, one with 10m of CPU %s", took[0], took[1000])
+	}
+	req := createRequest("quota", slot, process("sleep", "1000"))
+	req.OCI.Linux.Resources.CPU = &pb.LinuxCPU{Quota: 1000, Period: 100000}
+	if _, err := v.CreateContainer(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	update := &pb.UpdateContainerRequest{ContainerId: "quota", Resources: &pb.LinuxResources{CPU: &pb.LinuxCPU{Quota: 70000}}}
+	if _, err := v.UpdateContainer(t.Context(), update); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.StartContainer(t.Context(), &pb.StartContainerRequest{ContainerId: "quota"}); err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := v.exec(t, "quota", "max", shell("cat /sys/fs/cgroup/cpu.max")); out != "70000 100000\n" {
+		t.Errorf("the limit of a container that was changed before its start is %q", out)
+	}
+	v.remove(t, "quota")
 }
 
 func testOOM(t *testing.T, v *vm, slot string) {
