@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	image "github.com/nodeless/nodeless/pkg/erofs"
+	"github.com/nodeless/nodeless/pkg/memcg"
 	"github.com/nodeless/nodeless/tests/attack"
 	"github.com/nodeless/nodeless/tests/testregistry"
 )
@@ -387,5 +388,29 @@ func BenchmarkConvert(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// TestCgroup: the kernel's bound holds, its end is told, and no cgroup is left.
+func TestCgroup(t *testing.T) {
+	r := runner(t)
+	r.Cgroup, r.Bound = fmt.Sprintf("/nodeless-test-converters-%d", os.Getpid()), 40<<20
+	if err := r.Prepare(); err != nil {
+		t.Skip("skipped: memory cannot be bounded here:", err)
+	}
+	group, err := memcg.Make("/proc/self/mountinfo", r.Cgroup, r.Bound)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := group.Remove(); err != nil { // which it only is when it is empty
+			t.Error(err)
+		}
+	}()
+	if _, err := r.Convert(t.Context(), names(100), newFile(t), image.DefaultLimits()); err != nil {
+		t.Errorf("a small layer: %v", err)
+	}
+	if _, err := r.Convert(t.Context(), names(500_000), newFile(t), image.DefaultLimits()); !errors.Is(err, ErrEnded) || !strings.Contains(err.Error(), "more memory than a conversion may have") {
+		t.Errorf("a large layer: %v, want %v and of what", err, ErrEnded)
 	}
 }
