@@ -46,6 +46,7 @@ type Config struct {
 	Registries  string // the operator's file of image registries
 	Pull        pull.Limits
 	Disk        vmm.Disk        // bounds on what a Pod does to the host's disk
+	LogRate     int64           // bytes a second that each Pod writes to its logs; 0 for no bound
 	Accel       string          // hypervisor.Auto, hypervisor.Any, vmm.AccelKVM or vmm.AccelTCG
 	Runc        containerd.Runc // a second runtime, for measurements
 	NoProxy     bool
@@ -133,7 +134,7 @@ func (c Config) hypervisor() hypervisor.Config {
 		File: c.Run.VMMConfig(), Want: c.Accel,
 		Host: vmm.HostConfig{
 			Bundle: c.Bundle.Dir(), ScratchDir: c.Data.Scratch(), LogDir: c.Run.VMMLogs(), Debug: c.Debug,
-			LifespanDir: c.Data.Lifespans(), NodeName: c.Node.Name, Disk: c.Disk,
+			LifespanDir: c.Data.Lifespans(), NodeName: c.Node.Name, Disk: c.Disk, LogRate: c.LogRate,
 		},
 	}
 }

@@ -174,7 +174,7 @@ func TestLogLines(t *testing.T) {
 	for _, part := range []string{
 		`{"level":"info","msg":"detail","time":"t"}` + "\n" + `{"level":"error","ms`, `g":"no disk","time":"t","pod":"a","error":"full"}` + "\n\n",
 		`time="t" level=warning msg="no /dev/x"` + "\n" + `time="t" level=error msg="lost" sandbox=s` + "\n",
-		"panic: at the disco\n" + strings.Repeat("x", longestLine+5),
+		"panic: at the disco\n" + strings.Repeat("x", longestLine+5), strings.Repeat("y", 2*longestLine), "the end of it\nanother\n",
 	} {
 		if n, err := l.Write([]byte(part)); n != len(part) || err != nil {
 			t.Fatalf("Write = %d, %v", n, err)
@@ -184,7 +184,8 @@ func TestLogLines(t *testing.T) {
 		`level=WARN msg="containerd says" text="no disk" error=full pod=a`,
 		`level=WARN msg="shim says" text="msg=\"lost\" sandbox=s"`,
 		`level=WARN msg="containerd wrote" line="panic: at the disco"`,
-		`level=WARN msg="containerd wrote" line=` + strings.Repeat("x", longestLine+5),
+		`level=WARN msg="containerd wrote" line=` + strings.Repeat("x", longestLine), // and nothing more of a line that is too long
+		`level=WARN msg="containerd wrote" line=another`,
 	}
 	if diff := cmp.Diff(want, strings.Split(strings.TrimSpace(out.String()), "\n")); diff != "" {
 		t.Errorf("log (-want +got):\n%s", diff)
