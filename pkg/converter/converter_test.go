@@ -62,7 +62,7 @@ func content(t *testing.T, f *os.File) []byte {
 	return raw
 }
 
-// names is a tar of so many empty files, and grown of the same as it comes.
+// names is a tar of so many empty files, made as it is read.
 func names(n int) io.Reader {
 	r, w := io.Pipe()
 	go func() {
