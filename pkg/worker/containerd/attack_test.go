@@ -137,11 +137,11 @@ func TestAttackALayerThatContainerdSurvives(t *testing.T) {
 		t.Fatal(err)
 	}
 	poor := filepath.Join(t.TempDir(), "converter") // with less memory than a large layer needs
-	if err := os.WriteFile(poor, []byte("#!/bin/sh\nexec "+self+" \"$1\" 100000000 \"$3\"\n"), 0o755); err != nil {
+	if err := os.WriteFile(poor, []byte("#!/bin/sh\nexec "+self+" \"$1\" 200000000 \"$3\"\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	r := startChild(t, func(c *Config) { c.Converter = poor })
-	many := make([]testregistry.Entry, 300_000)
+	many := make([]testregistry.Entry, 500_000)
 	for i := range many {
 		many[i] = testregistry.File(fmt.Sprintf("%03d/%d", i/1000, i), 0o644, "")
 	}
