@@ -153,7 +153,7 @@ func (c Config) containerd() containerd.Config {
 	conf.Denied, conf.Cluster = c.Net.Guard.Denied, []netip.Prefix{c.Net.ClusterCIDR, c.Net.ServiceCIDR}
 	if total, err := memcg.Total("/proc/meminfo"); err == nil {
 		b := memcg.For(total, c.Node.MaxPods)
-		conf.Memory = containerd.Memory{Aim: b.Containerd, Bound: b.ContainerdMax, Cgroup: c.Node.CgroupRoot + "/containerd"}
+		conf.Memory = containerd.Memory{Aim: b.Containerd, Bound: b.ContainerdMax, Cgroup: c.Node.CgroupRoot + "/containerd", Converters: b.Converters, ConvertersCgroup: c.Node.CgroupRoot + "/converters"}
 	}
 	return conf
 }
