@@ -2,7 +2,7 @@
 // has a `delete` that leaves nothing of a sandbox behind (docs/adr/0013), it looks behind itself when it shuts down, it
 // shares a Pod's volumes once for all its containers (docs/adr/0017), it lets a microVM grow with its containers
 // (docs/adr/0018), it puts the metrics of containers right (docs/adr/0019), it ends the microVM of a guest that does not
-// obey SIGKILL, it tells the end of containers that never ran, it bounds what a guest may have it report, and it keeps its heap small, since every Pod has one. It is a Go
+// obey SIGKILL, it tells the end of containers that never ran, it bounds what a guest may have it report and how fast containers fill their logs, and it keeps its heap small, since every Pod has one. It is a Go
 // module of its own because Kata links containerd 1.7 (docs/adr/0003).
 package main
 
@@ -144,11 +144,13 @@ type service struct {
 	sizer     *sizer
 	boost     *boost
 	unstarted *unstarted
+	doomed    *doomed
 	end       func() error // ends the microVM
 	giveUp    func()       // ends this process
 }
 
 func (c call) newService(ctx context.Context, id string, stockPublisher shimapi.Publisher, shutdown func()) (shimapi.Shim, error) {
+	shim.Pace = newPace(logRate(os.Getenv(configEnv))).around // before any container says anything
 	stock, err := shim.New(ctx, id, &publisher{Publisher: stockPublisher, now: time.Now}, shutdown)
 	if err != nil {
 		return nil, err
@@ -165,7 +167,7 @@ func (c call) newService(ctx context.Context, id string, stockPublisher shimapi.
 	return service{
 		Shim: stock, sandbox: sb, volumes: newVolumes("/", id), end: sb.kill,
 		giveUp: func() { os.Exit(1) },
-		boost:  &boost{}, unstarted: newUnstarted(),
+		boost:  &boost{}, unstarted: newUnstarted(), doomed: newDoomed(),
 		sizer: &sizer{machine: vm{dir: sb.vmDir()}, containers: map[string]limits{}},
 	}, nil
 }

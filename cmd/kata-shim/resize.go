@@ -202,6 +202,16 @@ func (s *sizer) resize(ctx context.Context, want limits) error {
 	return nil
 }
 
+// all are the containers that there are, besides the sandbox's own.
+func (s *sizer) all() (ids []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id := range s.containers {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
 func (s *sizer) forget(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -291,6 +301,7 @@ func (s service) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskapi
 	reply, err := s.deleteContainer(ctx, r)
 	if err == nil {
 		s.sizer.forget(r.ID)
+		s.doomed.forget(r.ID)
 	}
 	return reply, err
 }

@@ -54,12 +54,18 @@ func TestSharerFindsItsOwn(t *testing.T) {
 		t.Error("the sandbox's virtiofsd is not told from another's, or from another program")
 	}
 	for kind, want := range map[string]bool{"empty-dir": true, "secret": false} {
-		mounts := []*mountinfo.Info{{Root: "/", Mountpoint: "/"}, {
-			Root:       "/var/lib/nodeless/agent/kubelet/pods/u/volumes/kubernetes.io~" + kind + "/v",
-			Mountpoint: "/run/kata-containers/shared/sandboxes/abc/mounts/x",
-		}}
-		if got := sharesEmptyDir(mounts, id); got != want {
-			t.Errorf("%s: %t, want %t", kind, got, want)
+		if got, files := sharedWith(mountOf("volumes/kubernetes.io~"+kind+"/v"), id); got != want || files {
+			t.Errorf("%s: %t, want %t; and files: %t", kind, got, want, files)
 		}
 	}
+	for path, want := range map[string]bool{"etc-hosts": true, "containers/main/0123": true, "volumes/kubernetes.io~secret/etc-hosts": false, "volumes/containers/v": false} {
+		if volumes, got := sharedWith(mountOf(path), id); got != want || volumes {
+			t.Errorf("%s: %t, want %t; and volumes: %t", path, got, want, volumes)
+		}
+	}
+}
+
+// mountOf are the mounts of a sandbox with whom something of its Pod's folder is shared.
+func mountOf(path string) []*mountinfo.Info {
+	return []*mountinfo.Info{{Root: "/", Mountpoint: "/"}, {Root: "/var/lib/nodeless/agent/kubelet/pods/u/" + path, Mountpoint: "/run/kata-containers/shared/sandboxes/abc/mounts/x"}}
 }

@@ -72,7 +72,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("prepare kubelet: %w", err)
 	}
-	deps.VolumePlugins, deps.DynamicPluginProber = volumePlugins(), nil
+	deps.VolumePlugins, deps.DynamicPluginProber = volumePlugins(ctx, k.log), nil
 	if deps.CAdvisorInterface, err = measure(ctx, server, k.cfg.CPUOvercommit); err != nil {
 		return err
 	}
