@@ -21,7 +21,8 @@ import (
 // device names, iscsi logs in anywhere), and looks for programs to run (flexVolume). What is not here cannot be mounted whatever is asked for.
 func volumePlugins() []volume.VolumePlugin {
 	return slices.Concat(
-		boundedUsage(emptydir.ProbeVolumePlugins()), configmap.ProbeVolumePlugins(), secret.ProbeVolumePlugins(), downwardapi.ProbeVolumePlugins(), projected.ProbeVolumePlugins(),
+		boundedUsage(emptydir.ProbeVolumePlugins()), configmap.ProbeVolumePlugins(), secret.ProbeVolumePlugins(), podLimits(downwardapi.ProbeVolumePlugins()),
+		podLimits(projected.ProbeVolumePlugins()),
 		image.ProbeVolumePlugins(),
 		// Of PersistentVolumes; a Pod has a path of the host by itself only where the operator says so.
 		hostpath.ProbeVolumePlugins(volume.VolumeConfig{}), local.ProbeVolumePlugins(), nfs.ProbeVolumePlugins(volume.VolumeConfig{}), csi.ProbeVolumePlugins(),
