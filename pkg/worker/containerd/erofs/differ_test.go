@@ -252,6 +252,12 @@ func randomTar(t *testing.T, r *rand.Rand, dir string, first bool) []byte {
 			}
 		}
 	}
+	for i, hdr := range linksTo(t, dir) {
+		if i%3 == 0 && !strings.HasPrefix(hdr.Linkname, "link") && !clash(used, strings.TrimSuffix(hdr.Linkname, "-link")) { // what the layer itself has there has other attributes
+			hdr.Name = fmt.Sprint("link", i%4)
+			add(hdr, "")
+		}
+	}
 	if err := tw.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -259,6 +265,30 @@ func randomTar(t *testing.T, r *rand.Rand, dir string, first bool) []byte {
 		return randomTar(t, r, dir, first)
 	}
 	return buf.Bytes()
+}
+
+// linksTo are headers of hard links to all that is in dir, with its attributes.
+func linksTo(t *testing.T, dir string) (links []tar.Header) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		hdr, err := tar.FileInfoHeader(info, "")
+		if err == nil {
+			hdr.Typeflag, hdr.Linkname = tar.TypeLink, strings.TrimPrefix(path, dir+"/")
+			links = append(links, *hdr)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return links
 }
 
 // clash says whether a path is above or below one that the layer has already: in which order the two are met would then
