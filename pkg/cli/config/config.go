@@ -80,7 +80,7 @@ type Network struct {
 type Specs struct {
 	Catalog, Prices string // files; those of TKE Serverless when empty
 	Currency        string
-	DaemonSets      string   // what becomes of them: deny, run or inject
+	DaemonSets      string   // what becomes of them: park, deny, run or inject
 	InjectFrom      []string // namespaces besides kube-system whose DaemonSets are added to Pods of all others
 	HostPath        []string // namespaces that may have such volumes, or deny alone
 	SpotReserve     int      // percent of each host that spot Pods leave free

@@ -187,7 +187,7 @@ func specOptions() []Option {
 			field: func(c *Config) any { return &c.Specs.Prices }},
 		{Name: "currency", Default: "USD", Usage: "`currency` of bills, one of those in prices",
 			field: func(c *Config) any { return &c.Specs.Currency }},
-		{Name: "daemonsets", Default: "deny", Usage: "what becomes of DaemonSets: `policy` deny, run (a Pod on each host) or inject (their containers are added to Pods)",
+		{Name: "daemonsets", Default: "park", Usage: "what becomes of DaemonSets: `policy` park (taken, without Pods), deny, run (a Pod on each host) or inject (their containers are added to Pods)",
 			field: func(c *Config) any { return &c.Specs.DaemonSets }},
 		{Name: "daemonsets-from", Kind: List, Usage: "further `namespace` besides kube-system whose DaemonSets are added to Pods of all others (daemonsets inject); may be repeated",
 			field: func(c *Config) any { return &c.Specs.InjectFrom }},
