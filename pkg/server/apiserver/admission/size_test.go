@@ -68,6 +68,12 @@ func sizing(t *testing.T, s *size, pod, old *core.Pod, op admission.Operation, s
 	a := admission.NewAttributesRecord(pod, before, core.Kind("Pod").WithVersion("v1"), "default", pod.Name,
 		core.Resource("pods").WithVersion("v1"), subresource, op, nil, false, &user.DefaultInfo{Name: who, Groups: map[string][]string{"kubelet": {user.NodesGroup}}[who]})
 	err := s.Admit(warning.WithWarningRecorder(context.Background(), &w), a, nil)
+	for i, text := range w.said {
+		about := strings.HasPrefix(text, "Pod default/"+pod.Name+": ")
+		if w.said[i] = strings.TrimPrefix(text, "Pod default/"+pod.Name+": "); !about {
+			t.Errorf("warning %q does not name the Pod", text)
+		}
+	}
 	return w.said, err
 }
 
