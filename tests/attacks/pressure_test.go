@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
 	"github.com/nodeless/nodeless/pkg/memcg"
