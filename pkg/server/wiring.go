@@ -83,7 +83,7 @@ func (c Config) apiserver(cred *credentials.Credentials, endpoint string) apiser
 			ServiceAccountKey: cred.ServiceAccountKeyFile(),
 		},
 		Access:    cred.Access(pki.Supervisor),
-		ExtraArgs: c.APIServerArgs,
+		ExtraArgs: c.APIServerArgs, Limits: c.Limits,
 		Admission: admission.Config{Catalog: c.Serverless.Catalog, Rules: c.Serverless.Rules, SpotGrace: c.spot(cred).Grace(), Cost: c.cost},
 	}
 	if !c.NoAudit {

@@ -57,6 +57,7 @@ func free(t *testing.T, path string) int64 {
 // TestAttackDiskOfAllGuests: a guest writes to its disk without end. The host's file system keeps its reserve, the guest waits and is told of,
 // its neighbour writes on, and when there is room again so does the guest.
 func TestAttackDiskOfAllGuests(t *testing.T) {
+	t.Parallel()
 	h := needHost(t)
 	h.cfg.Disk = Disk{ReservePercent: 40, BytesPerSecond: 64 * mib, OpsPerSecond: 30000}
 	h.configure(t)
@@ -105,6 +106,7 @@ func TestAttackDiskOfAllGuests(t *testing.T) {
 
 // TestAttackDiskWithoutReserve: where no reserve is kept, a guest that finds no room stands still, and goes on when there is some.
 func TestAttackDiskWithoutReserve(t *testing.T) {
+	t.Parallel()
 	h := needHost(t)
 	disk := h.smallDisk(t, 256)
 	filler := filepath.Join(disk, "filler")
@@ -130,6 +132,7 @@ func TestAttackDiskWithoutReserve(t *testing.T) {
 
 // TestAttackDiskBandwidth: a guest that writes as fast as it can gets no more than a Pod may have.
 func TestAttackDiskBandwidth(t *testing.T) {
+	t.Parallel()
 	h := needHost(t)
 	const most = 8
 	h.cfg.Disk = Disk{BytesPerSecond: most * mib}
@@ -153,6 +156,7 @@ func TestAttackDiskBandwidth(t *testing.T) {
 
 // TestAttackVolumeBandwidth: a guest that writes to a volume as fast as it can gets no more than a Pod may do to a disk.
 func TestAttackVolumeBandwidth(t *testing.T) {
+	t.Parallel()
 	h := needHost(t)
 	const most = 8
 	h.cfg.Disk = Disk{BytesPerSecond: most * mib}
@@ -185,6 +189,7 @@ func TestAttackVolumeBandwidth(t *testing.T) {
 
 // TestHotpluggedDiskIsBounded: QEMU takes a disk that is added later into the same group.
 func TestHotpluggedDiskIsBounded(t *testing.T) {
+	t.Parallel()
 	h := needHost(t)
 	h.cfg.Disk = Disk{BytesPerSecond: 64 * mib, OpsPerSecond: 1000}
 	h.configure(t)
@@ -204,6 +209,7 @@ func TestHotpluggedDiskIsBounded(t *testing.T) {
 // TestAttackRightsOfQEMU: who breaks out of the emulated hardware, or speaks to the daemon of its volumes as it likes, finds a process
 // without capabilities, dumps and new privileges; a device of the host's cannot be made in a volume.
 func TestAttackRightsOfQEMU(t *testing.T) {
+	t.Parallel()
 	h := needHost(t)
 	g := h.launch(t, "rights")
 	folder := filepath.Join(h.dir, "folder")

@@ -48,14 +48,13 @@ func (d Disk) rates() [kinds]float64 {
 	return [kinds]float64{float64(d.BytesPerSecond), float64(d.BytesPerSecond), float64(d.OpsPerSecond), float64(d.OpsPerSecond)}
 }
 
-// look lets the volumes wait or go on, and tells when to look again. While the Pod is held all of that is left alone.
+// look lets the volumes wait or go on, and tells when to look again. While they stand still because the Pod is held, who holds lets them go.
 func (p *volumePace) look(now time.Time, held bool) time.Duration {
 	if !p.bounds.limited() {
 		return lookInterval
 	}
 	if held {
-		p.release()
-		p.last = time.Time{}
+		p.paused, p.last = nil, time.Time{}
 		return lookInterval
 	}
 	sum, comparable := p.measure(now)

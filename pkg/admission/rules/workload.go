@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"fmt"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -81,11 +82,19 @@ func (r *report) misplaced(kind string, have map[string]string, template *corev1
 	}
 }
 
-// Service reports on a new or changed Service. It refuses one with too many ports.
-func Service(svc *corev1.Service) Findings {
+// Service reports on a new or changed Service, where the others of its namespace have so many ports. It refuses one with too many. One that is
+// there already is kept as it is, and may have fewer.
+func Service(svc, old *corev1.Service, others int) Findings {
 	var r report
-	if n := len(svc.Spec.Ports); n > maxPorts {
-		r.deny(field.TooMany(field.NewPath("spec", "ports"), n, maxPorts))
+	n, was := len(svc.Spec.Ports), 0
+	if old != nil {
+		was = len(old.Spec.Ports)
+	}
+	switch at := field.NewPath("spec", "ports"); {
+	case n > maxPorts:
+		r.deny(field.TooMany(at, n, maxPorts))
+	case n > was && n+others > maxAllPorts:
+		r.deny(field.Forbidden(at, fmt.Sprintf("the Services of the namespace would have %d ports together, and may have %d: delete some, or use another namespace", n+others, maxAllPorts)))
 	}
 	at := field.NewPath("spec", "type")
 	switch {

@@ -203,9 +203,35 @@ func TestService(t *testing.T) {
 	for kind, want := range map[corev1.ServiceType][]string{
 		corev1.ServiceTypeNodePort: {sayNodePort}, corev1.ServiceTypeClusterIP: nil, corev1.ServiceTypeLoadBalancer: {sayLoadBalancer}, corev1.ServiceTypeExternalName: nil, "": nil,
 	} {
-		got := Service(&corev1.Service{Spec: corev1.ServiceSpec{Type: kind}})
+		got := Service(&corev1.Service{Spec: corev1.ServiceSpec{Type: kind}}, nil, 0)
 		if diff := cmp.Diff(want, got.Warnings); diff != "" || len(got.Denials) > 0 {
 			t.Errorf("%s: denials %v, warnings (-want +got):\n%s", kind, got.Denials, diff)
 		}
+	}
+}
+
+// TestServicePorts: each port is rules of the host, for each Pod of the Service.
+func TestServicePorts(t *testing.T) {
+	with := func(n int) *corev1.Service {
+		return &corev1.Service{Spec: corev1.ServiceSpec{Ports: make([]corev1.ServicePort, n)}}
+	}
+	for _, tt := range []struct {
+		name     string
+		now, was int
+		others   int
+		refused  bool
+	}{
+		{name: "as many as one may have", now: 100, others: 400},
+		{name: "more than one may have", now: 101, refused: true},
+		{name: "more than a namespace may have", now: 1, others: 500, refused: true},
+		{name: "unchanged, where there are too many", now: 3, was: 3, others: 600},
+		{name: "fewer, where there are too many", now: 2, was: 3, others: 600},
+		{name: "more, where there are too many", now: 4, was: 3, others: 600, refused: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := Service(with(tt.now), with(tt.was), tt.others); (len(got.Denials) > 0) != tt.refused {
+				t.Errorf("denials %v, want it refused: %t", got.Denials, tt.refused)
+			}
+		})
 	}
 }

@@ -56,6 +56,9 @@ type API struct {
 	Port      int
 	Advertise netip.Addr // invalid: the node's address
 	TLSSANs   []string
+	// MaxRequests is how many requests that last each user has open, MaxConns how many connections each address has. 0 is no bound.
+	MaxRequests, MaxConns int
+
 	Datastore string // empty: SQLite in the data folder
 	// SnapshotInterval is the time between two copies of the SQLite file; none are made when it is 0.
 	SnapshotInterval time.Duration

@@ -176,6 +176,12 @@ func (a API) faults() (errs []error) {
 	if d := a.SnapshotInterval; d != 0 && d < time.Second {
 		errs = append(errs, invalid("snapshot-interval", d, "too short", "choose a second or more, an hour is usual, or 0 for no snapshots"))
 	}
+	if a.MaxRequests < 0 {
+		errs = append(errs, invalid("max-open-requests", a.MaxRequests, "less than none", "give a number, 500 is usual, or 0 for no limit"))
+	}
+	if a.MaxConns < 0 {
+		errs = append(errs, invalid("max-connections", a.MaxConns, "less than none", "give a number, 1000 is usual, or 0 for no limit"))
+	}
 	for _, san := range a.TLSSANs {
 		if _, err := netip.ParseAddr(san); err == nil {
 			continue

@@ -45,6 +45,7 @@ type ruling struct {
 	globals    corelisters.ConfigMapLister
 	nodes      corelisters.NodeLister
 	pods       corelisters.PodLister
+	services   corelisters.ServiceLister
 	sets       appslisters.DaemonSetLister // nil unless DaemonSets are added to Pods
 	classes    schedulinglisters.PriorityClassLister
 	ingresses  networkinglisters.IngressClassLister
@@ -76,8 +77,9 @@ func (r *ruling) SetExternalKubeInformerFactory(f informers.SharedInformerFactor
 	r.classes = f.Scheduling().V1().PriorityClasses().Lister()
 	r.ingresses = f.Networking().V1().IngressClasses().Lister()
 	r.pods = f.Core().V1().Pods().Lister()
+	r.services = f.Core().V1().Services().Lister()
 	r.follow(f.Core().V1().Nodes().Informer().HasSynced, f.Scheduling().V1().PriorityClasses().Informer().HasSynced, f.Core().V1().Pods().Informer().HasSynced,
-		f.Networking().V1().IngressClasses().Informer().HasSynced)
+		f.Core().V1().Services().Informer().HasSynced, f.Networking().V1().IngressClasses().Informer().HasSynced)
 	if r.settings.DaemonSets == rules.PolicyInject {
 		r.sets = f.Apps().V1().DaemonSets().Lister()
 		r.follow(f.Apps().V1().DaemonSets().Informer().HasSynced)
@@ -225,6 +227,20 @@ func (r *ruling) Validate(ctx context.Context, a admission.Attributes, _ admissi
 	return nil
 }
 
+// ports is how many the Services of a namespace have but for one of them. What is made in the same moment is not known yet.
+func (r *ruling) ports(namespace, but string) (n int, err error) {
+	if !r.WaitForReady() {
+		return 0, fmt.Errorf("admission plugin %s: not yet ready to handle the request", RulesName)
+	}
+	all, err := r.services.Services(namespace).List(labels.Everything())
+	for _, s := range all {
+		if s.Name != but {
+			n += len(s.Spec.Ports)
+		}
+	}
+	return n, err
+}
+
 func (r *ruling) find(ctx context.Context, a admission.Attributes) (rules.Findings, error) {
 	switch object := a.GetObject().(type) {
 	case *core.Pod:
@@ -237,7 +253,14 @@ func (r *ruling) find(ctx context.Context, a admission.Attributes) (rules.Findin
 		if err := legacyscheme.Scheme.Convert(object, &service, nil); err != nil {
 			return rules.Findings{}, fmt.Errorf("convert Service: %w", err)
 		}
-		return rules.Service(&service), nil
+		was := &corev1.Service{}
+		if old, ok := a.GetOldObject().(*core.Service); ok {
+			if err := legacyscheme.Scheme.Convert(old, was, nil); err != nil {
+				return rules.Findings{}, fmt.Errorf("convert Service: %w", err)
+			}
+		}
+		others, err := r.ports(a.GetNamespace(), service.Name)
+		return rules.Service(&service, was, others), err
 	case *autoscaling.HorizontalPodAutoscaler:
 		return rules.Autoscaler(len(object.Spec.Metrics)), nil
 	case *networking.NetworkPolicy:
