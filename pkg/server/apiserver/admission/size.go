@@ -16,6 +16,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/warning"
 	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/kubernetes/pkg/apis/core"
 
@@ -34,12 +35,17 @@ type size struct {
 	grace   int64    // seconds that a spot Pod has to end in, at most
 	tellers []string // the users who bring annotations up to date after a resize, and give notice
 	nodes   corelisters.NodeLister
+	owners  owners
 }
 
 var (
 	_ admission.MutationInterface                  = (*size)(nil)
 	_ initializer.WantsExternalKubeInformerFactory = (*size)(nil)
+	_ initializer.WantsExternalKubeClientSet       = (*size)(nil)
 )
+
+// SetExternalKubeClientSet gives the plugin a client, to ask for what made a Pod.
+func (s *size) SetExternalKubeClientSet(client kubernetes.Interface) { s.owners.client = client }
 
 // SetExternalKubeInformerFactory gives the plugin the cluster's Nodes, by which it knows what types of CPU there are.
 func (s *size) SetExternalKubeInformerFactory(f informers.SharedInformerFactory) {
@@ -50,8 +56,8 @@ func (s *size) SetExternalKubeInformerFactory(f informers.SharedInformerFactory)
 
 // ValidateInitialization fails before the first request when the plugin was not given what it needs.
 func (s *size) ValidateInitialization() error {
-	if s.nodes == nil {
-		return fmt.Errorf("admission plugin %s: no Nodes", SizeName)
+	if s.nodes == nil || s.owners.client == nil {
+		return fmt.Errorf("admission plugin %s: no Nodes, or no client", SizeName)
 	}
 	return nil
 }
@@ -67,7 +73,7 @@ func (s *size) Admit(ctx context.Context, a admission.Attributes, _ admission.Ob
 		if again := a.GetReinvocationContext(); again != nil && again.IsReinvoke() && pod.Annotations[api.AskedWhole] == "" {
 			pod.Spec.Resources = nil // that was us, before a webhook changed the Pod
 		}
-		return s.create(ctx, pod)
+		return s.create(ctx, a.GetNamespace(), pod)
 	case old == nil:
 		return nil
 	case a.GetSubresource() == "resize":
@@ -126,7 +132,7 @@ func keep(pod, old *core.Pod) {
 	}
 }
 
-func (s *size) create(ctx context.Context, pod *core.Pod) error {
+func (s *size) create(ctx context.Context, namespace string, pod *core.Pod) error {
 	for _, key := range owned {
 		delete(pod.Annotations, key)
 	}
@@ -146,7 +152,7 @@ func (s *size) create(ctx context.Context, pod *core.Pod) error {
 	if whole(pod.Spec.Resources) {
 		pod.Annotations[api.AskedWhole] = "true"
 	}
-	describe(pod, got)
+	describe(pod, got, s.owners.workload(ctx, namespace, pod))
 	if wish.RootDisk > spec.FreeRootDisk {
 		pod.Annotations[api.RootDisk] = strconv.FormatInt(wish.RootDisk, 10)
 	}
