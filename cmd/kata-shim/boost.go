@@ -2,6 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,36 +21,69 @@ const boostTime = 30 * time.Second
 // boost lets a microVM boot and end with all the CPUs it can get. The host's limit on a Pod is its spec, and a quarter of a core would
 // make the boot, which is nobody's workload, four times as long, and nodeless-vmm late in seeing the end. The limit is back before
 // the first container runs.
+//
+// The kubelet sets the limit once, when it makes the Pod's cgroup. So a lifted limit is on record in the sandbox's bundle, from which
+// `delete` puts it back when this process does not, and a Pod that has none in spite of its spec is given the spec's at the end.
 type boost struct {
-	mu   sync.Mutex
-	pod  string // the Pod's cgroup, as the runtime specification writes that of the sandbox; guarded by mu
-	file string // the control file of the Pod's cgroup; empty while there is no boost; guarded by mu
-	back string // what was in it; guarded by mu
+	mu     sync.Mutex
+	pod    string // the Pod's cgroup, as the runtime specification writes that of the sandbox; guarded by mu
+	bundle string // of the sandbox; guarded by mu
+	lifted lifted // guarded by mu
 }
 
-// quotaFile is the control file for a cgroup's CPU time, and what it says when there is no limit.
-type quotaFile struct{ path, unlimited string }
+// lifted is a limit that is not in force.
+type lifted struct {
+	File string `json:"file"` // the control file of the Pod's cgroup; empty while there is no boost
+	Back string `json:"back"` // what belongs into it
+}
+
+// liftedRecord is the name of its record in the sandbox's bundle.
+const liftedRecord = "nodeless-lifted-cpu-limit.json"
+
+// quota is a limit of CPU time in microseconds; without one, quota is not above zero.
+type quota struct{ quota, period int64 }
+
+// quotaFile is the control file for a cgroup's CPU time, what it says when there is no limit, and how it writes one.
+type quotaFile struct {
+	path, unlimited string
+	write           func(quota) string
+}
 
 func quotaFiles(root, cgroup string) []quotaFile {
 	return []quotaFile{
-		{filepath.Join(root, "sys/fs/cgroup", cgroup, "cpu.max"), "max"},
-		{filepath.Join(root, "sys/fs/cgroup/cpu", cgroup, "cpu.cfs_quota_us"), "-1"},
+		{
+			filepath.Join(root, "sys/fs/cgroup", cgroup, "cpu.max"), "max",
+			func(q quota) string { return fmt.Sprintf("%d %d", q.quota, q.period) },
+		},
+		{
+			filepath.Join(root, "sys/fs/cgroup/cpu", cgroup, "cpu.cfs_quota_us"), "-1",
+			func(q quota) string { return fmt.Sprint(q.quota) }, // the period stays as the kubelet has set it
+		},
 	}
 }
 
-// begin lifts the limit on the parent of the sandbox's cgroup, the Pod's own. Where that cannot be done the boot takes longer.
-func (b *boost) begin(root, cgroupsPath string) {
+// unlimited says whether the content of such a file, of either kind, is no limit.
+func unlimited(content string) bool { return content == "-1" || strings.HasPrefix(content, "max") }
+
+// begin lifts the limit on the parent of the sandbox's cgroup, the Pod's own. Where that cannot be done the boot takes longer. spec is
+// the limit that the sandbox says its Pod has: where there is none, another sandbox of the Pod has lifted it and came to a bad end.
+func (b *boost) begin(root, bundle, cgroupsPath string, spec quota) {
 	b.mu.Lock()
-	b.pod = cgroupsPath
-	b.mu.Unlock()
-	b.again(root)
+	defer b.mu.Unlock()
+	b.pod, b.bundle = cgroupsPath, bundle
+	b.lift(root, spec)
 }
 
 // again lifts the limit once more, on the Pod that begin was about.
 func (b *boost) again(root string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.pod == "" || b.file != "" {
+	b.lift(root, quota{})
+}
+
+// lift is called with mu held.
+func (b *boost) lift(root string, spec quota) {
+	if b.pod == "" || b.lifted.File != "" {
 		return
 	}
 	for _, f := range quotaFiles(root, filepath.Dir(filepath.Clean("/"+b.pod))) {
@@ -55,10 +92,18 @@ func (b *boost) again(root string) {
 			continue
 		}
 		limit := strings.TrimSpace(string(raw))
-		if strings.HasPrefix(limit, f.unlimited) || os.WriteFile(f.path, []byte(f.unlimited), 0) != nil {
+		free := unlimited(limit)
+		if free && spec.quota <= 0 {
 			return
 		}
-		b.file, b.back = f.path, limit
+		if free {
+			limit = f.write(spec)
+		}
+		l := lifted{File: f.path, Back: limit}
+		if l.record(b.bundle) != nil || !free && os.WriteFile(f.path, []byte(f.unlimited), 0) != nil {
+			return
+		}
+		b.lifted = l
 		time.AfterFunc(boostTime, b.end)
 		return
 	}
@@ -68,14 +113,55 @@ func (b *boost) again(root string) {
 func (b *boost) end() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.file == "" {
+	if b.lifted.File == "" {
 		return
 	}
-	raw, err := os.ReadFile(b.file)
-	if now := strings.TrimSpace(string(raw)); err == nil && (now == "-1" || strings.HasPrefix(now, "max")) {
-		_ = os.WriteFile(b.file, []byte(b.back), 0) // fails when the Pod has gone
+	_ = b.lifted.restore() // fails when the Pod has gone
+	b.lifted = lifted{}
+	_ = os.Remove(filepath.Join(b.bundle, liftedRecord))
+}
+
+// record writes down what is about to be lifted.
+func (l lifted) record(bundle string) error {
+	raw, err := json.Marshal(l)
+	if err != nil {
+		return err
 	}
-	b.file = ""
+	return os.WriteFile(filepath.Join(bundle, liftedRecord), raw, 0o600)
+}
+
+// restore puts the limit back where there is none.
+func (l lifted) restore() error {
+	raw, err := os.ReadFile(l.File)
+	if err != nil {
+		return err
+	}
+	if !unlimited(strings.TrimSpace(string(raw))) {
+		return nil
+	}
+	return os.WriteFile(l.File, []byte(l.Back), 0)
+}
+
+// restoreLifted puts back what the shim of a sandbox lifted and left so, by the record in its bundle.
+func restoreLifted(bundle string) error {
+	raw, err := os.ReadFile(filepath.Join(bundle, liftedRecord))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var l lifted
+	if err == nil {
+		err = json.Unmarshal(raw, &l)
+	}
+	if err == nil {
+		err = l.restore()
+	}
+	if errors.Is(err, fs.ErrNotExist) { // the Pod has gone
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("put the Pod's CPU limit back: %w", err)
+	}
+	return nil
 }
 
 // Start starts a container; the boot is over.

@@ -71,6 +71,9 @@ func (b *Bundle) VMM() string { return b.path("bin", "nodeless-vmm") }
 // Virtiofsd is the wrapper that Kata starts for shared volumes.
 func (b *Bundle) Virtiofsd() string { return b.path("bin", "virtiofsd") }
 
+// Converter is what makes EROFS images of layers, for containerd.
+func (b *Bundle) Converter() string { return b.path("bin", "nodeless-converter") }
+
 // Shim is the Kata shim.
 func (b *Bundle) Shim() string { return b.path("bin", "containerd-shim-kata-v2") }
 
@@ -99,9 +102,6 @@ func (b *Bundle) Scratch() string { return b.path("guest", "scratch.ext4") }
 func (b *Bundle) QEMU() (argv, env []string) {
 	return append(b.packed("qemu-system-x86_64"), "-L", b.path("qemu", "share")), []string{"QEMU_MODULE_DIR=" + b.path("qemu", "modules")}
 }
-
-// VirtiofsdCommand is the command line, to be continued, of the packed C virtiofsd.
-func (b *Bundle) VirtiofsdCommand() []string { return b.packed("virtiofsd") }
 
 // packed starts a program of the qemu tree by the packed dynamic linker.
 func (b *Bundle) packed(program string) []string {

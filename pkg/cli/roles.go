@@ -12,6 +12,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/netdev"
 	"github.com/nodeless/nodeless/pkg/run"
 	"github.com/nodeless/nodeless/pkg/server"
+	"github.com/nodeless/nodeless/pkg/server/apiserver"
 	"github.com/nodeless/nodeless/pkg/vmm"
 	"github.com/nodeless/nodeless/pkg/worker"
 	"github.com/nodeless/nodeless/pkg/worker/containerd"
@@ -64,8 +65,8 @@ func serverConfig(cfg config.Config) server.Config {
 		Data: cfg.Paths.Data, Run: cfg.Paths.Run, Kubeconfig: cfg.Paths.Kubeconfig,
 		NodeName: cfg.Node.Name, NodeIP: cfg.Node.IP,
 		Bind: cfg.API.Bind, Port: cfg.API.Port, Advertise: cfg.API.Advertise, TLSSANs: cfg.API.TLSSANs, Datastore: cfg.API.Datastore,
-		SnapshotInterval: cfg.API.SnapshotInterval,
-		ServiceCIDR:      cfg.Network.ServiceCIDR, NodePorts: cfg.Network.NodePorts.String(), DNS: cfg.Network.DNS, Domain: cfg.Network.Domain,
+		Limits: apiserver.Limits{Requests: cfg.API.MaxRequests, Conns: cfg.API.MaxConns}, SnapshotInterval: cfg.API.SnapshotInterval,
+		ServiceCIDR: cfg.Network.ServiceCIDR, NodePorts: cfg.Network.NodePorts.String(), DNS: cfg.Network.DNS, Domain: cfg.Network.Domain,
 		NoDNS: cfg.Disabled("dns"), NoMetrics: cfg.Disabled("metrics"), NoAudit: cfg.Disabled("audit"),
 		APIServerArgs: cfg.Extra.APIServer, ControllerManagerArgs: cfg.Extra.ControllerManager, SchedulerArgs: cfg.Extra.Scheduler,
 	}
@@ -81,8 +82,9 @@ func workerConfig(cfg config.Config) worker.Config {
 		Node:       worker.Node{Name: cfg.Node.Name, Hostname: cfg.Node.Hostname, IP: cfg.Node.IP, MaxPods: cfg.Node.MaxPods, CPUOvercommit: cfg.Node.CPUOvercommit, CgroupRoot: cfg.Node.CgroupRoot},
 		Net:        worker.Net{ClusterCIDR: cfg.Network.ClusterCIDR, ServiceCIDR: cfg.Network.ServiceCIDR, DNS: cfg.Network.DNS, Domain: cfg.Network.Domain, Guard: guard(cfg)},
 		Registries: cfg.Paths.Registries, Pull: pull.Limits{Timeout: cfg.Node.PullTimeout, Rate: int64(cfg.Node.PullRate) << 10},
-		Disk:  vmm.Disk{ReservePercent: cfg.Node.DiskReserve, BytesPerSecond: int64(cfg.Node.DiskBandwidth) << 20, OpsPerSecond: int64(cfg.Node.DiskIOPS)},
-		Accel: cfg.Node.Accel, Runc: containerd.Runc{Binary: cfg.Node.RuncPath, Shim: cfg.Node.RuncShimPath}, NoProxy: cfg.Disabled("proxy"),
+		Disk:    vmm.Disk{ReservePercent: cfg.Node.DiskReserve, BytesPerSecond: int64(cfg.Node.DiskBandwidth) << 20, OpsPerSecond: int64(cfg.Node.DiskIOPS)},
+		LogRate: int64(cfg.Node.LogRate) << 20,
+		Accel:   cfg.Node.Accel, Runc: containerd.Runc{Binary: cfg.Node.RuncPath, Shim: cfg.Node.RuncShimPath}, NoProxy: cfg.Disabled("proxy"),
 		KubeletArgs: cfg.Extra.Kubelet, ProxyArgs: cfg.Extra.Proxy, Debug: cfg.LogLevel <= slog.LevelDebug,
 	}
 }
@@ -90,6 +92,6 @@ func workerConfig(cfg config.Config) worker.Config {
 // guard adds to what the operator says of Pods what they need: the apiserver of this host.
 func guard(cfg config.Config) netdev.Guard {
 	g := cfg.Network.Guard
-	g.APIPort = cfg.API.Port
+	g.APIPort, g.Limits = cfg.API.Port, cfg.Network.Limits()
 	return g
 }

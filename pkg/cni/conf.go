@@ -31,6 +31,18 @@ type Conf struct {
 	DataDir string       `json:"dataDir"` // where address allocations are kept, below it a folder named after the network
 	MTU     int          `json:"mtu"`
 	NFT     string       `json:"nft,omitempty"` // the program; empty means the one in PATH
+	// RuntimeConfig is what the runtime says of one Pod: containerd reads the annotations kubernetes.io/egress-bandwidth and ingress-bandwidth.
+	RuntimeConfig struct {
+		Bandwidth struct{ IngressRate, EgressRate int64 } `json:"bandwidth"` // in bits a second; 0 is none
+	} `json:"runtimeConfig,omitzero"`
+}
+
+// bandwidth is one of the Pod's own, in bytes a second; 0 is none.
+func bandwidth(bits int64) int64 {
+	if bits <= 0 || bits/8 > netdev.MaxBandwidth {
+		return 0
+	}
+	return max(bits/8, 1)
 }
 
 // host is what pkg/netdev needs to know for the rules of one link.
@@ -73,6 +85,8 @@ func ConfList(podCIDR netip.Prefix, gateway netip.Addr, dataDir string, mtu int,
 			"dataDir": dataDir,
 			"mtu":     mtu,
 			"nft":     nft,
+			// What containerd is to tell of each Pod.
+			"capabilities": map[string]bool{"bandwidth": true},
 		}},
 	}, "", "  ")
 }

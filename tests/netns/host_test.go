@@ -46,6 +46,8 @@ type host struct {
 	dataDir string
 	plugins *libcni.CNIConfig
 	conf    *libcni.NetworkConfigList
+
+	bandwidth map[string]any // of the next Pod, as the runtime tells it; nil for none
 }
 
 func newHost(t *testing.T, pods netip.Prefix) *host {
@@ -106,7 +108,11 @@ type pod struct {
 }
 
 func (h *host) runtimeConf(id, path string) *libcni.RuntimeConf {
-	return &libcni.RuntimeConf{ContainerID: id, NetNS: path, IfName: "eth0"}
+	conf := &libcni.RuntimeConf{ContainerID: id, NetNS: path, IfName: "eth0"}
+	if h.bandwidth != nil {
+		conf.CapabilityArgs = map[string]any{"bandwidth": h.bandwidth}
+	}
+	return conf
 }
 
 func (h *host) add(id string) (pod, error) {

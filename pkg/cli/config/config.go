@@ -42,6 +42,7 @@ type Node struct {
 	DiskReserve   int    // percent of the data dir's file system
 	DiskBandwidth int    // MiB a second for each Pod; 0 for no bound
 	DiskIOPS      int    // operations a second for each Pod; 0 for no bound
+	LogRate       int    // MiB a second that each Pod writes to its logs; 0 for no bound
 	Accel         string // auto, kvm or tcg
 	// RuncPath adds a RuntimeClass handler "runc", with the shim at RuncShimPath or in PATH; for measurements only.
 	RuncPath, RuncShimPath string
@@ -55,6 +56,9 @@ type API struct {
 	Port      int
 	Advertise netip.Addr // invalid: the node's address
 	TLSSANs   []string
+	// MaxRequests is how many requests that last each user has open, MaxConns how many connections each address has. 0 is no bound.
+	MaxRequests, MaxConns int
+
 	Datastore string // empty: SQLite in the data folder
 	// SnapshotInterval is the time between two copies of the SQLite file; none are made when it is 0.
 	SnapshotInterval time.Duration
@@ -68,14 +72,15 @@ type Network struct {
 	Domain      string
 	NodePorts   PortRange
 	// Guard is what Pods may reach, and who may reach them.
-	Guard netdev.Guard
+	Guard     netdev.Guard
+	Bandwidth int // Mbit a second that each Pod sends, and as many that it receives; 0 for no limit
 }
 
 // Specs is what Pods can be and what they cost.
 type Specs struct {
 	Catalog, Prices string // files; those of TKE Serverless when empty
 	Currency        string
-	DaemonSets      string   // what becomes of them: deny, run or inject
+	DaemonSets      string   // what becomes of them: park, deny, run or inject
 	InjectFrom      []string // namespaces besides kube-system whose DaemonSets are added to Pods of all others
 	HostPath        []string // namespaces that may have such volumes, or deny alone
 	SpotReserve     int      // percent of each host that spot Pods leave free

@@ -22,6 +22,12 @@ const kubeletPort = 10250
 // maxPods is what the host's Pod range, a /24, has room for.
 const maxPods = 253
 
+// maxDomain leaves room in a DNS name for a Service and a namespace, of 63 characters each, and "svc".
+const maxDomain = validation.DNS1123SubdomainMaxLength - 2*(validation.DNS1123LabelMaxLength+1) - len("svc.")
+
+// maxSocket is how long the path of a unix socket can be, without the zero at its end.
+const maxSocket = 107
+
 // maxOvercommit is beyond what any host does well.
 const maxOvercommit = 64
 
@@ -59,7 +65,7 @@ func (s Specs) faults() (errs []error) {
 	if s.SpotNotice < 0 {
 		errs = append(errs, invalid("spot-notice", s.SpotNotice, "less than nothing", "choose a time such as 2m, or 0s for none"))
 	}
-	if policies := []string{denied, "run", "inject"}; !slices.Contains(policies, s.DaemonSets) {
+	if policies := []string{"park", denied, "run", "inject"}; !slices.Contains(policies, s.DaemonSets) {
 		errs = append(errs, invalid("daemonsets", s.DaemonSets, "no such policy", "choose of "+strings.Join(policies, ", ")))
 	}
 	return append(errs, s.namespaceFaults()...)
@@ -101,6 +107,12 @@ func (p Paths) faults() (errs []error) {
 			errs = append(errs, invalid(f.name, f.path, "not an absolute path", "give "+f.name+" a path that begins with /"))
 		}
 	}
+	for _, socket := range []string{p.Run.Kine(), p.Run.ContainerdSocket() + ".ttrpc", p.Run.CRI()} {
+		if len(socket) > maxSocket {
+			errs = append(errs, invalid("run-dir", p.Run, fmt.Sprintf("too long: the path of a socket in it, %s, has more than %d bytes", filepath.Base(socket), maxSocket), "choose a shorter path"))
+			break
+		}
+	}
 	if p.Data != "" && string(p.Data) == string(p.Run) {
 		errs = append(errs, invalid("run-dir", p.Run, "the same as data-dir", "give each its own folder"))
 	}
@@ -109,8 +121,9 @@ func (p Paths) faults() (errs []error) {
 
 func (n Node) faults() (errs []error) {
 	if n.Name != "" {
-		if bad := validation.IsDNS1123Subdomain(n.Name); len(bad) > 0 {
-			errs = append(errs, invalid("node-name", n.Name, "not a valid node name", "use lower-case letters, digits, '-' and '.', at most 253 of them"))
+		bad := append(validation.IsDNS1123Subdomain(n.Name), validation.IsValidLabelValue(n.Name)...) // the kubelet has it as a label, too
+		if len(bad) > 0 {
+			errs = append(errs, invalid("node-name", n.Name, "not a valid node name", "use lower-case letters, digits, '-' and '.', at most 63 of them"))
 		}
 	}
 	if n.IP.IsValid() && (n.IP.IsLoopback() || n.IP.IsUnspecified() || n.IP.IsMulticast()) {
@@ -128,7 +141,7 @@ func (n Node) faults() (errs []error) {
 	if n.DiskReserve < 0 || n.DiskReserve > 90 {
 		errs = append(errs, invalid("disk-reserve", n.DiskReserve, "out of range", "choose 1 to 90 percent, or 0 for no reserve"))
 	}
-	for name, most := range map[string]int{"pod-disk-bandwidth": n.DiskBandwidth, "pod-disk-iops": n.DiskIOPS} {
+	for name, most := range map[string]int{"pod-disk-bandwidth": n.DiskBandwidth, "pod-disk-iops": n.DiskIOPS, "pod-log-rate": n.LogRate} {
 		if most < 0 || most > 1<<30 {
 			errs = append(errs, invalid(name, most, "out of range", "give what a Pod may have each second, or 0 for no bound"))
 		}
@@ -162,6 +175,12 @@ func (a API) faults() (errs []error) {
 	}
 	if d := a.SnapshotInterval; d != 0 && d < time.Second {
 		errs = append(errs, invalid("snapshot-interval", d, "too short", "choose a second or more, an hour is usual, or 0 for no snapshots"))
+	}
+	if a.MaxRequests < 0 {
+		errs = append(errs, invalid("max-open-requests", a.MaxRequests, "less than none", "give a number, 500 is usual, or 0 for no limit"))
+	}
+	if a.MaxConns < 0 {
+		errs = append(errs, invalid("max-connections", a.MaxConns, "less than none", "give a number, 1000 is usual, or 0 for no limit"))
 	}
 	for _, san := range a.TLSSANs {
 		if _, err := netip.ParseAddr(san); err == nil {
@@ -209,11 +228,13 @@ func (n Network) faults() (errs []error) {
 	}
 	if bad := validation.IsDNS1123Subdomain(n.Domain); len(bad) > 0 {
 		errs = append(errs, invalid("cluster-domain", n.Domain, "not a DNS domain", "cluster.local is usual"))
+	} else if len(n.Domain) > maxDomain {
+		errs = append(errs, invalid("cluster-domain", n.Domain, "too long for names of Services below it", fmt.Sprintf("choose one of at most %d characters; cluster.local is usual", maxDomain)))
 	}
 	if r := n.NodePorts; r.Low < 1 || r.High > 65535 || r.Low > r.High {
 		errs = append(errs, invalid("service-node-port-range", r, "not a port range", "30000-32767 is usual"))
 	}
-	return append(errs, guardFaults(n.Guard)...)
+	return append(append(errs, guardFaults(n.Guard)...), n.bandwidthFaults()...)
 }
 
 func guardFaults(g netdev.Guard) (errs []error) {
@@ -239,6 +260,13 @@ func guardFaults(g netdev.Guard) (errs []error) {
 		if l.value < 0 || l.value > math.MaxInt32/10 {
 			errs = append(errs, invalid(l.name, l.value, "out of range", "choose a number above 0, or 0 for no limit"))
 		}
+	}
+	return errs
+}
+
+func (n Network) bandwidthFaults() (errs []error) {
+	if most := netdev.MaxBandwidth / mbit; n.Bandwidth < 0 || n.Bandwidth > most {
+		errs = append(errs, invalid("pod-bandwidth", n.Bandwidth, "out of range", fmt.Sprintf("choose 1 to %d Mbit a second, or 0 for no limit", most)))
 	}
 	return errs
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/run"
 	"github.com/nodeless/nodeless/pkg/server/apiserver/admission"
 	"github.com/nodeless/nodeless/pkg/server/apiserver/bounds"
+	"github.com/nodeless/nodeless/pkg/server/apiserver/guard"
 )
 
 // APIServer is the component.
@@ -51,14 +52,17 @@ func (a *APIServer) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	completed, err := a.options(ctx, listener)
+	completed, plugins, err := a.options(ctx, listener)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
 	rest.SetDefaultWarningHandler(rest.NoWarnings{}) // it would warn of its own requests
-	servers, err := chain(completed, a.cfg.Groups, a.cfg.Definitions)
+	servers, err := chain(completed, a.cfg)
 	if err != nil {
 		return errors.Join(err, listener.Close())
+	}
+	if err := servers.GenericAPIServer.AddReadyzChecks(plugins); err != nil {
+		return errors.Join(fmt.Errorf("add to /readyz: %w", err), listener.Close())
 	}
 	prepared, err := servers.PrepareRun()
 	if err != nil {
@@ -70,27 +74,28 @@ func (a *APIServer) Run(ctx context.Context) error {
 	return nil
 }
 
-func (a *APIServer) options(ctx context.Context, listener net.Listener) (options.CompletedOptions, error) {
+func (a *APIServer) options(ctx context.Context, listener net.Listener) (options.CompletedOptions, *admission.Readiness, error) {
 	opts := options.NewServerRunOptions()
-	if err := admission.Install(opts.Admission.GenericAdmission, a.cfg.Admission); err != nil {
-		return options.CompletedOptions{}, err
+	plugins, err := admission.Install(opts.Admission.GenericAdmission, a.cfg.Admission)
+	if err != nil {
+		return options.CompletedOptions{}, nil, err
 	}
-	bounds.Install(opts.Admission.GenericAdmission)
+	bounds.Install(opts.Admission.GenericAdmission, a.cfg.Room)
 	if err := kubeflags.Parse("kube-apiserver", opts.Flags(), Args(a.cfg)); err != nil {
-		return options.CompletedOptions{}, err
+		return options.CompletedOptions{}, nil, err
 	}
 	if err := opts.GenericServerRunOptions.ComponentGlobalsRegistry.Set(); err != nil {
-		return options.CompletedOptions{}, fmt.Errorf("set feature gates of kube-apiserver: %w", err)
+		return options.CompletedOptions{}, nil, fmt.Errorf("set feature gates of kube-apiserver: %w", err)
 	}
-	opts.SecureServing.Listener = listener
+	opts.SecureServing.Listener = guard.Listen(listener, a.cfg.Limits.Conns, guard.OfThisHost)
 	completed, err := opts.Complete(ctx)
 	if err != nil {
-		return options.CompletedOptions{}, fmt.Errorf("complete options of kube-apiserver: %w", err)
+		return options.CompletedOptions{}, nil, fmt.Errorf("complete options of kube-apiserver: %w", err)
 	}
 	if errs := completed.Validate(); len(errs) > 0 {
-		return options.CompletedOptions{}, fmt.Errorf("validate options of kube-apiserver: %w", utilerrors.NewAggregate(errs))
+		return options.CompletedOptions{}, nil, fmt.Errorf("validate options of kube-apiserver: %w", utilerrors.NewAggregate(errs))
 	}
-	return completed, nil
+	return completed, plugins, nil
 }
 
 // listen takes the port here, not in the depth of the apiserver, so that the error can say what to do.

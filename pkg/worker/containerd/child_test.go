@@ -25,12 +25,17 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeless/nodeless/pkg/api"
+	"github.com/nodeless/nodeless/pkg/converter"
 	"github.com/nodeless/nodeless/pkg/ociimage"
 	"github.com/nodeless/nodeless/tests/testregistry"
 )
 
-// TestMain lets the test binary be the child: the component starts its own program with "containerd" as the first argument.
+// TestMain lets the test binary be the child: the component starts its own program with "containerd" as the first argument. It is the program
+// that converts layers, too.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && (os.Args[1] == "convert" || os.Args[1] == "merge") {
+		os.Exit(converter.Main(os.Args[1:]))
+	}
 	if len(os.Args) > 1 && os.Args[1] == "containerd" {
 		if err := Main(context.Background(), os.Args[2:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -46,7 +51,8 @@ type running struct {
 	t        *testing.T
 	cfg      Config
 	registry *testregistry.Registry
-	host     string // of the registry
+	host     string         // of the registry
+	spare    []net.Listener // for other registries, which the operator's file names
 	images   cri.ImageServiceClient
 	client   *client.Client
 }
@@ -64,6 +70,7 @@ func startChild(t *testing.T, change ...func(*Config)) *running {
 	if r.cfg.Program, err = os.Executable(); err != nil {
 		t.Fatal(err)
 	}
+	r.cfg.Converter, r.cfg.Memory = r.cfg.Program, Memory{}
 	for _, place := range []*string{
 		&r.cfg.BundleImages, &r.cfg.Root, &r.cfg.State, &r.cfg.Socket, &r.cfg.ConfigFile, &r.cfg.KataFile, &r.cfg.CNIConf, &r.cfg.Images, &r.cfg.Certs, &r.cfg.Registries,
 	} {
@@ -92,18 +99,32 @@ func (r *running) serve(dir string) {
 	}
 	r.registry.Serve(l, false)
 	r.host = l.Addr().String()
+	var more strings.Builder
+	for range 2 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.t.Cleanup(func() { _ = l.Close() })
+		r.spare = append(r.spare, l)
+		fmt.Fprintf(&more, "  %s: {}\n", l.Addr())
+	}
 	file := fmt.Sprintf(`
 mirrors:
   docker.io: {endpoint: ["https://%[1]s"], rewrite: {"^library/(.*)$": hub/$1}}
 configs:
   %[1]s: {auth: {username: operator, password: of-the-file}, tls: {ca_file: %[2]s/ca.pem}}
-`, r.host, dir)
+  %[3]s: {}
+%[4]s`, r.host, dir, r.elsewhere(), more.String())
 	for name, data := range map[string][]byte{"ca.pem": r.registry.CA, filepath.Base(r.cfg.Registries): []byte(file)} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			r.t.Fatal(err)
 		}
 	}
 }
+
+// elsewhere is the registry by another name, at which the operator's file has no password for it.
+func (r *running) elsewhere() string { return strings.Replace(r.host, "127.0.0.1", "localhost", 1) }
 
 // start runs the component until the end of the test.
 func (r *running) start(dir string) {
@@ -213,7 +234,7 @@ func TestImagesArePulled(t *testing.T) {
 		})
 	}
 	t.Run("password", func(t *testing.T) {
-		mine := strings.Replace(r.host, "127.0.0.1", "localhost", 1) // the same one, by a name without settings
+		mine := r.elsewhere()
 		if err := r.pull(mine+"/hub/plain:1", &cri.AuthConfig{Username: "pod", Password: "wrong"}); err == nil || !strings.Contains(err.Error(), "401 Unauthorized") {
 			t.Errorf("with a wrong password: %v", err)
 		}

@@ -14,7 +14,6 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/admission/initializer"
 	"k8s.io/apiserver/pkg/authentication/user"
-	"k8s.io/apiserver/pkg/warning"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
@@ -30,9 +29,10 @@ const SizeName = "PodSize"
 // size gives each Pod a spec of the catalog: as the Pod's own resources (spec.resources), by which the scheduler and quotas count
 // it and to which its microVM is made (docs/adr/0025), and as annotations, by which people see it and the meter bills it.
 type size struct {
-	*admission.Handler
+	*waiting
 	catalog spec.Catalog
 	grace   int64    // seconds that a spot Pod has to end in, at most
+	cost    Cost     // nil when prices are nobody's concern
 	tellers []string // the users who bring annotations up to date after a resize, and give notice
 	nodes   corelisters.NodeLister
 	owners  owners
@@ -51,7 +51,7 @@ func (s *size) SetExternalKubeClientSet(client kubernetes.Interface) { s.owners.
 func (s *size) SetExternalKubeInformerFactory(f informers.SharedInformerFactory) {
 	nodes := f.Core().V1().Nodes()
 	s.nodes = nodes.Lister()
-	s.SetReadyFunc(nodes.Informer().HasSynced)
+	s.follow(nodes.Informer().HasSynced)
 }
 
 // ValidateInitialization fails before the first request when the plugin was not given what it needs.
@@ -73,11 +73,14 @@ func (s *size) Admit(ctx context.Context, a admission.Attributes, _ admission.Ob
 		if again := a.GetReinvocationContext(); again != nil && again.IsReinvoke() && pod.Annotations[api.AskedWhole] == "" {
 			pod.Spec.Resources = nil // that was us, before a webhook changed the Pod
 		}
-		return s.create(ctx, a.GetNamespace(), pod)
+		if err := s.await(a); err != nil {
+			return err
+		}
+		return s.create(ctx, a, pod)
 	case old == nil:
 		return nil
 	case a.GetSubresource() == "resize":
-		return s.resize(ctx, pod, old)
+		return s.resize(ctx, a, pod, old)
 	}
 	if !slices.Contains(s.tellers, a.GetUserInfo().GetName()) {
 		keep(pod, old)
@@ -132,7 +135,8 @@ func keep(pod, old *core.Pod) {
 	}
 }
 
-func (s *size) create(ctx context.Context, namespace string, pod *core.Pod) error {
+func (s *size) create(ctx context.Context, a admission.Attributes, pod *core.Pod) error {
+	forget(pod)
 	for _, key := range owned {
 		delete(pod.Annotations, key)
 	}
@@ -141,7 +145,8 @@ func (s *size) create(ctx context.Context, namespace string, pod *core.Pod) erro
 		return refuse(pod, err)
 	}
 	wish = wish.Narrow(s.there)
-	asked := demandOf(pod, s.catalog.Rules)
+	asking := resourcesOfPod(pod)
+	asked := spec.DemandOf(asking, s.catalog.Rules)
 	got, err := s.catalog.Fit(wish.On(asked))
 	if err != nil {
 		return refuse(pod, err)
@@ -152,7 +157,7 @@ func (s *size) create(ctx context.Context, namespace string, pod *core.Pod) erro
 	if whole(pod.Spec.Resources) {
 		pod.Annotations[api.AskedWhole] = "true"
 	}
-	describe(pod, got, s.owners.workload(ctx, namespace, pod))
+	describe(pod, got, s.owners.workload(ctx, a.GetNamespace(), pod))
 	if wish.RootDisk > spec.FreeRootDisk {
 		pod.Annotations[api.RootDisk] = strconv.FormatInt(wish.RootDisk, 10)
 	}
@@ -164,18 +169,16 @@ func (s *size) create(ctx context.Context, namespace string, pod *core.Pod) erro
 		}
 		pod.Spec.NodeSelector[api.CPUTypeLabel] = got.Type
 	}
-	said := append(fitInto(pod, wish, got), difference("the Pod", asked, wish, got)...)
+	said := append(fitInto(pod, wish, got), s.difference("the Pod", asking, wish, got)...)
 	if pod.Annotations[api.ChargeType] == api.ChargeSpot {
 		said = append(said, hurry(&pod.Spec, s.grace)...)
 	}
-	for _, text := range said {
-		warning.AddWarning(ctx, "", text)
-	}
+	tell(ctx, a, said...)
 	return nil
 }
 
 // resize gives the Pod the spec that its containers want now. A Pod whose spec was named by annotations keeps that.
-func (s *size) resize(ctx context.Context, pod, old *core.Pod) error {
+func (s *size) resize(ctx context.Context, a admission.Attributes, pod, old *core.Pod) error {
 	if old.Annotations[api.Spec] == "" {
 		return nil
 	}
@@ -193,14 +196,14 @@ func (s *size) resize(ctx context.Context, pod, old *core.Pod) error {
 	}
 	give(pod, got)
 	if was := old.Annotations[api.Spec]; was != got.String() {
-		warning.AddWarning(ctx, "", fmt.Sprintf("the Pod goes from %s to %s (%s)", was, got, got.Type))
+		tell(ctx, a, fmt.Sprintf("the Pod goes from %s to %s (%s)", was, got, got.Type))
 	}
 	return nil
 }
 
 // fitAgain is the spec for what a Pod asks for now, of the type that it has had.
 func (s *size) fitAgain(pod, old *core.Pod, wish spec.Wish) (spec.Size, error) {
-	demand := wish.On(demandOf(pod, s.catalog.Rules))
+	demand := wish.On(spec.DemandOf(resourcesOfPod(pod), s.catalog.Rules))
 	if len(demand.Types) == 0 {
 		demand.Types = []string{old.Annotations[api.SpecType]}
 	}
@@ -229,25 +232,26 @@ func (s *size) there(kind string) bool {
 	return err == nil && len(nodes) > 0 // a lister fails for no reason that there is
 }
 
-// refuse names everything that is wrong with a Pod's size.
-func refuse(pod *core.Pod, err error) error {
-	var all field.ErrorList
+// faults is everything that is wrong with the size of a Pod, or of a template that stands at base.
+func faults(base *field.Path, err error) (all field.ErrorList) {
 	for _, one := range flatten(err) {
-		path := field.NewPath("spec", "containers")
 		var fault *spec.AnnotationError
 		if errors.As(one, &fault) {
-			path = field.NewPath("metadata", "annotations").Key(fault.Key)
-			one = fault.Err
-			all = append(all, field.Invalid(path, fault.Value, one.Error()))
+			all = append(all, field.Invalid(base.Child("metadata", "annotations").Key(fault.Key), fault.Value, fault.Err.Error()))
 			continue
 		}
-		all = append(all, field.Forbidden(path, one.Error()))
+		all = append(all, field.Forbidden(base.Child("spec", "containers"), one.Error()))
 	}
+	return all
+}
+
+// refuse names everything that is wrong with a Pod's size.
+func refuse(pod *core.Pod, err error) error {
 	name := pod.Name
 	if name == "" {
 		name = pod.GenerateName
 	}
-	return apierrors.NewInvalid(core.Kind("Pod"), name, all)
+	return apierrors.NewInvalid(core.Kind("Pod"), name, faults(nil, err))
 }
 
 // flatten takes joined errors apart.

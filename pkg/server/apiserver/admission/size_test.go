@@ -31,7 +31,7 @@ func plugin(t testing.TB) *size {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &size{Handler: admission.NewHandler(admission.Create, admission.Update), catalog: catalog, grace: 120, tellers: []string{"teller"}}
+	s := &size{waiting: newWaiting(SizeName, nil, admission.Create, admission.Update), catalog: catalog, grace: 120, tellers: []string{"teller"}}
 	client := fake.NewClientset()
 	factory := informers.NewSharedInformerFactory(client, 0)
 	s.SetExternalKubeInformerFactory(factory)
@@ -40,6 +40,7 @@ func plugin(t testing.TB) *size {
 		t.Fatal(err)
 	}
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "host", Labels: map[string]string{api.CPUTypeLabel: "intel"}}}
+	s.synced = nil // the store is filled by hand
 	if err := factory.Core().V1().Nodes().Informer().GetStore().Add(node); err != nil {
 		t.Fatal(err)
 	}
@@ -69,6 +70,12 @@ func sizing(t *testing.T, s *size, pod, old *core.Pod, op admission.Operation, s
 	a := admission.NewAttributesRecord(pod, before, core.Kind("Pod").WithVersion("v1"), "default", pod.Name,
 		core.Resource("pods").WithVersion("v1"), subresource, op, nil, false, &user.DefaultInfo{Name: who, Groups: map[string][]string{"kubelet": {user.NodesGroup}}[who]})
 	err := s.Admit(warning.WithWarningRecorder(context.Background(), &w), a, nil)
+	for i, text := range w.said {
+		about := strings.HasPrefix(text, "Pod default/"+pod.Name+": ")
+		if w.said[i] = strings.TrimPrefix(text, "Pod default/"+pod.Name+": "); !about {
+			t.Errorf("warning %q does not name the Pod", text)
+		}
+	}
 	return w.said, err
 }
 

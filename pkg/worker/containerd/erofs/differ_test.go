@@ -88,7 +88,7 @@ func TestApplyReadsEveryCompression(t *testing.T) {
 		t.Run(mediaType, func(t *testing.T) {
 			s := newSnapshotter(t)
 			cs, desc := store(t, mediaType, blob)
-			got, err := NewDiffer(cs).Apply(t.Context(), desc, prepare(t, s, "extract", ""))
+			got, err := newDiffer(cs, works(0)).Apply(t.Context(), desc, prepare(t, s, "extract", ""))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -132,12 +132,12 @@ func TestApplyLeavesOthersTheirBusiness(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			cs, desc := store(t, tt.mediaType, aTar(t))
-			if _, err := NewDiffer(cs).Apply(t.Context(), desc, tt.mounts); !tt.is(err) {
+			if _, err := newDiffer(cs, works(0)).Apply(t.Context(), desc, tt.mounts); !tt.is(err) {
 				t.Errorf("got error %v", err)
 			}
 		})
 	}
-	if _, err := NewDiffer(nil).Compare(t.Context(), nil, nil); !errdefs.IsNotImplemented(err) {
+	if _, err := newDiffer(nil, works(0)).Compare(t.Context(), nil, nil); !errdefs.IsNotImplemented(err) {
 		t.Errorf("Compare: got error %v", err)
 	}
 }
@@ -151,11 +151,11 @@ func TestApplyOfAHostileLayerLeavesNothing(t *testing.T) {
 	}{
 		"noise":              {compress(t, noise, compression.Gzip), image.ErrFormat},
 		"cut short":          {compress(t, aTar(t), compression.Gzip)[:40], image.ErrFormat},
-		"much behind an end": {compress(t, append(aTar(t), make([]byte, maxTail)...), compression.Gzip), image.ErrTooLarge},
+		"much behind an end": {compress(t, append(aTar(t), make([]byte, 64<<20)...), compression.Gzip), image.ErrTooLarge},
 	} {
 		cs, desc := store(t, ocispec.MediaTypeImageLayerGzip, layer.blob)
 		mounts := prepare(t, s, name, "")
-		if _, err := NewDiffer(cs).Apply(t.Context(), desc, mounts); !errors.Is(err, layer.kind) {
+		if _, err := newDiffer(cs, works(0)).Apply(t.Context(), desc, mounts); !errors.Is(err, layer.kind) {
 			t.Errorf("%s: got error %v, want %v", name, err, layer.kind)
 		}
 		dir, err := snapshotDir(mounts)
@@ -186,7 +186,7 @@ func TestTheChainIsWhatContainerdUnpacks(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if _, err := NewDiffer(cs).Apply(t.Context(), desc, mounts); err != nil {
+				if _, err := newDiffer(cs, works(0)).Apply(t.Context(), desc, mounts); err != nil {
 					t.Fatal(err)
 				}
 				if err := s.Commit(t.Context(), name, key); err != nil {
@@ -375,7 +375,7 @@ func TestAHardLinkToTheLayerBelow(t *testing.T) {
 			s := newSnapshotter(t)
 			apply := func(key, parent string, tar []byte) {
 				cs, desc := store(t, ocispec.MediaTypeImageLayer, tar)
-				if _, err := NewDiffer(cs).Apply(t.Context(), desc, prepare(t, s, key, parent)); err != nil {
+				if _, err := newDiffer(cs, works(0)).Apply(t.Context(), desc, prepare(t, s, key, parent)); err != nil {
 					t.Fatal(err)
 				}
 			}
