@@ -23,6 +23,7 @@ import (
 	shim "github.com/kata-containers/kata-containers/src/runtime/pkg/containerd-shim-v2"
 	"github.com/kata-containers/kata-containers/src/runtime/pkg/katautils"
 	"github.com/kata-containers/kata-containers/src/runtime/pkg/types"
+	vc "github.com/kata-containers/kata-containers/src/runtime/virtcontainers"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -164,6 +165,7 @@ func (c call) newService(ctx context.Context, id string, stockPublisher shimapi.
 		return nil, err
 	}
 	sb := c.sandbox(exe)
+	vc.Patience = patience{effort: vm{dir: sb.vmDir()}.effort}.around // before the guest is asked anything
 	return service{
 		Shim: stock, sandbox: sb, volumes: newVolumes("/", id), end: sb.kill,
 		giveUp: func() { os.Exit(1) },

@@ -24,6 +24,7 @@ type boundedLog struct {
 	mu   sync.Mutex
 	file *os.File // guarded by mu
 	size int64    // guarded by mu
+	all  int      // bytes ever written; guarded by mu
 	tail tail     // guarded by mu
 }
 
@@ -40,6 +41,7 @@ func (l *boundedLog) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.tail.write(p)
+	l.all += len(p)
 	if l.file == nil {
 		return len(p), nil
 	}
@@ -57,6 +59,13 @@ func (l *boundedLog) rotate() {
 		_ = l.file.Close()
 		l.file, l.size = f, 0
 	}
+}
+
+// written is how many bytes have come so far.
+func (l *boundedLog) written() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all
 }
 
 // digest returns what matters of the last that was written, in one line, for error messages.

@@ -93,6 +93,16 @@ func scripted(text string) func(string) error {
 	return func(path string) error { return os.WriteFile(path, []byte("#!/bin/sh\n"+text+"\n"), 0o700) }
 }
 
+// runQEMU starts a QEMU that has no guest.
+func runQEMU(t *testing.T, v *vm) error {
+	t.Helper()
+	p, err := v.launch()
+	if err != nil {
+		return err
+	}
+	return v.greet(t.Context(), p)
+}
+
 func readRecord(t *testing.T, v *vm) lifespan.Record {
 	t.Helper()
 	r, err := lifespan.Dir(v.cfg.LifespanDir).Read(v.id)
@@ -104,7 +114,7 @@ func TestLifeIsRecorded(t *testing.T) {
 	v, log := recordedVM(t, played)
 	before, err := bootTime()
 	must(t, err)
-	must(t, v.start(t.Context()))
+	must(t, runQEMU(t, v))
 	r := readRecord(t, v)
 	proc := os.DirFS("/proc")
 	qemu, alive, err := lifespan.Find(proc, v.proc.cmd.Process.Pid)
@@ -144,7 +154,7 @@ func TestLifeIsRecorded(t *testing.T) {
 // TestShortLifeIsRecorded: QEMU ends before anybody has spoken to it.
 func TestShortLifeIsRecorded(t *testing.T) {
 	v, _ := recordedVM(t, scripted("exit 3"))
-	if err := v.start(t.Context()); err == nil {
+	if err := runQEMU(t, v); err == nil {
 		t.Error("start says nothing")
 	}
 	v.shutdown()
@@ -165,7 +175,7 @@ func TestMicroVMOfNobodyRuns(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			v, log := recordedVM(t, played)
 			must(t, change(v))
-			must(t, v.start(t.Context()))
+			must(t, runQEMU(t, v))
 			if r := readRecord(t, v); !cmp.Equal(r.Pod, lifespan.Pod{}) || !log.has("level=WARN") {
 				t.Errorf("Pod = %+v, log: %s", r.Pod, log)
 			}
@@ -176,7 +186,7 @@ func TestMicroVMOfNobodyRuns(t *testing.T) {
 func TestMicroVMThatCannotBeRecordedDoesNotRun(t *testing.T) {
 	v, _ := recordedVM(t, played)
 	must(t, os.WriteFile(v.cfg.LifespanDir, nil, 0o600))
-	if err := v.start(t.Context()); err == nil || !strings.Contains(err.Error(), "record the microVM's start") {
+	if err := runQEMU(t, v); err == nil || !strings.Contains(err.Error(), "record the microVM's start") {
 		t.Errorf("start = %v", err)
 	}
 	<-v.ended
@@ -189,7 +199,7 @@ func TestWithoutAFolderNothingIsRecorded(t *testing.T) {
 	v, log := recordedVM(t, played)
 	dir := v.cfg.LifespanDir
 	v.cfg.LifespanDir = ""
-	must(t, v.start(t.Context()))
+	must(t, runQEMU(t, v))
 	v.shutdown()
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) || log.has("level=WARN") {
 		t.Errorf("%v; log: %s", err, log)

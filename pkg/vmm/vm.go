@@ -15,9 +15,8 @@ import (
 	"github.com/nodeless/nodeless/pkg/vmm/qmp"
 )
 
-// Kata's limits, with room to answer: create, add-net and boot share 10 s, a hot-plug has 5 s.
 const (
-	bootBudget    = 7 * time.Second
+	// hotplugBudget is how long a hot-plug is waited for; then it goes on by itself.
 	hotplugBudget = 4 * time.Second
 	// channelGrace is how long a guest that powers off may take after its agent has gone.
 	channelGrace = 5 * time.Second
@@ -45,7 +44,6 @@ type vm struct {
 	state   string                     // guarded by mu
 	config  map[string]json.RawMessage // what Kata sent; guarded by mu
 	spec    Spec                       // guarded by mu; fixed after boot except for sizes
-	created time.Time                  // guarded by mu
 	nets    []pendingNet               // cards given before boot; guarded by mu
 	cards   map[string]deviceInfo      // all cards, by MAC address; guarded by mu
 	slots   slots                      // guarded by mu
@@ -103,7 +101,7 @@ func (v *vm) create(body []byte) error {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.spec, v.config, v.state, v.created = v.newSpec(c), raw, stateCreated, time.Now()
+	v.spec, v.config, v.state = v.newSpec(c), raw, stateCreated
 	return nil
 }
 
@@ -141,36 +139,54 @@ func maxVCPUs(boot int) int {
 	return boot + extra
 }
 
-// boot starts QEMU and reports how it went: a guest that answers, a QEMU that ended, or, when the budget
-// is used up, a guest that is still on its way.
+// boot starts QEMU and waits for the guest's agent. It takes the time that it takes while the guest gets on (effort.go).
 func (v *vm) boot(ctx context.Context) error {
 	v.bootMu.Lock()
 	defer v.bootMu.Unlock()
 	if v.currentState() != stateCreated {
 		return fmt.Errorf("boot VM: %w", errState)
 	}
-	v.mu.Lock()
-	deadline := v.created.Add(bootBudget)
-	v.mu.Unlock()
-	ctx, cancel := context.WithDeadline(ctx, deadline)
-	defer cancel()
-	if err := v.start(ctx); err != nil {
+	begun := time.Now()
+	if err := v.start(ctx, bootBounds(v.cfg.Accel)); err != nil {
 		return fmt.Errorf("boot VM: %w", err)
 	}
-	begun := time.Now()
-	select {
-	case <-v.agent.ready:
-		v.log.Info("guest agent answered", "took", time.Since(begun).Round(time.Millisecond).String())
-	case <-v.ended:
-		return fmt.Errorf("boot VM: %w", v.reason)
-	case <-ctx.Done():
-		v.log.Info("guest is still booting")
-	}
+	v.log.Info("guest agent answered", "took", time.Since(begun).Round(time.Millisecond).String())
 	return nil
 }
 
-// start runs QEMU and connects its channels.
-func (v *vm) start(ctx context.Context) error {
+// start runs QEMU and waits until the guest's agent answers. A QEMU that is given up is killed.
+func (v *vm) start(ctx context.Context, b bounds) error {
+	p, err := v.launch()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := b.while(ctx, func() (effort, error) { return v.effort(p) })
+	defer cancel()
+	if err = v.greet(ctx, p); err == nil {
+		select {
+		case <-v.agent.ready:
+			return nil
+		case <-v.ended:
+			return v.reason
+		case <-ctx.Done():
+		}
+	}
+	if ctx.Err() == nil { // QEMU has hung up, or talks nonsense
+		p.kill()
+		<-v.ended
+		return v.reason
+	}
+	text := v.console.digest()
+	p.kill() // how it ends says nothing
+	<-v.ended
+	if text == "" {
+		return context.Cause(ctx)
+	}
+	return fmt.Errorf("%w; guest console: %s", context.Cause(ctx), text)
+}
+
+// launch runs QEMU and follows what it says.
+func (v *vm) launch() (*process, error) {
 	v.mu.Lock()
 	spec, extra := v.withNets(v.spec)
 	v.mu.Unlock()
@@ -180,7 +196,7 @@ func (v *vm) start(ctx context.Context) error {
 	closeFiles(extra)
 	if err != nil {
 		v.fail(err)
-		return err
+		return nil, err
 	}
 	v.rank(p, spec.Memory)
 	if err := v.record(p); err != nil { // while QEMU starts up
@@ -188,7 +204,7 @@ func (v *vm) start(ctx context.Context) error {
 		<-p.done
 		p.closeChannels()
 		v.fail(err)
-		return err
+		return nil, err
 	}
 	v.mu.Lock()
 	v.proc, v.spec, v.state, v.nets = p, spec, stateRunning, nil
@@ -199,14 +215,14 @@ func (v *vm) start(ctx context.Context) error {
 		v.readConsole(p.console)
 	}()
 	go v.watch(p, logged)
+	return p, nil
+}
+
+// greet waits for QEMU's monitor. From then on the microVM can be changed, and its guest is listened to.
+func (v *vm) greet(ctx context.Context, p *process) error {
 	client, err := qmp.New(ctx, p.qmp, v.onEvent)
 	if err != nil {
-		p.kill()
-		<-v.ended
-		if ctx.Err() != nil { // killed by us: how it ended says nothing
-			return fmt.Errorf("QEMU has not answered within %s, the host may be overloaded: %w", bootBudget, err)
-		}
-		return v.reason
+		return err
 	}
 	v.mu.Lock()
 	v.qmp = client

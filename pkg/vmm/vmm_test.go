@@ -103,7 +103,7 @@ func buildOnce() (dir string, err error) {
 }
 
 // needHost finds the bundle and builds the adapter and the test guest, or skips the test. Each test has folders of its own, so that most of
-// them run beside each other; not the one whose guests have to boot within the budget.
+// them run beside each other.
 func needHost(t *testing.T) *host {
 	t.Helper()
 	if testing.Short() {
@@ -204,10 +204,11 @@ func (h *host) launch(t *testing.T, id string) *guest {
 	must(t, err)
 	g.pid, err = strconv.Atoi(strings.TrimSpace(line))
 	must(t, err)
-	g.http = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", g.api())
-		}}}
+	g.http = &http.Client{Timeout: 10 * time.Minute, // vm.boot answers when the guest does, or cannot any more
+		Transport: &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "unix", g.api())
+			}}}
 	t.Cleanup(g.http.CloseIdleConnections)
 	eventually(t, "the API answers", func() bool { return g.try("GET", "vmm.ping", nil, nil) == nil })
 	return g
