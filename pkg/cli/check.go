@@ -121,18 +121,19 @@ func thisHost(cfg config.Config) preflight.Host {
 	h := preflight.ThisHost(filepath.Join(files.Aux(), "nft"), filepath.Join(files.Aux(), "iptables"))
 	h.Registries = readable
 	h.Bundle = func(context.Context) error { return bundle.Verify(files.Dir()) }
-	h.Accel = func(ctx context.Context) (string, string, error) { return probeAccel(ctx, files, cfg.Paths) }
+	h.Accel = func(ctx context.Context) (preflight.Accel, error) { return probeAccel(ctx, files, cfg.Paths) }
 	return h
 }
 
 // probeAccel asks how microVMs run here. The answer is kept where the server keeps it; before there was a server, nowhere.
-func probeAccel(ctx context.Context, files *bundle.Bundle, p config.Paths) (accel, detail string, err error) {
+func probeAccel(ctx context.Context, files *bundle.Bundle, p config.Paths) (how preflight.Accel, err error) {
 	keep := p.Run.VMMLogs()
 	if _, err := os.Stat(keep); err != nil {
 		if keep, err = os.MkdirTemp("", "nodeless-check-"); err != nil {
-			return "", "", fmt.Errorf("probe KVM: %w", err)
+			return how, fmt.Errorf("probe KVM: %w", err)
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(keep)) }()
 	}
-	return probe.Probe(ctx, vmm.HostConfig{Bundle: files.Dir(), Accel: vmm.AccelTCG, ScratchDir: p.Data.Scratch(), LogDir: keep})
+	got, err := probe.Probe(ctx, vmm.HostConfig{Bundle: files.Dir(), Accel: vmm.AccelTCG, ScratchDir: p.Data.Scratch(), LogDir: keep})
+	return preflight.Accel{Kind: got.Accel, Detail: got.Detail, Do: got.Cause.Do(), Doubtful: got.Cause.Doubtful()}, err
 }

@@ -23,12 +23,20 @@ type Host struct {
 	Writable       func(dir string) error
 	// Kernel tries the kernel's features in a throwaway namespace.
 	Kernel func(ctx context.Context) []Result
-	// Accel probes how microVMs can run: "kvm" or "tcg", and why. nil skips the check.
-	Accel func(ctx context.Context) (accel, detail string, err error)
+	// Accel probes how microVMs can run. nil skips the check.
+	Accel func(ctx context.Context) (Accel, error)
 	// Registries reads the operator's file of image registries. nil skips the check.
 	Registries func() error
 	// Bundle verifies the unpacked files. nil skips the check.
 	Bundle func(ctx context.Context) error
+}
+
+// Accel is how microVMs can run on a host.
+type Accel struct {
+	Kind     string // "kvm" or "tcg"
+	Detail   string // why
+	Do       string // what can be done about it, without KVM
+	Doubtful bool   // KVM is there, and a trial boot on it failed
 }
 
 // Settings are the parts of the server's configuration that decide whether a host fits.
@@ -131,17 +139,18 @@ func checkBundle(ctx context.Context, h Host) Result {
 }
 
 func checkAccel(ctx context.Context, h Host, s Settings) Result {
-	accel, detail, err := h.Accel(ctx)
-	const enable = "enable virtualization (VT-x, AMD-V) in the firmware, or nested virtualization of the outer machine; /dev/kvm must be usable"
+	how, err := h.Accel(ctx)
 	switch {
 	case err != nil:
 		return fail("microVM", err.Error(), "look at the detail; `nodeless server --accel tcg` runs without KVM")
-	case accel == "kvm":
-		return pass("microVM", detail)
+	case how.Kind == "kvm":
+		return pass("microVM", how.Detail)
 	case s.Accel == "tcg" || s.Accel == "any":
-		return warn("microVM", "emulated by choice (--accel "+s.Accel+"), which is slow and no wall that QEMU vouches for: "+detail, enable)
+		return warn("microVM", "emulated by choice (--accel "+s.Accel+"), which is slow and no wall that QEMU vouches for: "+how.Detail, how.Do)
+	case s.Accel == "kvm" && how.Doubtful:
+		return warn("microVM", "KVM by choice (--accel kvm), though a trial boot failed: "+how.Detail, how.Do)
 	}
-	return fail("microVM", detail, enable+"; or, where nobody has to be kept from anybody, ask for emulation with --accel tcg")
+	return fail("microVM", how.Detail, how.Do+"; or, where nobody has to be kept from anybody, ask for emulation with --accel tcg")
 }
 
 func statfs(dir string) (Disk, error) {

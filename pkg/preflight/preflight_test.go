@@ -45,8 +45,10 @@ func good() preflight.Host {
 		Disk:        func(string) (preflight.Disk, error) { return preflight.Disk{Free: 100 << 30}, nil },
 		Writable:    func(string) error { return nil },
 		Kernel:      func(context.Context) []preflight.Result { return nil },
-		Accel:       func(context.Context) (string, string, error) { return "kvm", "booted in 80 ms", nil },
-		Bundle:      func(context.Context) error { return nil },
+		Accel: func(context.Context) (preflight.Accel, error) {
+			return preflight.Accel{Kind: "kvm", Detail: "booted in 80 ms"}, nil
+		},
+		Bundle: func(context.Context) error { return nil },
 	}
 }
 
@@ -149,6 +151,8 @@ func TestFacts(t *testing.T) {
 		{name: "another CNI", change: func(h *preflight.Host) { h.Etc = fstest.MapFS{"cni/net.d/10-flannel.conflist": text("{}")} }, fact: "other clusters", want: preflight.Warn, detail: "10-flannel.conflist"},
 		{name: "no KVM", change: accel("tcg", "no /dev/kvm", nil), fact: "microVM", want: preflight.Fail, detail: "no /dev/kvm", do: "--accel tcg"},
 		{name: "KVM demanded", change: accel("tcg", "no /dev/kvm", nil), set: func(s *preflight.Settings) { s.Accel = "kvm" }, fact: "microVM", want: preflight.Fail},
+		{name: "KVM demanded that did not boot", change: accel("tcg", "no boot", nil), set: func(s *preflight.Settings) { s.Accel = "kvm" }, fact: "microVM", want: preflight.Warn, detail: "KVM by choice", do: "mend it"},
+		{name: "KVM that did not boot", change: accel("tcg", "no boot", nil), fact: "microVM", want: preflight.Fail, detail: "no boot", do: "mend it"},
 		{name: "emulation demanded", change: accel("tcg", "not probed", nil), set: func(s *preflight.Settings) { s.Accel = "tcg" }, fact: "microVM", want: preflight.Warn, detail: "by choice"},
 		{name: "probe broken", change: accel("", "", errors.New("no kernel")), fact: "microVM", want: preflight.Fail, detail: "no kernel"},
 		{name: "bundle damaged", change: func(h *preflight.Host) {
@@ -177,7 +181,9 @@ func TestFacts(t *testing.T) {
 
 func accel(accel, detail string, err error) func(*preflight.Host) {
 	return func(h *preflight.Host) {
-		h.Accel = func(context.Context) (string, string, error) { return accel, detail, err }
+		h.Accel = func(context.Context) (preflight.Accel, error) {
+			return preflight.Accel{Kind: accel, Detail: detail, Do: "mend it", Doubtful: strings.Contains(detail, "boot")}, err
+		}
 	}
 }
 
@@ -196,7 +202,7 @@ func TestGateNamesEveryFailureWithItsRemedy(t *testing.T) {
 	h := good()
 	h.Euid = 1000
 	proc(listening)(&h)
-	h.Accel = func(context.Context) (string, string, error) { t.Error("probed"); return "", "", nil }
+	h.Accel = func(context.Context) (preflight.Accel, error) { t.Error("probed"); return preflight.Accel{}, nil }
 	_, err := preflight.Gate(context.Background(), h, settings())
 	if err == nil || !strings.Contains(err.Error(), "check user: uid 1000") || !strings.Contains(err.Error(), "check port 6443: in use") {
 		t.Errorf("Gate = %v", err)

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/nodeless/nodeless/pkg/lifespan"
 )
 
 // effortInterval is how often it is looked whether a microVM that boots gets on.
@@ -20,6 +22,13 @@ var (
 	// ErrSlow says that a guest got on all the time and was not done when its time was over.
 	ErrSlow = errors.New("the guest gets on, but too slowly")
 )
+
+// Boot is a Pod whose microVM boots on this host, or waits for its turn. pkg/worker/cri knows of them, and pkg/worker/notice tells.
+type Boot struct {
+	lifespan.Pod
+	Booting bool
+	Since   time.Time // since when it does the one or the other
+}
 
 // effort is what a process does for its progress at one moment.
 type effort struct {

@@ -11,9 +11,13 @@ import (
 	"time"
 )
 
-// tryBounds are short: whoever tries waits for it, and what is wrong with a host's KVM shows at once.
-func tryBounds() bounds {
-	return bounds{idle: 10 * time.Second, silent: 20 * time.Second, most: time.Minute}
+// tryBounds are short: whoever tries waits for it, and a KVM that works shows it within a second or two. A guest that talks is given more
+// time, and shows sooner that it does not get on.
+func tryBounds(debug bool) bounds {
+	if debug {
+		return bounds{idle: 5 * time.Second, silent: 5 * time.Second, most: time.Minute}
+	}
+	return bounds{idle: 10 * time.Second, silent: 10 * time.Second, most: 10 * time.Second}
 }
 
 // TryBoot boots the bundled guest once, as a Pod's microVM is booted, and waits until its agent answers, there is no point in waiting, or
@@ -36,7 +40,7 @@ func TryBoot(ctx context.Context, cfg HostConfig) (err error) {
 	if err := v.create(tryConfig(cfg, filepath.Join(dir, "agent.sock"))); err != nil {
 		return fmt.Errorf("try a boot: %w", err)
 	}
-	if err := v.start(ctx, tryBounds()); err != nil {
+	if err := v.start(ctx, tryBounds(cfg.Debug)); err != nil {
 		return fmt.Errorf("try a boot: %w", err)
 	}
 	return nil

@@ -106,15 +106,16 @@ func Steps(cfg Config, log *slog.Logger) ([]run.Step, error) {
 	if err := os.Setenv("PATH", cfg.Bundle.Aux()+":"+os.Getenv("PATH")); err != nil {
 		return nil, fmt.Errorf("set PATH: %w", err)
 	}
+	front := cri.New(cfg.cri(), log)
 	steps := []run.Step{
 		{Component: syslogd.New(syslogd.DefaultConfig(), log)},
 		{Component: sweep.New(cfg.host(), log)},
 		{Component: hypervisor.New(cfg.hypervisor(), log)},
 		{Component: network.New(cfg.network(pods), log)},
 		{Component: containerd.New(cfg.containerd(), log), After: []string{"syslog", "sweep", "hypervisor", "network"}},
-		{Component: cri.New(cfg.cri(), log), After: []string{"hypervisor"}},
+		{Component: front, After: []string{"hypervisor"}},
 		{Component: kubelet.New(cfg.kubelet(pods), log), After: []string{"apiserver", "containerd", "cri"}},
-		{Component: notice.New(cfg.notice(), log), After: []string{"kubelet"}},
+		{Component: notice.New(cfg.notice(front.Boots), log), After: []string{"kubelet"}},
 	}
 	if !cfg.NoProxy {
 		steps = append(steps, run.Step{Component: proxy.New(cfg.proxy(), log), After: []string{"kubelet"}})
@@ -162,8 +163,8 @@ func (c Config) cri() cri.Config {
 	return cri.Config{Socket: c.Run.CRI(), Upstream: c.Run.ContainerdSocket(), VMDir: cri.DefaultVMDir, Pods: filepath.Join(c.Data.Kubelet(), "pods"), Messages: c.Run.Messages(), CgroupRoot: c.Node.CgroupRoot, VMMConfig: c.Run.VMMConfig()}
 }
 
-func (c Config) notice() notice.Config {
-	return notice.Config{Kubeconfig: c.Files.KubeletKubeconfig, NodeName: c.Node.Name, VMDir: cri.DefaultVMDir, VMMConfig: c.Run.VMMConfig()}
+func (c Config) notice(boots func() []vmm.Boot) notice.Config {
+	return notice.Config{Kubeconfig: c.Files.KubeletKubeconfig, NodeName: c.Node.Name, VMDir: cri.DefaultVMDir, VMMConfig: c.Run.VMMConfig(), Boots: boots}
 }
 
 func (c Config) kubelet(pods netip.Prefix) kubelet.Config {

@@ -3,7 +3,7 @@
 //
 // That /dev/kvm exists proves little: there are hosts whose KVM starts and on which no ordinary kernel ever
 // prints a line. So the bundled kernel is booted once; the answer is kept until the host, its kernel or the
-// bundled QEMU change.
+// bundled QEMU change, unless there was only not enough time for one.
 package probe
 
 import (
@@ -24,67 +24,104 @@ import (
 	"github.com/nodeless/nodeless/pkg/vmm"
 )
 
+const cacheFile = "kvm-probe.json"
+
+// Cause is why a host does not count as one with KVM.
+type Cause string
+
+// The causes.
 const (
-	// bootTimeout is generous: a boot on a KVM that works takes about a second.
-	bootTimeout = 10 * time.Second
-	cacheFile   = "kvm-probe.json"
+	NoDevice Cause = "no device" // the kernel has no KVM
+	NoAccess Cause = "no access" // this process may not use it
+	NoBoot   Cause = "no boot"   // the bundled guest does not boot on it
+	NoTime   Cause = "no time"   // the bundled guest booted, and was not done in time
 )
+
+// Doubtful tells that KVM is there, so that who asks for it may be believed.
+func (c Cause) Doubtful() bool { return c == NoBoot || c == NoTime }
+
+// Do is what an operator can do about it.
+func (c Cause) Do() string {
+	switch c {
+	case NoDevice:
+		return "enable VT-x or AMD-V in the firmware (in a virtual machine: nested virtualization) and load kvm_intel or kvm_amd"
+	case NoAccess:
+		return "run as root, and in a container pass --device /dev/kvm"
+	case NoBoot:
+		return "mend what the detail says: in a virtual machine it is the nested virtualization of what runs it; --accel kvm uses KVM all the same"
+	case NoTime:
+		return "try again when the host is less busy, or use KVM all the same by --accel kvm"
+	}
+	return ""
+}
 
 // Booter boots the bundled guest once; vmm.TryBoot is one.
 type Booter func(context.Context, vmm.HostConfig) error
 
-// answer is what is kept.
-type answer struct {
-	Key    string `json:"key"`
-	Accel  string `json:"accel"`
-	Detail string `json:"detail"`
+// Answer is how microVMs run on a host.
+type Answer struct {
+	Accel  string `json:"accel"`           // vmm.AccelKVM or vmm.AccelTCG
+	Detail string `json:"detail"`          // why
+	Cause  Cause  `json:"cause,omitempty"` // why not on KVM
 }
 
-// Probe returns vmm.AccelKVM or vmm.AccelTCG and why. cfg.Accel is not read. An error means that neither
-// can work or that ctx has ended.
-func Probe(ctx context.Context, cfg vmm.HostConfig) (accel, detail string, err error) {
+// kept is an answer that is kept.
+type kept struct {
+	Key string `json:"key"`
+	Answer
+}
+
+// Probe finds out how microVMs can run. cfg.Accel is not read. An error means that neither way can work or that ctx has ended.
+func Probe(ctx context.Context, cfg vmm.HostConfig) (Answer, error) {
 	return run(ctx, cfg, "/dev/kvm", vmm.TryBoot)
 }
 
-func run(ctx context.Context, cfg vmm.HostConfig, device string, boot Booter) (accel, detail string, err error) {
+func run(ctx context.Context, cfg vmm.HostConfig, device string, boot Booter) (Answer, error) {
 	if _, err := os.Stat(cfg.QEMUCommand()[0]); err != nil {
-		return "", "", fmt.Errorf("probe KVM: %w", err)
+		return Answer{}, fmt.Errorf("probe KVM: %w", err)
 	}
 	f, err := os.OpenFile(device, os.O_RDWR, 0)
-	if err != nil {
-		return vmm.AccelTCG, err.Error(), nil // cheap: not worth keeping, and the operator may be about to mend it
+	if err != nil { // cheap: not worth keeping, and the operator may be about to mend it
+		cause := NoDevice
+		if errors.Is(err, os.ErrPermission) {
+			cause = NoAccess
+		}
+		return Answer{Accel: vmm.AccelTCG, Detail: err.Error(), Cause: cause}, nil
 	}
 	_ = f.Close() // only opened to see that it can be
 	key, err := cacheKey(cfg)
 	if err != nil {
-		return "", "", err
+		return Answer{}, err
 	}
 	path := filepath.Join(cfg.LogDir, cacheFile)
-	if kept, ok := load(path); ok && kept.Key == key {
-		return kept.Accel, kept.Detail, nil
+	if k, ok := load(path); ok && k.Key == key {
+		return k.Answer, nil
 	}
 	got, err := try(ctx, cfg, boot)
-	if err != nil {
-		return "", "", err
+	if err != nil || got.Cause == NoTime { // another time it may be another answer
+		return got, err
 	}
-	got.Key = key
-	return got.Accel, got.Detail, save(path, got)
+	return got, save(path, kept{key, got})
 }
 
-// try boots on KVM.
-func try(ctx context.Context, cfg vmm.HostConfig, boot Booter) (answer, error) {
+// try boots on KVM as a Pod's microVM boots. If that fails, a second boot says all the way where it is, to explain the failure; it is
+// given more time, and so is the one that has the last word.
+func try(ctx context.Context, cfg vmm.HostConfig, boot Booter) (Answer, error) {
 	cfg.Accel = vmm.AccelKVM
-	begun := time.Now()
-	bootCtx, cancel := context.WithTimeout(ctx, bootTimeout)
-	defer cancel()
-	err := boot(bootCtx, cfg)
-	if ctx.Err() != nil {
-		return answer{}, fmt.Errorf("probe KVM: %w", ctx.Err())
+	var err error
+	for _, cfg.Debug = range []bool{false, true} {
+		begun := time.Now()
+		if err = boot(ctx, cfg); err == nil {
+			return Answer{Accel: vmm.AccelKVM, Detail: fmt.Sprintf("guest booted in %v", time.Since(begun).Round(time.Millisecond))}, nil
+		}
+		if ctx.Err() != nil {
+			return Answer{}, fmt.Errorf("probe KVM: %w", ctx.Err())
+		}
 	}
-	if err != nil {
-		return answer{Accel: vmm.AccelTCG, Detail: "KVM does not boot the guest kernel: " + err.Error()}, nil
+	if errors.Is(err, vmm.ErrSlow) {
+		return Answer{Accel: vmm.AccelTCG, Detail: "KVM boots the guest kernel, but was not done in time: " + err.Error(), Cause: NoTime}, nil
 	}
-	return answer{Accel: vmm.AccelKVM, Detail: fmt.Sprintf("guest booted in %v", time.Since(begun).Round(time.Millisecond))}, nil
+	return Answer{Accel: vmm.AccelTCG, Detail: "KVM does not boot the guest kernel: " + err.Error(), Cause: NoBoot}, nil
 }
 
 // cacheKey changes with the running kernel, the boot and the bundled QEMU.
@@ -110,17 +147,17 @@ func cacheKey(cfg vmm.HostConfig) (string, error) {
 	return fmt.Sprintf("%s %s %x", unix.ByteSliceToString(names.Release[:]), strings.TrimSpace(string(boot)), sum.Sum(nil)), nil
 }
 
-func load(path string) (answer, bool) {
+func load(path string) (kept, bool) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
-		return answer{}, false
+		return kept{}, false
 	}
-	var a answer
-	return a, json.Unmarshal(raw, &a) == nil
+	var k kept
+	return k, json.Unmarshal(raw, &k) == nil
 }
 
-func save(path string, a answer) error {
-	raw, err := json.Marshal(a)
+func save(path string, k kept) error {
+	raw, err := json.Marshal(k)
 	if err == nil {
 		err = errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), atomicfile.Write(path, raw, 0o600))
 	}

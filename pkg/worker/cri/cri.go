@@ -38,6 +38,7 @@ type CRI struct {
 	cfg   Config
 	log   *slog.Logger
 	ready chan struct{} // closed when the socket is open
+	boot  *gate         // set before ready is closed
 }
 
 var (
@@ -60,6 +61,16 @@ func (c *CRI) Ready(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// Boots are the Pods whose microVMs boot, or wait for their turn, at this moment.
+func (c *CRI) Boots() []vmm.Boot {
+	select {
+	case <-c.ready:
+		return c.boot.list()
+	default:
+		return nil
 	}
 }
 
@@ -92,7 +103,8 @@ func (c *CRI) Run(ctx context.Context) (err error) {
 		return err
 	}
 	figures := figures{cgroups: "/sys/fs/cgroup", root: c.cfg.CgroupRoot, scratch: host.ScratchDir, pods: c.cfg.Pods}
-	server := newServer(&front{upstream: client, tasks: tasks.NewTasksClient(upstream), streams: streams, figures: figures, messages: kept, boot: newGate(places(host.Accel, runtime.NumCPU()))},
+	c.boot = newGate(places(host.Accel, runtime.NumCPU()))
+	server := newServer(&front{upstream: client, tasks: tasks.NewTasksClient(upstream), streams: streams, figures: figures, messages: kept, boot: c.boot},
 		&puller{upstream: cri.NewImageServiceClient(upstream)}, passer{to: upstream})
 	stop := context.AfterFunc(ctx, server.Stop) // streams last for ever, so there is nothing to wait for
 	close(c.ready)

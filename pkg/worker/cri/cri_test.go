@@ -26,6 +26,7 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/agentmux"
 	"github.com/nodeless/nodeless/pkg/api"
+	"github.com/nodeless/nodeless/pkg/lifespan"
 	"github.com/nodeless/nodeless/pkg/vmm"
 	"github.com/nodeless/nodeless/tests/attack"
 )
@@ -159,26 +160,64 @@ func start(t *testing.T) (cri.RuntimeServiceClient, *upstream, Config) {
 	return cri.NewRuntimeServiceClient(conn), up, cfg
 }
 
+// of is what a sandbox says of its Pod.
+func of(namespace string) *cri.PodSandboxMetadata {
+	return &cri.PodSandboxMetadata{Namespace: namespace, Name: "web", Uid: "uid"}
+}
+
+func TestWhoBootsAndWhoWaitsIsKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(1)
+		leave, err := g.enter(t.Context(), of("a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		late, cancel := context.WithCancel(t.Context())
+		given := make(chan error)
+		go func() {
+			_, err := g.enter(late, of("b"))
+			given <- err
+		}()
+		synctest.Wait()
+		pod := func(namespace string) lifespan.Pod {
+			return lifespan.Pod{Namespace: namespace, Name: "web", UID: "uid"}
+		}
+		want := []vmm.Boot{{Pod: pod("a"), Booting: true, Since: time.Now().Add(-time.Second)}, {Pod: pod("b"), Since: time.Now()}}
+		if diff := cmp.Diff(want, g.list()); diff != "" {
+			t.Errorf("boots (-want +got):\n%s", diff)
+		}
+		cancel()
+		if err := <-given; err == nil {
+			t.Error("who waits no longer has a place")
+		}
+		leave()
+		if left := g.list(); len(left) != 0 {
+			t.Errorf("left over: %v", left)
+		}
+	})
+}
+
 func TestMicroVMsBootInTurn(t *testing.T) {
 	g := newGate(2)
-	first, err := g.enter(t.Context(), "a")
+	first, err := g.enter(t.Context(), of("a"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := g.enter(t.Context(), "a"); err != nil {
+	if _, err := g.enter(t.Context(), of("a")); err != nil {
 		t.Fatal(err)
 	}
 	late, cancel := context.WithCancelCause(t.Context())
 	cancel(errors.New("the kubelet waits no longer"))
-	if _, err := g.enter(late, "b"); status.Code(err) != codes.DeadlineExceeded || !strings.Contains(err.Error(), "2 other microVMs are booting") {
+	if _, err := g.enter(late, of("b")); status.Code(err) != codes.DeadlineExceeded || !strings.Contains(err.Error(), "2 other microVMs are booting") {
 		t.Errorf("a third boot, given up = %v; want what it waited for", err)
 	}
 	first()
 	first() // is no second place
-	if _, err := g.enter(t.Context(), "a"); err != nil {
+	if _, err := g.enter(t.Context(), of("a")); err != nil {
 		t.Errorf("enter after one has left = %v", err)
 	}
-	if _, err := g.enter(late, "b"); err == nil {
+	if _, err := g.enter(late, of("b")); err == nil {
 		t.Error("one who left made room for two")
 	}
 }
@@ -189,7 +228,7 @@ func TestAttackABurstOfPods(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			g, turns := newGate(1), make(chan string, 100)
 			boot := func(namespace string) {
-				if leave, err := g.enter(context.Background(), namespace); err == nil {
+				if leave, err := g.enter(context.Background(), of(namespace)); err == nil {
 					time.Sleep(time.Second)
 					turns <- namespace
 					leave()
@@ -256,18 +295,18 @@ func TestSandboxesAreMadeInTurn(t *testing.T) {
 func TestSlowBootGivesItsPlaceUp(t *testing.T) {
 	g := newGate(1)
 	g.hold = time.Millisecond
-	leave, err := g.enter(t.Context(), "a")
+	leave, err := g.enter(t.Context(), of("a"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	g.hold = time.Hour
-	if _, err := g.enter(t.Context(), "a"); err != nil {
+	if _, err := g.enter(t.Context(), of("a")); err != nil {
 		t.Fatalf("enter while a boot does not end = %v, want its place", err)
 	}
 	leave() // its place is gone already; it must not free the other's
 	late, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	if _, err := g.enter(late, "a"); err == nil {
+	if _, err := g.enter(late, of("a")); err == nil {
 		t.Error("two places are taken, want the second boot's alone")
 	}
 }

@@ -23,7 +23,7 @@ type front struct {
 
 // RunPodSandbox boots a microVM when it is its turn.
 func (f *front) RunPodSandbox(ctx context.Context, req *cri.RunPodSandboxRequest) (*cri.RunPodSandboxResponse, error) {
-	leave, err := f.boot.enter(ctx, req.GetConfig().GetMetadata().GetNamespace())
+	leave, err := f.boot.enter(ctx, req.GetConfig().GetMetadata())
 	if err != nil {
 		return nil, err
 	}

@@ -52,7 +52,7 @@ type Hypervisor struct {
 	cfg   Config
 	log   *slog.Logger
 	ready chan struct{} // closed when the file is written
-	probe func(context.Context, vmm.HostConfig) (accel, detail string, err error)
+	probe func(context.Context, vmm.HostConfig) (probe.Answer, error)
 }
 
 var (
@@ -99,30 +99,42 @@ func (h *Hypervisor) Run(ctx context.Context) error {
 
 func (h *Hypervisor) choose(ctx context.Context) (vmm.HostConfig, error) {
 	host := h.cfg.Host
-	accel, detail := vmm.AccelTCG, "asked for"
+	how := probe.Answer{Accel: vmm.AccelTCG, Detail: "asked for"}
 	if h.cfg.Want != vmm.AccelTCG {
 		var err error
-		if accel, detail, err = h.probe(ctx, host); err != nil {
+		if how, err = h.probe(ctx, host); err != nil {
 			return host, err
 		}
-		if accel != vmm.AccelKVM && h.cfg.Want != Any {
-			return host, &hint.Error{Op: "use", On: "/dev/kvm", Err: errors.New(detail), Do: "enable virtualization in the BIOS (or nested virtualization around this machine). " +
-				"Where nobody has to be kept from anybody, --accel=tcg (accel: tcg in the configuration, NODELESS_ACCEL=tcg for install.sh) emulates: slow, and no security boundary"}
+		if how, err = h.judge(how); err != nil {
+			return host, err
 		}
 	}
-	host.Accel = accel
+	host.Accel = how.Accel
 	khz, source, err := vmm.TSCKHz()
 	if err != nil {
 		h.log.Debug("rate of the time stamp counter unknown", "error", err) // the guest measures it
 	} else {
 		host.TSCKHz = khz
 	}
-	if accel == vmm.AccelTCG {
-		h.log.Warn("microVMs run under emulation, slowly, and Pods are not kept from each other as well as on KVM", "why", detail, "tsc", source)
+	if how.Accel == vmm.AccelTCG {
+		h.log.Warn("microVMs run under emulation, slowly, and Pods are not kept from each other as well as on KVM", "why", how.Detail, "tsc", source)
 	} else {
-		h.log.Info("microVMs run on KVM", "probe", detail)
+		h.log.Info("microVMs run on KVM", "probe", how.Detail)
 	}
 	return host, nil
+}
+
+// judge makes what was asked for of what was found. Who asks for KVM is believed where there is one: a trial boot has limits of its own.
+func (h *Hypervisor) judge(how probe.Answer) (probe.Answer, error) {
+	switch {
+	case how.Accel == vmm.AccelKVM || h.cfg.Want == Any:
+		return how, nil
+	case h.cfg.Want == vmm.AccelKVM && how.Cause.Doubtful():
+		h.log.Warn("KVM is used since it was asked for, though a trial boot failed", "why", how.Detail)
+		return probe.Answer{Accel: vmm.AccelKVM, Detail: "asked for"}, nil
+	}
+	return how, &hint.Error{Op: "use", On: "/dev/kvm", Err: errors.New(how.Detail), Do: how.Cause.Do() +
+		". Where nobody has to be kept from anybody, --accel=tcg (accel: tcg in the configuration, NODELESS_ACCEL=tcg for install.sh) emulates: slow, and no security boundary"}
 }
 
 // Ready waits until microVMs can be started.

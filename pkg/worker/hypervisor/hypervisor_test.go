@@ -1,6 +1,7 @@
 package hypervisor
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,16 +13,26 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/hint"
 	"github.com/nodeless/nodeless/pkg/vmm"
+	"github.com/nodeless/nodeless/pkg/vmm/probe"
 	"github.com/nodeless/nodeless/tests/attack"
 )
 
-// on makes a component for a host whose probe answers as given.
+// on makes a component for a host whose probe answers as given; without KVM there is no device.
 func on(t *testing.T, want, accel string) (*Hypervisor, string) {
+	t.Helper()
+	answer := probe.Answer{Accel: accel, Detail: "as probed"}
+	if accel == vmm.AccelTCG {
+		answer.Cause = probe.NoDevice
+	}
+	return answering(t, want, answer)
+}
+
+func answering(t *testing.T, want string, answer probe.Answer) (*Hypervisor, string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "vmm.json")
 	cluster := func() (string, error) { return "cls-00000001", nil }
 	h := New(Config{File: file, Want: want, ClusterID: cluster, Host: vmm.HostConfig{Bundle: "/b", ScratchDir: "/s", LogDir: "/l"}}, slog.New(slog.DiscardHandler))
-	h.probe = func(context.Context, vmm.HostConfig) (string, string, error) { return accel, "no /dev/kvm", nil }
+	h.probe = func(context.Context, vmm.HostConfig) (probe.Answer, error) { return answer, nil }
 	return h, file
 }
 
@@ -65,6 +76,36 @@ func TestHypervisorWritesWhatItChose(t *testing.T) {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("%s: Run = %v", tt.want, err)
+		}
+	}
+}
+
+// TestWhoAsksForKVMIsBelieved: a trial boot that failed is a warning then. It is no reason to emulate, and no KVM is no KVM.
+func TestWhoAsksForKVMIsBelieved(t *testing.T) {
+	for _, tt := range []struct {
+		want  string
+		cause probe.Cause
+		ok    bool
+	}{
+		{vmm.AccelKVM, probe.NoBoot, true},
+		{vmm.AccelKVM, probe.NoTime, true},
+		{vmm.AccelKVM, probe.NoDevice, false},
+		{vmm.AccelKVM, probe.NoAccess, false},
+		{Auto, probe.NoBoot, false},
+		{Auto, probe.NoTime, false},
+	} {
+		h, _ := answering(t, tt.want, probe.Answer{Accel: vmm.AccelTCG, Detail: "as probed", Cause: tt.cause})
+		var log bytes.Buffer
+		h.log = slog.New(slog.NewTextHandler(&log, nil))
+		host, err := h.choose(t.Context())
+		if (err == nil) != tt.ok || tt.ok && host.Accel != vmm.AccelKVM {
+			t.Errorf("%s, %s: %q, %v", tt.want, tt.cause, host.Accel, err)
+		}
+		if tt.ok && !strings.Contains(log.String(), "level=WARN") {
+			t.Errorf("%s, %s: no warning: %s", tt.want, tt.cause, log.String())
+		}
+		if do := strings.Join(hint.Of(err), " "); !tt.ok && !strings.Contains(do, tt.cause.Do()) {
+			t.Errorf("%s, %s: the hint is %q", tt.want, tt.cause, do)
 		}
 	}
 }

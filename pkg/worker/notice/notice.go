@@ -1,5 +1,5 @@
 // Package notice tells people what a host does to their Pods beside what the kubelet tells: that a Pod which fills the host's disk has to
-// wait (pkg/vmm), as events on the Pod, and that microVMs are emulated, as a condition of the Node. pkg/worker runs the component once the
+// wait (pkg/vmm), and that one waits for other microVMs to boot, as events on the Pod, and that microVMs are emulated, as a condition of the Node. pkg/worker runs the component once the
 // Node exists. It reads files that nodeless-vmm writes, and sends what it reads with the kubelet's identity.
 package notice
 
@@ -40,6 +40,8 @@ type Config struct {
 	NodeName   string
 	VMDir      string // a folder for each sandbox
 	VMMConfig  string // the file of pkg/worker/hypervisor
+
+	Boots func() []vmm.Boot // the Pods whose microVMs boot or wait for their turn
 }
 
 // Validate reports all faults at once.
@@ -50,19 +52,25 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("notice: no %s", what))
 		}
 	}
+	if c.Boots == nil {
+		errs = append(errs, errors.New("notice: nobody to ask for boots"))
+	}
 	return errors.Join(errs...)
 }
 
 // Notice is the component.
 type Notice struct {
-	cfg Config
-	log *slog.Logger
+	cfg    Config
+	log    *slog.Logger
+	teller kube.Teller // of boots
 }
 
 var _ run.Component = (*Notice)(nil)
 
 // New gives a component that has told nothing yet.
-func New(cfg Config, log *slog.Logger) *Notice { return &Notice{cfg: cfg, log: log} }
+func New(cfg Config, log *slog.Logger) *Notice {
+	return &Notice{cfg: cfg, log: log, teller: kube.NewTeller()}
+}
 
 // Name is "notice".
 func (n *Notice) Name() string { return "notice" }
@@ -99,6 +107,9 @@ func (n *Notice) Run(ctx context.Context) error {
 		}
 		if err := n.tell(ctx, client, told, now); err != nil && ctx.Err() == nil {
 			n.log.Warn("an event about a held Pod could not be sent yet", "error", err)
+		}
+		if err := n.tellBoots(ctx, client, time.Now()); err != nil && ctx.Err() == nil {
+			n.log.Warn("an event about a Pod that waits for its microVM could not be sent yet", "error", err)
 		}
 		select {
 		case <-ctx.Done():

@@ -20,7 +20,7 @@ import (
 
 func newNotice(t *testing.T) *Notice {
 	t.Helper()
-	return New(Config{Kubeconfig: "k", NodeName: "node", VMDir: t.TempDir(), VMMConfig: "v"}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	return New(Config{Kubeconfig: "k", NodeName: "node", VMDir: t.TempDir(), VMMConfig: "v", Boots: func() []vmm.Boot { return nil }}, slog.New(slog.NewTextHandler(io.Discard, nil)))
 }
 
 func hold(t *testing.T, n *Notice, id string, h vmm.Held) {
