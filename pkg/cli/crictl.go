@@ -2,6 +2,7 @@ package cli
 
 import (
 	"os"
+	"slices"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -34,8 +35,22 @@ func crictl(args []string) error {
 			}
 		}
 	}
+	if quiet := crictlConfig(args, "/etc/crictl.yaml"); quiet != "" && os.Getenv("CRI_CONFIG_FILE") == "" {
+		if err := os.Setenv("CRI_CONFIG_FILE", quiet); err != nil {
+			return err
+		}
+	}
 	err = syscall.Exec(files.Crictl(), append([]string{"crictl"}, args...), os.Environ())
 	return &hint.Error{Op: "start", On: files.Crictl(), Err: err, Do: "run `nodeless check`: it verifies the unpacked bundle"}
+}
+
+// crictlConfig is the configuration that crictl is told to read: none, since it warns of its usual file at each call where there is none;
+// empty for the usual one, which an operator has made or is about to.
+func crictlConfig(args []string, usual string) string {
+	if _, err := os.Stat(usual); err == nil || slices.Contains(args, "config") {
+		return ""
+	}
+	return os.DevNull
 }
 
 // openBundle finds the files that came with the running program.

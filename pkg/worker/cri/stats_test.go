@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeless/nodeless/pkg/api"
@@ -158,5 +160,14 @@ func TestShares(t *testing.T) {
 				t.Errorf("shares = %v, want %v", got, tt.want)
 			}
 		})
+	}
+}
+
+// TestFiguresOfNoSandbox: the kubelet's question whether there are figures of sandboxes does not get as far as containerd, which logs it as an
+// error, and is not answered by a no.
+func TestFiguresOfNoSandbox(t *testing.T) {
+	f := hostOf(t, guestSays{}) // which cannot answer
+	if _, err := f.PodSandboxStats(t.Context(), &cri.PodSandboxStatsRequest{}); status.Code(err) != codes.NotFound {
+		t.Errorf("figures of no sandbox: %v", err)
 	}
 }

@@ -32,7 +32,11 @@ func (o oversold) MachineInfo(logger klog.Logger) (*cadvisorapi.MachineInfo, err
 // measure makes what the kubelet sees of the host, as the kubelet would itself.
 func measure(ctx context.Context, server *options.KubeletServer, times int) (cadvisor.Interface, error) {
 	logger := klog.FromContext(ctx)
-	roots := []string{cm.NodeAllocatableRoot(server.CgroupRoot, server.CgroupsPerQOS, server.CgroupDriver)}
+	own, err := cm.GetKubeletContainer(logger, server.KubeletCgroups)
+	if err != nil {
+		logger.Info("It is not known in which cgroup the kubelet is", "err", err)
+	}
+	roots := askedFor(cm.NodeAllocatableRoot(server.CgroupRoot, server.CgroupsPerQOS, server.CgroupDriver), own)
 	images := cadvisor.NewImageFsInfoProvider(server.ContainerRuntimeEndpoint)
 	// Figures of containers come from the runtime (gates in settings.go), so that cadvisor need not look for them.
 	const legacyStats, findContainers = false, false
@@ -41,4 +45,13 @@ func measure(ctx context.Context, server *options.KubeletServer, times int) (cad
 		return nil, fmt.Errorf("measure host: %w", err)
 	}
 	return oversold{host, times}, nil
+}
+
+// askedFor are the cgroups that the kubelet will ask for: that of the Pods and, where it is in one, its own, such as that of a service. It
+// asks every few seconds, and cadvisor knows no cgroup that is not below one of these, but for the root of all.
+func askedFor(pods, own string) []string {
+	if own == "" || own == "/" {
+		return []string{pods}
+	}
+	return []string{pods, own}
 }
