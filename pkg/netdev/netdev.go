@@ -187,6 +187,15 @@ func settings() []setting {
 	}
 }
 
+// Settings are the kernel's settings that this package changes and to what, by their paths below /proc/sys; forwarding is the first.
+func Settings() [][2]string {
+	var all [][2]string
+	for _, s := range settings() {
+		all = append(all, [2]string{s.path, strconv.Itoa(s.min)})
+	}
+	return all
+}
+
 // applySysctls turns on forwarding, and widens tables that all Pods share with the host. A value that is already right is not
 // written, so that a read-only /proc/sys with the right values is fine.
 func applySysctls(root string) error {

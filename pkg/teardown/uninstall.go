@@ -57,6 +57,7 @@ func Steps(in Installation) []Step {
 			return errors.Join(err, unmountAll(h.unmount, points))
 		}},
 		{Name: "network", Find: in.Network.Find, Remove: in.Network.Remove},
+		{Name: "kernel settings", Find: in.findKernel, Remove: in.removeKernel},
 		{Name: "cgroups", Find: func(context.Context) ([]string, error) {
 			return prefixed("cgroup ", cgroupDirs(h.path(), h.CgroupRoot, "")), nil
 		}, Remove: func(context.Context) error { return removeDirs(cgroupDirs(h.path(), h.CgroupRoot, "")) }},

@@ -143,7 +143,7 @@ func (c Config) hypervisor() hypervisor.Config {
 func (c Config) network(pods netip.Prefix) network.Config {
 	return network.Config{
 		ClusterCIDR: c.Net.ClusterCIDR, PodCIDR: pods, ServiceCIDR: c.Net.ServiceCIDR,
-		ConfDir: c.Run.CNIConf(), DataDir: c.Data.CNI(), Guard: c.Net.Guard, NFT: filepath.Join(c.Bundle.Aux(), "nft"),
+		ConfDir: c.Run.CNIConf(), DataDir: c.Data.CNI(), RunDir: string(c.Run), Guard: c.Net.Guard, NFT: filepath.Join(c.Bundle.Aux(), "nft"),
 	}
 }
 

@@ -480,7 +480,7 @@ func TestAttackFlushedRules(t *testing.T) {
 // TestAttackWhileRulesAreSetAgain: the server of the host sees that its rules are gone.
 func TestAttackWhileRulesAreSetAgain(t *testing.T) {
 	h := newHost(t, podCIDR)
-	serve := network.New(network.Config{ClusterCIDR: cluster, PodCIDR: podCIDR, ServiceCIDR: services,
+	serve := network.New(network.Config{RunDir: t.TempDir(), ClusterCIDR: cluster, PodCIDR: podCIDR, ServiceCIDR: services,
 		ConfDir: t.TempDir(), DataDir: h.dataDir, Guard: h.net.Guard}, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

@@ -130,8 +130,12 @@ func (cfg Config) wired() ([]Item, error) {
 	for _, path := range results {
 		items = append(items, Item{Path: path, File: true})
 	}
+	server, err := lock.Holder(cfg.Data.Lock())
+	if err != nil {
+		return nil, err
+	}
 	for _, socket := range []string{"run/syslog", "var/lib/kubelet/device-plugins/kubelet.sock"} {
-		if path := cfg.place(socket); dead(path) {
+		if path := cfg.place(socket); dead(path) || listens(server, path) {
 			items = append(items, Item{Path: path, File: true})
 		}
 	}
@@ -158,6 +162,30 @@ func dead(path string) bool {
 		}
 	}
 	return true
+}
+
+// listens tells whether the process is the one that listens on the socket, so that the socket goes with it.
+func listens(pid int, path string) bool {
+	table, err := os.ReadFile("/proc/net/unix") // proc(5): the inode and then the path are the last two fields
+	if err != nil || pid <= 0 {
+		return false
+	}
+	for line := range strings.Lines(string(table)) {
+		fields := strings.Fields(line)
+		if len(fields) < 2 || fields[len(fields)-1] != path {
+			continue
+		}
+		fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+		if err != nil {
+			return false
+		}
+		for _, fd := range fds {
+			if to, err := os.Readlink(fd); err == nil && to == "socket:["+fields[len(fields)-2]+"]" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // signed tells whether dir holds the names, so that a wrong setting cannot make us remove somebody's folder.

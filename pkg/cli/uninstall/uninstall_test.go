@@ -23,9 +23,13 @@ import (
 	"github.com/nodeless/nodeless/pkg/datadir"
 )
 
-const serveEnv = "UNINSTALL_TEST_SERVE"
+// serveEnv names a lock, and listenEnv a socket.
+const (
+	serveEnv  = "UNINSTALL_TEST_SERVE"
+	listenEnv = "UNINSTALL_TEST_LISTEN"
+)
 
-// TestMain makes the test binary a process that holds a lock until SIGTERM.
+// TestMain makes the test binary a process that holds a lock, and may listen on a socket, until SIGTERM.
 func TestMain(m *testing.M) {
 	path := os.Getenv(serveEnv)
 	if path == "" {
@@ -35,6 +39,11 @@ func TestMain(m *testing.M) {
 	signal.Notify(term, syscall.SIGTERM)
 	if _, err := lock.Acquire(path); err != nil {
 		os.Exit(1)
+	}
+	if socket := os.Getenv(listenEnv); socket != "" {
+		if _, err := net.Listen("unix", socket); err != nil {
+			os.Exit(1)
+		}
 	}
 	fmt.Println("held")
 	<-term
@@ -206,10 +215,11 @@ func TestSomebodysRunFolderIsLeftAlone(t *testing.T) {
 	}
 }
 
-func TestStopWaitsForTheServer(t *testing.T) {
-	dir := datadir.Dir(t.TempDir())
+// serve starts a server.
+func serve(t *testing.T, dir datadir.Dir, socket string) *exec.Cmd {
+	t.Helper()
 	server := exec.Command(os.Args[0])
-	server.Env = append(os.Environ(), serveEnv+"="+dir.Lock())
+	server.Env = append(os.Environ(), serveEnv+"="+dir.Lock(), listenEnv+"="+socket)
 	out, err := server.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -220,6 +230,46 @@ func TestStopWaitsForTheServer(t *testing.T) {
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "held\n" {
 		t.Fatalf("server: %q, %v", line, err)
 	}
+	t.Cleanup(func() { _ = server.Process.Kill() }) // fails when it has ended
+	return server
+}
+
+// TestSocketsOfARunningServerAreListed: --dry-run asks while the server runs, and uninstall when it has ended.
+func TestSocketsOfARunningServerAreListed(t *testing.T) {
+	root, cfg := install(t)
+	ours, others := filepath.Join(root, "host/var/lib/kubelet/device-plugins/kubelet.sock"), filepath.Join(root, "host/run/syslog")
+	for _, path := range []string{ours, others} {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := net.Listen("unix", others)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	server := serve(t, cfg.Data, ours)
+	items, err := uninstall.Plan(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := func(path string) bool {
+		return slices.ContainsFunc(items, func(i uninstall.Item) bool { return i.Path == path })
+	}
+	if !listed(ours) || listed(others) {
+		t.Errorf("the server's socket is listed: %t; somebody else's: %t", listed(ours), listed(others))
+	}
+	if err := server.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Wait(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestStopWaitsForTheServer(t *testing.T) {
+	dir := datadir.Dir(t.TempDir())
+	server := serve(t, dir, "")
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := uninstall.Stop(ctx, uninstall.Config{Data: dir, Record: "/nonexistent"}); err != nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/cni"
 	"github.com/nodeless/nodeless/pkg/netdev"
 	"github.com/nodeless/nodeless/pkg/run"
+	"github.com/nodeless/nodeless/pkg/teardown"
 )
 
 const (
@@ -36,6 +37,7 @@ type Config struct {
 	ServiceCIDR netip.Prefix // only checked: it must not overlap
 	ConfDir     string       // where containerd looks for CNI configuration
 	DataDir     string       // where address allocations are kept
+	RunDir      string       // where it is noted what the host was like before
 	MTU         int          // of Pod links; zero means cni.DefaultMTU
 	Guard       netdev.Guard // its Services are ServiceCIDR
 	NFT         string       // the program; empty means the one in PATH
@@ -46,6 +48,9 @@ func (c Config) Validate() error {
 	var errs []error
 	if c.ConfDir == "" || c.DataDir == "" {
 		errs = append(errs, errors.New("network: no folder for CNI configuration or addresses"))
+	}
+	if c.RunDir == "" {
+		errs = append(errs, errors.New("network: no folder for what is noted of the host"))
 	}
 	if !cidr.Contains(c.ClusterCIDR, c.PodCIDR) {
 		errs = append(errs, fmt.Errorf("network: Pod range %s is outside of the cluster range %s", c.PodCIDR, c.ClusterCIDR))
@@ -95,6 +100,9 @@ func (n *Network) Run(ctx context.Context) error {
 	host.Guard.Services = n.cfg.ServiceCIDR
 	if err := n.writeConf(gateway); err != nil {
 		return err
+	}
+	if err := teardown.RememberKernel("/", n.cfg.RunDir); err != nil { // containerd and the kubelet, which change some as well, come later
+		n.log.Warn("uninstall will not put the kernel's settings back", "error", err)
 	}
 	changes, err := netdev.Watch(ctx)
 	if err != nil {
