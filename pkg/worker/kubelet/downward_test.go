@@ -1,6 +1,7 @@
 package kubelet
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -46,7 +47,7 @@ func TestFilesSayTheLimitsOfThePod(t *testing.T) {
 			Sources: []corev1.VolumeProjection{{DownwardAPI: &corev1.DownwardAPIProjection{Items: items}}}}},
 	} {
 		t.Run(kind, func(t *testing.T) {
-			plugins := slices.DeleteFunc(volumePlugins(), func(p volume.VolumePlugin) bool { // others need more of a host
+			plugins := slices.DeleteFunc(volumePlugins(t.Context(), slog.New(slog.DiscardHandler)), func(p volume.VolumePlugin) bool { // others need more of a host
 				return p.GetPluginName() != kind && p.GetPluginName() != "kubernetes.io/empty-dir"
 			})
 			host := volumetesting.NewFakeKubeletVolumeHost(t, t.TempDir(), fake.NewClientset(), plugins)
