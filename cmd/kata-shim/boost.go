@@ -15,7 +15,8 @@ import (
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
 )
 
-// boostTime bounds a boost: a Pod whose image has to be pulled first starts none of its containers for a while.
+// boostTime bounds a boost after the boot: a Pod whose image has to be pulled first starts none of its containers for a while. The boot itself
+// takes as long as it takes on a busy host, and nobody's workload runs meanwhile.
 const boostTime = 30 * time.Second
 
 // boost lets a microVM boot and end with all the CPUs it can get. The host's limit on a Pod is its spec, and a quarter of a core would
@@ -79,7 +80,11 @@ func (b *boost) again(root string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.lift(root, quota{})
+	time.AfterFunc(boostTime, b.end)
 }
+
+// booted begins to count the time that is left until the first container has to run.
+func (b *boost) booted() { time.AfterFunc(boostTime, b.end) }
 
 // lift is called with mu held.
 func (b *boost) lift(root string, spec quota) {
@@ -104,7 +109,6 @@ func (b *boost) lift(root string, spec quota) {
 			return
 		}
 		b.lifted = l
-		time.AfterFunc(boostTime, b.end)
 		return
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
 	shimapi "github.com/containerd/containerd/runtime/v2/shim"
@@ -153,4 +155,37 @@ func (n noBoot) Create(context.Context, *taskapi.CreateTaskRequest) (*taskapi.Cr
 		n.t.Errorf("during the boot the limit is %q, %v", got, err)
 	}
 	return nil, errors.New("no answer")
+}
+
+// TestBoostLastsAsLongAsTheBoot: on a busy host a boot takes longer than a Pod may wait for its image.
+func TestBoostLastsAsLongAsTheBoot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		root := t.TempDir()
+		file := filepath.Join(root, "sys/fs/cgroup/n/kubepods/pod1/cpu.max")
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte("25000 100000"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		limit := func() string {
+			raw, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(raw)
+		}
+		var b boost
+		b.begin(root, t.TempDir(), "/n/kubepods/pod1/sandbox", quota{})
+		time.Sleep(10 * boostTime)
+		if got := limit(); got != "max" {
+			t.Errorf("during the boot the limit is %q", got)
+		}
+		b.booted()
+		time.Sleep(boostTime - time.Second)
+		if got := limit(); got != "max" {
+			t.Errorf("while the image is pulled the limit is %q", got)
+		}
+		time.Sleep(2 * time.Second)
+		if got := limit(); got != "25000 100000" {
+			t.Errorf("after that the limit is %q", got)
+		}
+	})
 }

@@ -254,8 +254,10 @@ func (s service) createSandbox(ctx context.Context, r *taskapi.CreateTaskRequest
 	reply, err := s.Shim.Create(ctx, r)
 	if err != nil {
 		s.boost.end()
+		return nil, err
 	}
-	return reply, err
+	s.boost.booted()
+	return reply, nil
 }
 
 // Update changes a running container's limits, with room for them in the microVM.

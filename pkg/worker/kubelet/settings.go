@@ -154,7 +154,7 @@ func pods(conf *kubeletconfig.KubeletConfiguration, c Config, host hostFacts) {
 	conf.RegistryPullQPS = 0
 	// Guests that do not get on are given up by nodeless-vmm and the shim, whatever the host's load. This is for what they do not see. A
 	// sandbox has twice as long, with the time that it waits for its turn to boot (pkg/worker/cri).
-	conf.RuntimeRequestTimeout = metav1.Duration{Duration: 20 * time.Minute}
+	conf.RuntimeRequestTimeout = metav1.Duration{Duration: 10 * time.Minute}
 	conf.NodeStatusUpdateFrequency = metav1.Duration{Duration: 10 * time.Second}
 	conf.NodeStatusReportFrequency = metav1.Duration{Duration: 5 * time.Minute}
 	// Pods outlive a restart of the server; a reboot of the host is the operator's to drain for.
