@@ -17,7 +17,8 @@ import (
 var ErrNoPort = errors.New("no virtio-serial port")
 
 const (
-	portWait  = 10 * time.Second
+	// portWait is long: the guest of a busy host gets a CPU now and then only, and it is the host that decides how long it waits.
+	portWait  = 2 * time.Minute
 	portPause = 2 * time.Millisecond
 )
 

@@ -16,7 +16,7 @@ var ErrNoDevice = errors.New("no such device")
 
 const (
 	pciRoot     = "devices/pci0000:00"
-	deviceWait  = 20 * time.Second // what Kata gives hot-plug, and some
+	deviceWait  = 100 * time.Second // less than the shim waits for a container to be made: the answer says what is missing
 	devicePause = 2 * time.Millisecond
 	devicePoll  = 25 * time.Millisecond
 )

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	linkWait  = 10 * time.Second // for a hot-plugged card
+	linkWait  = 50 * time.Second // for a hot-plugged card; the shim waits for a minute
 	linkPause = 2 * time.Millisecond
 	linkPoll  = 25 * time.Millisecond
 )
