@@ -14,8 +14,8 @@ const (
 	mostPatience = 10
 )
 
-// patience is how long the guest is waited for. On a busy host it may get a CPU now and then only; so the limit of a request runs only
-// while the guest wants none.
+// patience is how long the guest is waited for. On a busy host it may get a CPU now and then only; so the limit of a request stands still
+// while the guest waits for one. It runs while the guest runs, which may be in circles, and while it wants no CPU.
 type patience struct {
 	// effort says how much CPU time the microVM has used, and whether it wants more at this moment.
 	effort func(context.Context) (cpu time.Duration, wants bool, err error)
@@ -53,7 +53,7 @@ func (r *request) Err() error {
 func (p patience) outwait(ctx context.Context, limit time.Duration) bool {
 	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
-	var used, idle time.Duration
+	var used, had time.Duration
 	for at := time.Now(); ; {
 		select {
 		case <-ctx.Done():
@@ -63,11 +63,11 @@ func (p patience) outwait(ctx context.Context, limit time.Duration) bool {
 		after := min(time.Since(at), 2*lookInterval) // who looks too late has not been given a CPU itself
 		at = time.Now()
 		cpu, wants, err := p.effort(ctx)
-		if err != nil || !wants && cpu-used < after/5 { // a microVM that is not there wants none
-			idle += after
+		if err == nil && wants { // a microVM that is not there wants nothing
+			after = min(after, cpu-used)
 		}
-		used = cpu
-		if idle >= limit {
+		had, used = had+after, cpu
+		if had >= limit {
 			return true
 		}
 	}

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// TestLimitRunsWhileTheGuestIsIdle: a guest on a busy host is waited for, one that does nothing as long as ever.
-func TestLimitRunsWhileTheGuestIsIdle(t *testing.T) {
+// TestLimitStandsStillWhileTheGuestWaitsForACPU: a guest on a busy host is waited for; one that does nothing, or runs in circles, as long as ever.
+func TestLimitStandsStillWhileTheGuestWaitsForACPU(t *testing.T) {
 	const limit = time.Minute
 	for _, tt := range []struct {
 		name  string
@@ -23,7 +23,9 @@ func TestLimitRunsWhileTheGuestIsIdle(t *testing.T) {
 		{name: "it idles", cpu: 0.03, least: limit, most: limit + time.Second},
 		{name: "it is not there", gone: errors.New("no such socket"), least: limit, most: limit + time.Second},
 		{name: "it waits for a CPU", cpu: 0.01, wants: true, least: mostPatience * limit, most: mostPatience * limit},
-		{name: "it works", cpu: 0.5, least: mostPatience*limit - time.Second, most: mostPatience * limit},
+		{name: "it has half of a CPU", cpu: 0.5, wants: true, least: 2*limit - 2*time.Second, most: 2*limit + time.Second},
+		{name: "it runs in circles", cpu: 1, wants: true, least: limit - time.Second, most: limit + time.Second},
+		{name: "it runs in circles on four CPUs", cpu: 4, wants: true, least: limit - time.Second, most: limit + time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
