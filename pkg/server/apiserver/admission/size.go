@@ -15,6 +15,7 @@ import (
 	"k8s.io/apiserver/pkg/admission/initializer"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/kubernetes/pkg/apis/core"
 
@@ -34,12 +35,17 @@ type size struct {
 	cost    Cost     // nil when prices are nobody's concern
 	tellers []string // the users who bring annotations up to date after a resize, and give notice
 	nodes   corelisters.NodeLister
+	owners  owners
 }
 
 var (
 	_ admission.MutationInterface                  = (*size)(nil)
 	_ initializer.WantsExternalKubeInformerFactory = (*size)(nil)
+	_ initializer.WantsExternalKubeClientSet       = (*size)(nil)
 )
+
+// SetExternalKubeClientSet gives the plugin a client, to ask for what made a Pod.
+func (s *size) SetExternalKubeClientSet(client kubernetes.Interface) { s.owners.client = client }
 
 // SetExternalKubeInformerFactory gives the plugin the cluster's Nodes, by which it knows what types of CPU there are.
 func (s *size) SetExternalKubeInformerFactory(f informers.SharedInformerFactory) {
@@ -50,8 +56,8 @@ func (s *size) SetExternalKubeInformerFactory(f informers.SharedInformerFactory)
 
 // ValidateInitialization fails before the first request when the plugin was not given what it needs.
 func (s *size) ValidateInitialization() error {
-	if s.nodes == nil {
-		return fmt.Errorf("admission plugin %s: no Nodes", SizeName)
+	if s.nodes == nil || s.owners.client == nil {
+		return fmt.Errorf("admission plugin %s: no Nodes, or no client", SizeName)
 	}
 	return nil
 }
@@ -151,7 +157,7 @@ func (s *size) create(ctx context.Context, a admission.Attributes, pod *core.Pod
 	if whole(pod.Spec.Resources) {
 		pod.Annotations[api.AskedWhole] = "true"
 	}
-	describe(pod, got)
+	describe(pod, got, s.owners.workload(ctx, a.GetNamespace(), pod))
 	if wish.RootDisk > spec.FreeRootDisk {
 		pod.Annotations[api.RootDisk] = strconv.FormatInt(wish.RootDisk, 10)
 	}

@@ -7,7 +7,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/kubernetes/pkg/apis/core"
 
 	"github.com/nodeless/nodeless/pkg/api"
@@ -91,15 +90,15 @@ func askForCards(pod *core.Pod, n int64) {
 	}
 }
 
-// describe writes a Pod's spec and its account into its annotations.
-func describe(pod *core.Pod, got spec.Size) {
+// describe writes a Pod's spec and its account, which its workload is, into its annotations.
+func describe(pod *core.Pod, got spec.Size, workload string) {
 	pod.Annotations[api.Spec], pod.Annotations[api.SpecType] = got.String(), got.Type
 	pod.Annotations[api.ChargeType] = api.ChargePostPaid
 	if pod.Annotations[api.SpotPod] == "true" {
 		pod.Annotations[api.ChargeType] = api.ChargeSpot
 		lowest(&pod.Spec)
 	}
-	pod.Annotations[api.Workload] = workload(pod)
+	pod.Annotations[api.Workload] = workload
 }
 
 // lowest makes a Pod the first to go, and one that pushes nobody out.
@@ -131,22 +130,6 @@ func hurry(spec *core.PodSpec, most int64) []string {
 		return nil
 	}
 	return []string{fmt.Sprintf("a spot Pod has %d seconds to end in (%s)", most, strings.Join(cut, ", "))}
-}
-
-// workload names what made a Pod: a Deployment rather than its ReplicaSet, the Pod itself if nobody did.
-func workload(pod *core.Pod) string {
-	owner := metav1.GetControllerOfNoCopy(pod)
-	if owner == nil {
-		if pod.Name != "" {
-			return "Pod/" + pod.Name
-		}
-		return "Pod/" + strings.TrimSuffix(pod.GenerateName, "-")
-	}
-	hash := pod.Labels["pod-template-hash"]
-	if name, ok := strings.CutSuffix(owner.Name, "-"+hash); ok && hash != "" && owner.Kind == "ReplicaSet" {
-		return "Deployment/" + name
-	}
-	return owner.Kind + "/" + owner.Name
 }
 
 // fitInto makes containers fit a spec that annotations name: their own figures count for nothing then, but the API refuses a
