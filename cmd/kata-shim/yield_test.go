@@ -292,3 +292,22 @@ func TestGuestIsToldThatNobodyIsAtTheInput(t *testing.T) {
 		t.Errorf("the guest was told of the inputs %v", guest.inputs)
 	}
 }
+
+// TestGuestIsWaitedForByItsEffort: Kata asks patience for how long a container may take to be made, and knows when that is over.
+func TestGuestIsWaitedForByItsEffort(t *testing.T) {
+	s, _ := patched(t, "create")
+	stock := vc.Patience
+	t.Cleanup(func() { vc.Patience = stock })
+	limits := make(chan time.Duration, 16)
+	idle := patience{effort: func(context.Context) (time.Duration, bool, error) { return 0, false, nil }}
+	vc.Patience = func(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+		limits <- limit
+		return idle.around(ctx, lookInterval)
+	}
+	if err := create(t, s, "slow", ""); err == nil || !strings.Contains(err.Error(), "CreateContainerRequest timed out") {
+		t.Errorf("a container that the guest does not make: %v", err)
+	}
+	if limit := <-limits; limit != time.Minute { // Kata's own; ours is in kata.toml
+		t.Errorf("patience was asked for %v", limit)
+	}
+}
