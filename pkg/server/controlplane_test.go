@@ -140,6 +140,7 @@ func TestControlPlane(t *testing.T) {
 		t.Fatal(err)
 	}
 	first.stop(t)
+	expectRestoredOnce(t, first.output.String())
 
 	second := startServer(t, dir)
 	client = second.ready(t, dir)
