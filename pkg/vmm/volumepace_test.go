@@ -54,12 +54,7 @@ func TestVolumesOfAHeldPodAreLeftAlone(t *testing.T) {
 		_ = daemon.Wait()
 	})
 	pid := daemon.Process.Pid
-	stands := func() bool {
-		raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		must(t, err)
-		_, rest, _ := strings.Cut(string(raw), ") ")
-		return strings.HasPrefix(rest, "T")
-	}
+	stands := func() bool { return standsStill(pid) }
 	must(t, daemon.Process.Signal(unix.SIGSTOP))
 	eventually(t, "it stands still", stands)
 	p := volumePace{bounds: Disk{BytesPerSecond: mib}, last: time.Now(), paused: []int{pid}}
@@ -76,4 +71,14 @@ func TestVolumesOfAHeldPodAreLeftAlone(t *testing.T) {
 	if got := (&volumePace{}).look(time.Now(), false); got != lookInterval {
 		t.Errorf("without a bound it is looked at every %v", got)
 	}
+}
+
+// standsStill tells whether somebody has stopped a process.
+func standsStill(pid int) bool {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, rest, _ := strings.Cut(string(raw), ") ")
+	return strings.HasPrefix(rest, "T")
 }

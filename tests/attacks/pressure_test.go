@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
 	"github.com/nodeless/nodeless/pkg/memcg"
@@ -18,8 +17,8 @@ import (
 const (
 	// smallest is the least spec: with its microVM such a Pod has 960 MiB of the host.
 	smallest = "    resources: {limits: {cpu: 250m, memory: 512Mi}}\n"
-	// smallHost is the memory of a host for three of them, and what the kubelet leaves free.
-	smallHost = 3*960<<20 + 200<<20
+	// smallHost is the memory of a host for three of them, or four, with what the kubelet and the scheduler leave free.
+	smallHost = 3*960<<20 + 1200<<20
 	logRate   = 1 // MiB a second that its Pods may say
 	// hoard has a Pod touch all the memory that it can: a volume in memory, one that its host caches, a process's own, and pages of a file without
 	// content. The last stay: they were read once, so that its guest counts them as good as free, and does not hand them back.
@@ -56,9 +55,14 @@ func TestAttackASmallHost(t *testing.T) {
 		for _, h := range hoarders {
 			untilHoards(h)
 		}
-		for _, h := range hoarders {
-			h.Pod("more", "finds no room", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodPending && p.Spec.NodeName == "" })
-		}
+		mallory.Until("not all of them find room", func() (bool, error) {
+			for _, h := range hoarders {
+				if refused, err := told(h.Space, "more", "FailedScheduling"); refused || err != nil {
+					return refused, err
+				}
+			}
+			return false, nil
+		})
 		finish(t)
 		return attack.Contained
 	})

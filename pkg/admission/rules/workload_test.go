@@ -160,7 +160,7 @@ func TestSCTP(t *testing.T) {
 	if diff := cmp.Diff([]string{saySCTP}, Pod(podWith(port(corev1.ContainerPort{ContainerPort: 80, Protocol: corev1.ProtocolSCTP})), Settings{}, false).Warnings); diff != "" {
 		t.Errorf("warnings of a Pod (-want +got):\n%s", diff)
 	}
-	got := Service(&corev1.Service{Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Protocol: corev1.ProtocolTCP}, {Protocol: corev1.ProtocolSCTP}}}})
+	got := Service(&corev1.Service{Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Protocol: corev1.ProtocolTCP}, {Protocol: corev1.ProtocolSCTP}}}}, nil, 0)
 	if diff := cmp.Diff([]string{"spec.ports[1].protocol: " + noSCTP}, got.Warnings); diff != "" {
 		t.Errorf("warnings of a Service (-want +got):\n%s", diff)
 	}

@@ -88,7 +88,7 @@ func (r *ruling) SetExternalKubeInformerFactory(f informers.SharedInformerFactor
 
 // ValidateInitialization starts following the one ConfigMap, of which the shared informers would keep all.
 func (r *ruling) ValidateInitialization() error {
-	if r.nodes == nil || r.pods == nil || r.classes == nil || r.ingresses == nil || r.client == nil || r.stop == nil || r.authorizer == nil {
+	if r.nodes == nil || r.pods == nil || r.services == nil || r.classes == nil || r.ingresses == nil || r.client == nil || r.stop == nil || r.authorizer == nil {
 		return fmt.Errorf("admission plugin %s: no access to the cluster", RulesName)
 	}
 	only := informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.FieldSelector = "metadata.name=" + rules.GlobalName })
@@ -228,11 +228,11 @@ func (r *ruling) Validate(ctx context.Context, a admission.Attributes, _ admissi
 }
 
 // ports is how many the Services of a namespace have but for one of them. What is made in the same moment is not known yet.
-func (r *ruling) ports(namespace, but string) (n int, err error) {
-	if !r.WaitForReady() {
-		return 0, fmt.Errorf("admission plugin %s: not yet ready to handle the request", RulesName)
+func (r *ruling) ports(a admission.Attributes, but string) (n int, err error) {
+	if err := r.await(a); err != nil {
+		return 0, err
 	}
-	all, err := r.services.Services(namespace).List(labels.Everything())
+	all, err := r.services.Services(a.GetNamespace()).List(labels.Everything())
 	for _, s := range all {
 		if s.Name != but {
 			n += len(s.Spec.Ports)
@@ -259,7 +259,7 @@ func (r *ruling) find(ctx context.Context, a admission.Attributes) (rules.Findin
 				return rules.Findings{}, fmt.Errorf("convert Service: %w", err)
 			}
 		}
-		others, err := r.ports(a.GetNamespace(), service.Name)
+		others, err := r.ports(a, service.Name)
 		return rules.Service(&service, was, others), err
 	case *autoscaling.HorizontalPodAutoscaler:
 		return rules.Autoscaler(len(object.Spec.Metrics)), nil

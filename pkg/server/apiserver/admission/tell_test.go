@@ -176,6 +176,8 @@ func TestTheSpecIsExplained(t *testing.T) {
 		{"an init container", with(init), "gets the spec 1C2Gi (intel): init container wait sets nothing, which counts as 1C2Gi. Without that it would be 0.25C0.5Gi, at 1/4 of the price"},
 		{"limits", core.PodSpec{Containers: []core.Container{large}},
 			"gets the spec 4C8Gi (intel): limits count as well as requests, here those of container web. Without that it would be 0.25C0.5Gi, at 1/16 of the price"},
+		{"limits of several containers, which are requests of a Pod", core.PodSpec{Containers: []core.Container{box("", "600m 1Gi"), box("", "600m 1Gi")}},
+			"gets the spec 2C4Gi (intel): it asks for 1.2 cores, 2 GiB"},
 		{"nothing to say", with(), ""},
 	} {
 		for who, said := range map[string][]string{
