@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -22,6 +23,59 @@ type boost struct {
 	pod  string // the Pod's cgroup, as the runtime specification writes that of the sandbox; guarded by mu
 	file string // the control file of the Pod's cgroup; empty while there is no boost; guarded by mu
 	back string // what was in it; guarded by mu
+
+	// least is what the Pod may use whatever its limits are, in thousandths of a CPU; guarded by mu. The limits of a Pod that keeps its own
+	// figures are those of its containers, to which the guest holds them. With one of a hundredth of a core the guest itself would hardly run.
+	least int64
+}
+
+// atLeast sets what the host lets the Pod use whatever its limits are.
+func (b *boost) atLeast(cpu int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.least = cpu
+}
+
+// hold raises the limit, where it is lower, to the least. The kubelet lowers it when it makes and when it resizes the Pod.
+func (b *boost) hold(root string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.pod == "" || b.file != "" || b.least == 0 {
+		return
+	}
+	for _, f := range quotaFiles(root, filepath.Dir(filepath.Clean("/"+b.pod))) {
+		raw, err := os.ReadFile(f.path)
+		if err != nil {
+			continue
+		}
+		if now := strings.TrimSpace(string(raw)); b.raised(root, now) != now {
+			_ = os.WriteFile(f.path, []byte(b.raised(root, now)), 0) // fails when the Pod has gone
+		}
+		return
+	}
+}
+
+// raised is a limit as the control file has it ("25000" of a period of its own, or "25000 100000"), or the least if that is more; mu is held.
+func (b *boost) raised(root, limit string) string {
+	fields := strings.Fields(limit)
+	if len(fields) == 0 {
+		return limit
+	}
+	period := fields[len(fields)-1]
+	if len(fields) == 1 {
+		raw, err := os.ReadFile(filepath.Join(root, "sys/fs/cgroup/cpu", filepath.Dir(filepath.Clean("/"+b.pod)), "cpu.cfs_period_us"))
+		if err != nil {
+			return limit
+		}
+		period = strings.TrimSpace(string(raw))
+	}
+	quota, err := strconv.ParseInt(fields[0], 10, 64)
+	each, periodErr := strconv.ParseInt(period, 10, 64)
+	if err != nil || periodErr != nil || quota < 0 || quota*1000 >= b.least*each {
+		return limit
+	}
+	fields[0] = strconv.FormatInt(b.least*each/1000, 10)
+	return strings.Join(fields, " ")
 }
 
 // quotaFile is the control file for a cgroup's CPU time, and what it says when there is no limit.
@@ -58,7 +112,7 @@ func (b *boost) again(root string) {
 		if strings.HasPrefix(limit, f.unlimited) || os.WriteFile(f.path, []byte(f.unlimited), 0) != nil {
 			return
 		}
-		b.file, b.back = f.path, limit
+		b.file, b.back = f.path, b.raised(root, limit)
 		time.AfterFunc(boostTime, b.end)
 		return
 	}
@@ -84,6 +138,7 @@ func (s service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.S
 		return s.Shim.Start(ctx, r)
 	}
 	s.boost.end()
+	s.boost.hold(s.sandbox.root)
 	if r.ExecID != "" {
 		return s.Shim.Start(ctx, r)
 	}

@@ -39,6 +39,7 @@ func runRoles(ctx context.Context, cfg config.Config, ready run.Component, log *
 		return err
 	}
 	control.Serverless.Rules = rules.Settings{DaemonSets: rules.Policy(cfg.Specs.DaemonSets), InjectFrom: cfg.Specs.InjectFrom, HostPath: cfg.Specs.HostPathNamespaces()}
+	control.Serverless.Native = cfg.Specs.Native()
 	control.Serverless.SpotReserve, control.Serverless.SpotNotice = cfg.Specs.SpotReserve, cfg.Specs.SpotNotice
 	steps, err := worker.Steps(local, log)
 	if err != nil {

@@ -29,6 +29,8 @@ const (
 type Config struct {
 	Catalog spec.Catalog   // what Pods can be
 	Rules   rules.Settings // what is let through
+	// Native leaves a Pod's own figures as they are: its spec is what it is billed by, and quotas count what it asks for.
+	Native bool
 	// SpotGrace is the longest time that a spot Pod has to end in.
 	SpotGrace time.Duration
 }
@@ -46,7 +48,7 @@ func Install(opts *genericoptions.AdmissionOptions, cfg Config) error {
 		return fmt.Errorf("install admission plugin %s: %w", RulesName, err)
 	}
 	newSize := func() *size {
-		return &size{Handler: admission.NewHandler(admission.Create, admission.Update), catalog: cfg.Catalog, grace: int64(cfg.SpotGrace / time.Second), tellers: []string{pki.UserEklet, pki.UserSpot}}
+		return &size{Handler: admission.NewHandler(admission.Create, admission.Update), catalog: cfg.Catalog, native: cfg.Native, grace: int64(cfg.SpotGrace / time.Second), tellers: []string{pki.UserEklet, pki.UserSpot}}
 	}
 	opts.Plugins.Register(SizeName, func(io.Reader) (admission.Interface, error) { return newSize(), nil })
 	opts.Plugins.Register(RulesName, func(io.Reader) (admission.Interface, error) {
@@ -58,6 +60,9 @@ func Install(opts *genericoptions.AdmissionOptions, cfg Config) error {
 	opts.Plugins.Register(EndedName, func(io.Reader) (admission.Interface, error) {
 		return &ended{Handler: admission.NewHandler(admission.Connect)}, nil
 	})
+	if cfg.Native {
+		opts.Decorators = append(admission.Decorators{admission.DecoratorFunc(withoutOverhead)}, opts.Decorators...)
+	}
 	at := slices.Index(opts.RecommendedPluginOrder, runtimeclass.PluginName)
 	if at < 0 {
 		return fmt.Errorf("install admission plugin %s: there is no plugin %s", PluginName, runtimeclass.PluginName)
