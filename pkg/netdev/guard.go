@@ -19,6 +19,7 @@ type Guard struct {
 	Denied    []netip.Prefix // what no Pod reaches, such as the metadata service of a cloud
 	AllowFrom []netip.Prefix // who outside of the cluster reaches Pods and ClusterIPs by their own addresses
 	HostPorts []string       // what else of the host Pods reach, such as "5432/tcp"
+	PodPorts  bool           // ports of the host lead to Pods that ask for them
 	Limits    Limits         // of each Pod
 }
 
@@ -103,11 +104,13 @@ type Link struct {
 	Name string     `json:"name"`
 	MAC  string     `json:"mac"`
 	Addr netip.Addr `json:"address"`
+
+	Ports []HostPort `json:"ports,omitempty"` // of the host, which lead here
 }
 
 func (l Link) elements(verb string) string {
 	return fmt.Sprintf("%[1]s element inet %[2]s source { %[3]q . %[4]s . %[5]s }\n%[1]s element arp %[2]s source { %[3]q . %[5]s }\n",
-		verb, Table, l.Name, l.MAC, l.Addr)
+		verb, Table, l.Name, l.MAC, l.Addr) + l.portElements(verb)
 }
 
 // text is both tables, in the words of nft: they replace what is there in one transaction, with what is needed for each link.
@@ -118,6 +121,7 @@ func text(c Config, conntrackMax int, links []Link) string {
 	}
 	fmt.Fprintf(&b, "table inet %s {\n", Table)
 	b.WriteString(sets)
+	b.WriteString(portMaps)
 	writeChain(&b, "early", "type filter hook prerouting priority -450; policy accept;", `iifname "nl*" jump pod_early`)
 	writeChain(&b, "pod_early", early(c.Guard.Limits)...)
 	writeChain(&b, "bounds", bounds(c.Guard.Limits.within(conntrackMax))...)
@@ -126,6 +130,9 @@ func text(c Config, conntrackMax int, links []Link) string {
 	writeChain(&b, "forward", forward(c.Guard)...)
 	writeChain(&b, "pod_forward", podForward(c.Guard)...)
 	writeChain(&b, "to_pod", toPod(c.Guard)...)
+	if c.Guard.PodPorts {
+		writePortChains(&b, c)
+	}
 	b.WriteString("}\n")
 	fmt.Fprintf(&b, arpTable, Table)
 	for _, l := range links {
@@ -138,7 +145,7 @@ func text(c Config, conntrackMax int, links []Link) string {
 func Probe() string {
 	all := Guard{
 		Services: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 43}), 16), APIPort: 6443, Denied: MetadataServices(),
-		AllowFrom: MetadataServices(), HostPorts: []string{"5432/tcp", "514/udp"}, Limits: DefaultLimits(),
+		AllowFrom: MetadataServices(), HostPorts: []string{"5432/tcp", "514/udp"}, PodPorts: true, Limits: DefaultLimits(),
 	}
 	return text(Config{Gateway: netip.AddrFrom4([4]byte{10, 42, 0, 1}), Guard: all}, 0,
 		[]Link{{Name: "nl00000000", MAC: "02:00:00:00:00:01", Addr: netip.AddrFrom4([4]byte{10, 42, 0, 2})}})
@@ -174,7 +181,7 @@ func writeChain(b *strings.Builder, name string, rules ...string) {
 
 // early comes before fragments are put together, so that none with another's address waits for its rest.
 func early(l Limits) []string {
-	rules := []string{"meta nfproto ipv6 counter drop", "iifname . ether saddr . ip saddr != @source counter drop"}
+	rules := []string{"meta nfproto ipv6 counter drop", "ip daddr 127.0.0.0/8 counter drop", "iifname . ether saddr . ip saddr != @source counter drop"}
 	if l.Packets > 0 {
 		rules = append(rules, fmt.Sprintf("update @pace { iifname limit rate over %d/second burst %[1]d packets } counter drop", l.Packets))
 	}

@@ -46,6 +46,7 @@ type host struct {
 	dataDir string
 	plugins *libcni.CNIConfig
 	conf    *libcni.NetworkConfigList
+	ports   []map[string]any // of the host, that the next Pod asks for
 }
 
 func newHost(t *testing.T, pods netip.Prefix) *host {
@@ -74,7 +75,7 @@ func newHostWith(t *testing.T, pods netip.Prefix, guard netdev.Guard) *host {
 	if err := os.Symlink(self, filepath.Join(bin, cni.Type)); err != nil {
 		t.Fatal(err)
 	}
-	raw, err := cni.ConfList(pods, gateway, h.dataDir, cni.DefaultMTU, "")
+	raw, err := cni.ConfList(pods, gateway, h.dataDir, cni.DefaultMTU, "", guard.PodPorts)
 	if err != nil {
 		t.Fatalf("ConfList: %v", err)
 	}
@@ -106,7 +107,11 @@ type pod struct {
 }
 
 func (h *host) runtimeConf(id, path string) *libcni.RuntimeConf {
-	return &libcni.RuntimeConf{ContainerID: id, NetNS: path, IfName: "eth0"}
+	conf := &libcni.RuntimeConf{ContainerID: id, NetNS: path, IfName: "eth0"}
+	if h.ports != nil {
+		conf.CapabilityArgs = map[string]any{"portMappings": h.ports}
+	}
+	return conf
 }
 
 func (h *host) add(id string) (pod, error) {

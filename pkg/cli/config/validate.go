@@ -74,6 +74,9 @@ func (s Specs) faults() (errs []error) {
 // Native tells that Pods keep their own figures.
 func (s Specs) Native() bool { return s.Sizing == sizingNative }
 
+// HostPorts tells that Pods may have ports of their host.
+func (s Specs) HostPorts() bool { return s.HostPort == allowed }
+
 const (
 	sizingSpec   = "spec"
 	sizingNative = "native"
