@@ -11,6 +11,16 @@ scripts/build.sh
 here=$DIST/conformance
 mkdir -p "$here/mod" "$here/bin" "$here/images" "$here/state"
 
+# The base of upstream's images, a small Debian, comes while the tests compile.
+base=$here/images/base.tar
+packages=curl,netcat-openbsd,iproute2,bind9-dnsutils,socat,iperf,nginx-light,procps
+fetching=
+if [ "$(cat "$base.of" 2>/dev/null)" != "$packages" ]; then
+	echo "conformance: fetching a Debian for the images"
+	mmdebstrap --quiet --variant=minbase --include="$packages" bookworm "$base" &
+	fetching=$!
+fi
+
 # A module of its own with the product's versions and flags: but for what the tests alone use, all is in the build cache.
 sed 's/^module .*/module conformance/' go.mod >"$here/mod/go.mod"
 cp go.sum "$here/mod/go.sum"
@@ -39,12 +49,8 @@ gcc -Os -static -o "$here/bin/sh" tests/conformance/testdata/sh.c
 ln -sf "$DIST/nodeless" "$here/bin/kubectl"
 go build -ldflags '-s -w' -o "$here/conformance" ./tests/conformance
 
-# The base of upstream's images: a small Debian.
-base=$here/images/base.tar
-packages=curl,netcat-openbsd,iproute2,bind9-dnsutils,socat,iperf,nginx-light,procps
-if [ "$(cat "$base.of" 2>/dev/null)" != "$packages" ]; then
-	echo "conformance: fetching a Debian for the images"
-	mmdebstrap --quiet --variant=minbase --include="$packages" bookworm "$base"
+if [ -n "$fetching" ]; then
+	wait "$fetching"
 	echo "$packages" >"$base.of"
 fi
 sum=$(cat "$base.of" tests/conformance/*.go "$here/bin/agnhost" "$here/bin/nnp" "$here/bin/etcd" "$here/bin/sample-apiserver" "$here/bin/pause" "$here/bin/sh" | sha256sum)

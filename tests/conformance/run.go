@@ -29,9 +29,12 @@ type options struct {
 }
 
 // serverFlags are those of the server that is tested. With specs, room is made for more Pods than the host has cores.
-func serverFlags(sizing string) []string {
-	flags := []string{"--daemonsets=run", "--sizing=" + sizing}
-	if sizing == native {
+func (o options) serverFlags() []string {
+	flags := []string{"--daemonsets=run", "--sizing=" + o.sizing}
+	if o.smoke { // one test waits for a compaction, and takes ten minutes with the usual five between two
+		flags = append(flags, "--kube-apiserver-arg=etcd-compaction-interval=1m")
+	}
+	if o.sizing == native {
 		return append(flags, "--host-port=allow")
 	}
 	return append(flags, "--cpu-overcommit=32")
@@ -237,7 +240,7 @@ func startCluster(ctx context.Context, o options) (c *cluster, err error) {
 	if c.registry, err = serveKitten(c.host, o.sources()); err != nil {
 		return c, err
 	}
-	if c.server, err = c.host.StartServer(serverFlags(o.sizing)...); err != nil {
+	if c.server, err = c.host.StartServer(o.serverFlags()...); err != nil {
 		return c, err
 	}
 	wait, cancel := context.WithTimeout(ctx, 5*time.Minute)
