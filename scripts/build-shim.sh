@@ -3,7 +3,7 @@
 #
 # The published Kata module lacks pkg/katautils/config-settings.go, which its own Makefile generates from a template in the
 # same folder. The compiler refuses to overlay the module cache, so the module is vendored (ignored by git) and
-# the generated file is overlaid on the copy, and with it a few corrected lines: see docs/adr/0021.
+# the generated file is overlaid on the copy, and with it what the patches in cmd/kata-shim/patches correct: see docs/adr/0021.
 set -eu
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/env.sh
@@ -31,27 +31,31 @@ if grep -q '@[A-Z_]*@' "$DIST/_overlay/config-settings.go"; then
 fi
 replace="\"$PWD/$settings/config-settings.go\":\"$DIST/_overlay/config-settings.go\""
 
-# correct FILE LINES SED-ARGUMENTS...: overlays a file of Kata's with an edited copy that differs in LINES new lines.
-correct() {
-	file=vendor/github.com/kata-containers/kata-containers/src/runtime/$1
-	copy=$DIST/_overlay/${1##*/}
-	lines=$2
-	shift 2
-	sed "$@" "$file" >"$copy"
-	if [ "$(diff "$file" "$copy" | grep -c '^>')" != "$lines" ]; then
-		echo "build-shim: $file has changed; is its correction still needed?" >&2
+# Kata's files are corrected by the patches, in the order of their names, in a copy of those that they are about. A patch that does
+# not fit a new version of the module to the letter fails the build: is it still needed?
+module=vendor/github.com/kata-containers/kata-containers/src/runtime
+tree=$DIST/_overlay/kata
+rm -rf "$tree"
+files=$(sed -n 's|^+++ b/||p' patches/*.patch | sort -u)
+for f in $files; do
+	mkdir -p "$tree/$(dirname "$f")"
+	[ ! -e "$module/$f" ] || cp "$module/$f" "$tree/$f"
+done
+for p in patches/*.patch; do
+	# It takes a folder below a repository for a part of that, which this one is not.
+	if ! (cd "$tree" && GIT_CEILING_DIRECTORIES="$DIST/_overlay" git apply "$OLDPWD/$p"); then
+		echo "build-shim: cmd/kata-shim/$p does not fit this version of Kata; is it still needed?" >&2
 		exit 1
 	fi
-	replace="$replace,\"$PWD/$file\":\"$copy\""
-}
-
-# The streams of a process share one closed flag, so closing the input ended the output.
-# A process that leaves its input unread for a minute was given up, its input with it.
-correct virtcontainers/iostream.go 3 -e 's/return &stdinStream{s}/return \&stdinStream{newIOStream(s.sandbox, s.container, s.process)}/' \
-	-e 's/writeProcessStdin(context.Background(),/writeProcessStdin(context.WithValue(context.Background(), customRequestTimeoutKey, 1<<62*time.Nanosecond),/' \
-	-e 's/^	"io"$/	"io"\n	"time"/'
-# CloseIO held the lock of the whole sandbox until the process had read its input, so that nothing else could be done with the Pod.
-correct pkg/containerd-shim-v2/service.go 2 -e 's/^	<-stdinCloser$/	s.mu.Unlock()\n	<-stdinCloser\n	s.mu.Lock()/'
+done
+for f in $files; do
+	replace="$replace,\"$PWD/$module/$f\":\"$tree/$f\""
+done
+if [ "$out" = --test ]; then # what only tests need of Kata's insides
+	for f in $(cd testdata/kata && find . -name '*.go'); do
+		replace="$replace,\"$PWD/$module/${f#./}\":\"$PWD/testdata/kata/${f#./}\""
+	done
+fi
 printf '{"Replace":{%s}}\n' "$replace" >"$DIST/_overlay/overlay.json"
 
 export CGO_ENABLED=0 GOFLAGS="-trimpath -buildvcs=false -mod=vendor -overlay=$DIST/_overlay/overlay.json"

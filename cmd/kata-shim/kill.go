@@ -2,13 +2,17 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
+	tasktypes "github.com/containerd/containerd/api/types/task"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
@@ -18,6 +22,8 @@ const (
 	// endPatience is how long Kata may take, after that, to notice that the microVM is gone. Both together leave time within
 	// the two minutes that a deletion may take.
 	endPatience = 15 * time.Second
+	// heldPatience is how long a guest that is held may take: its processes wait for a disk that nobody will give room to, and cannot end.
+	heldPatience = 3 * time.Second
 )
 
 // Kill sends a signal. SIGKILL is an order that a guest cannot refuse: when it does not report the container's end in
@@ -28,6 +34,7 @@ func (s service) Kill(ctx context.Context, r *taskapi.KillRequest) (*emptypb.Emp
 		if s.unstarted.kill(r.ID) {
 			return &emptypb.Empty{}, nil // its deletion ends what there is of it in the guest
 		}
+		s.doomed.add(r.ID)
 		go s.insist(r.ID)
 		if r.ID == s.sandbox.id {
 			s.boost.again(s.sandbox.root)
@@ -45,8 +52,13 @@ func (s service) insist(id string) {
 		// An error says that there is no such container (any more).
 		_, _ = s.Wait(context.Background(), &taskapi.WaitRequest{ID: id})
 	}()
-	if within(killPatience, ended) {
-		return
+	for began := time.Now(); ; {
+		if within(heldPatience, ended) {
+			return
+		}
+		if time.Since(began) >= killPatience || s.held() && s.allDoomed() {
+			break
+		}
 	}
 	fmt.Fprintf(os.Stderr, "containerd-shim-kata-v2: container %s does not end, ending its microVM\n", id)
 	if err := s.end(); err != nil {
@@ -59,6 +71,59 @@ func (s service) insist(id string) {
 	stacks = stacks[:runtime.Stack(stacks, true)]
 	fmt.Fprintf(os.Stderr, "containerd-shim-kata-v2: the microVM of container %s is gone and Kata has not noticed, giving up; please report this:\n%s\n", id, stacks)
 	s.giveUp()
+}
+
+// doomed are the containers that were sent SIGKILL.
+type doomed struct {
+	mu  sync.Mutex
+	all map[string]bool // guarded by mu
+}
+
+func newDoomed() *doomed { return &doomed{all: map[string]bool{}} }
+
+func (d *doomed) add(id string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.all[id] = true
+}
+
+func (d *doomed) has(id string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.all[id]
+}
+
+func (d *doomed) forget(id string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.all, id)
+}
+
+// held tells whether the Pod's writes wait because the host's disk is full, as nodeless-vmm notes it (pkg/vmm, HeldFile).
+func (s service) held() bool {
+	raw, err := os.ReadFile(filepath.Join(s.sandbox.vmDir(), "held.json"))
+	if err != nil {
+		return false // it never was
+	}
+	var said struct {
+		Held bool `json:"held"`
+	}
+	return json.Unmarshal(raw, &said) == nil && said.Held
+}
+
+// allDoomed tells that no container of the Pod goes on: each was sent SIGKILL, or has ended by itself. Then the microVM holds nothing that
+// anybody waits for.
+func (s service) allDoomed() bool {
+	for _, id := range s.sizer.all() {
+		if s.doomed.has(id) {
+			continue
+		}
+		now, err := s.State(context.Background(), &taskapi.StateRequest{ID: id})
+		if err != nil || now.Status != tasktypes.Status_STOPPED {
+			return false
+		}
+	}
+	return true
 }
 
 // within says whether something has happened in time.

@@ -3,12 +3,15 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
+	tasktypes "github.com/containerd/containerd/api/types/task"
 	shimapi "github.com/containerd/containerd/runtime/v2/shim"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
@@ -54,7 +57,7 @@ func TestSIGKILLCannotBeRefused(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				stock := disobedient{ended: make(chan struct{}), err: tt.err}
 				ends, ups := 0, 0
-				s := service{Shim: stock, unstarted: newUnstarted(), end: func() error { ends++; return nil }, giveUp: func() { ups++ }}
+				s := service{Shim: stock, unstarted: newUnstarted(), doomed: newDoomed(), end: func() error { ends++; return nil }, giveUp: func() { ups++ }}
 				if _, err := s.Kill(t.Context(), &taskapi.KillRequest{ID: "c", ExecID: tt.exec, Signal: uint32(tt.signal)}); err != nil {
 					t.Fatal(err)
 				}
@@ -72,6 +75,68 @@ func TestSIGKILLCannotBeRefused(t *testing.T) {
 				}
 				if tt.after == 0 {
 					close(stock.ended)
+				}
+			})
+		})
+	}
+}
+
+func (d disobedient) State(_ context.Context, r *taskapi.StateRequest) (*taskapi.StateResponse, error) {
+	if r.ID == "done" {
+		return &taskapi.StateResponse{Status: tasktypes.Status_STOPPED}, nil
+	}
+	return &taskapi.StateResponse{Status: tasktypes.Status_RUNNING}, nil
+}
+
+// TestAHeldPodIsSoonGone: the processes of a Pod whose writes wait cannot end. When all of it is to go its microVM ends soon, and not while
+// another of its containers goes on.
+func TestAHeldPodIsSoonGone(t *testing.T) {
+	const soon = heldPatience + time.Second
+	for _, tt := range []struct {
+		name   string
+		note   string
+		others map[string]bool // its other containers, and whether they were sent SIGKILL
+		want   time.Duration   // by when the microVM is ended
+	}{
+		{name: "held", note: `{"held":true}`, want: soon},
+		{name: "held, the others have ended or are to", note: `{"held":true}`, others: map[string]bool{"done": false, "b": true}, want: soon},
+		{name: "held, another goes on", note: `{"held":true}`, others: map[string]bool{"b": false}, want: killPatience + soon},
+		{name: "it was held before", note: `{"held":false}`, want: killPatience + soon},
+		{name: "never held", want: killPatience + soon},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			root := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				stock := disobedient{ended: make(chan struct{})}
+				var ended []time.Duration
+				began := time.Now()
+				s := service{Shim: stock, unstarted: newUnstarted(), doomed: newDoomed(), sandbox: sandbox{id: "s", root: root},
+					sizer:  &sizer{containers: map[string]limits{"c": {}}},
+					giveUp: func() { t.Error("the shim gave up") },
+					end: func() error {
+						ended = append(ended, time.Since(began))
+						close(stock.ended)
+						return nil
+					}}
+				for id, killed := range tt.others {
+					s.sizer.containers[id] = limits{}
+					if killed {
+						s.doomed.add(id)
+					}
+				}
+				if tt.note != "" {
+					err := errors.Join(os.MkdirAll(s.sandbox.vmDir(), 0o700), os.WriteFile(filepath.Join(s.sandbox.vmDir(), "held.json"), []byte(tt.note), 0o600))
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
+				if _, err := s.Kill(t.Context(), &taskapi.KillRequest{ID: "c", Signal: uint32(syscall.SIGKILL)}); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(2 * killPatience)
+				synctest.Wait()
+				if len(ended) != 1 || ended[0] > tt.want || tt.want > soon && ended[0] <= soon {
+					t.Errorf("the microVM was ended after %v, want it once, by %v", ended, tt.want)
 				}
 			})
 		})

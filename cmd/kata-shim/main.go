@@ -2,12 +2,13 @@
 // has a `delete` that leaves nothing of a sandbox behind (docs/adr/0013), it looks behind itself when it shuts down, it
 // shares a Pod's volumes once for all its containers (docs/adr/0017), it lets a microVM grow with its containers
 // (docs/adr/0018), it puts the metrics of containers right (docs/adr/0019), it ends the microVM of a guest that does not
-// obey SIGKILL, it tells the end of containers that never ran, it bounds what a guest may have it report, and it keeps its heap small, since every Pod has one. It is a Go
+// obey SIGKILL, it tells the end of containers that never ran, it bounds what a guest may have it report and how fast containers fill their logs, and it keeps its heap small, since every Pod has one. It is a Go
 // module of its own because Kata links containerd 1.7 (docs/adr/0003).
 package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -62,6 +63,7 @@ type call struct {
 	info               bool
 	id                 string
 	namespace, address string // of containerd
+	task               string // the folder that containerd keeps for the task, which is its bundle
 	action             string // "start", "delete", or empty for the daemon
 }
 
@@ -71,7 +73,7 @@ func parse(args []string) call {
 	var c call
 	var ignored string
 	values := map[string]*string{"-id": &c.id, "--id": &c.id, "-namespace": &c.namespace, "-address": &c.address,
-		"-publish-binary": &ignored, "-socket": &ignored, "-bundle": &ignored}
+		"-publish-binary": &ignored, "-socket": &ignored, "-bundle": &c.task}
 	for i := 0; i < len(args); i++ {
 		if value, ok := values[args[i]]; ok {
 			if i++; i < len(args) {
@@ -110,7 +112,7 @@ func deleteSandbox(c call) error {
 	if err != nil {
 		return err
 	}
-	if err := c.sandbox(exe).remove(); err != nil {
+	if err := errors.Join(restoreLifted(c.task), c.sandbox(exe).remove()); err != nil {
 		return fmt.Errorf("delete sandbox %s: %w", c.id, err)
 	}
 	const killed = 128 + 9
@@ -142,11 +144,13 @@ type service struct {
 	sizer     *sizer
 	boost     *boost
 	unstarted *unstarted
+	doomed    *doomed
 	end       func() error // ends the microVM
 	giveUp    func()       // ends this process
 }
 
 func (c call) newService(ctx context.Context, id string, stockPublisher shimapi.Publisher, shutdown func()) (shimapi.Shim, error) {
+	shim.Pace = newPace(logRate(os.Getenv(configEnv))).around // before any container says anything
 	stock, err := shim.New(ctx, id, &publisher{Publisher: stockPublisher, now: time.Now}, shutdown)
 	if err != nil {
 		return nil, err
@@ -160,7 +164,7 @@ func (c call) newService(ctx context.Context, id string, stockPublisher shimapi.
 	return service{
 		Shim: stock, sandbox: sb, volumes: newVolumes("/", id), end: sb.kill,
 		giveUp: func() { os.Exit(1) },
-		boost:  &boost{}, unstarted: newUnstarted(),
+		boost:  &boost{}, unstarted: newUnstarted(), doomed: newDoomed(),
 		sizer: &sizer{machine: vm{dir: sb.vmDir()}, containers: map[string]limits{}},
 	}, nil
 }

@@ -1,13 +1,15 @@
 package main
 
 import (
-	"bufio"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/moby/sys/mountinfo"
 )
 
 // mountPoint is a line of /proc/self/mountinfo.
@@ -27,25 +29,17 @@ func hostMounts() ([]mountPoint, error) {
 	return parseMounts(f)
 }
 
-// parseMounts reads lines such as "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue".
 func parseMounts(r io.Reader) ([]mountPoint, error) {
-	var table []mountPoint
-	scan := bufio.NewScanner(r)
-	scan.Buffer(nil, 1<<20) // an overlay's options name all its layers
-	for scan.Scan() {
-		place, kind, ok := strings.Cut(scan.Text(), " - ")
-		fields := strings.Fields(place)
-		if !ok || len(fields) < 5 {
-			continue
-		}
-		fstype, _, _ := strings.Cut(kind, " ")
-		table = append(table, mountPoint{device: fields[2], root: unescape.Replace(fields[3]), point: unescape.Replace(fields[4]), fstype: fstype})
+	infos, err := mountinfo.GetMountsFromReader(r, nil)
+	if err != nil {
+		return nil, err
 	}
-	return table, scan.Err()
+	table := make([]mountPoint, 0, len(infos))
+	for _, m := range infos {
+		table = append(table, mountPoint{device: fmt.Sprintf("%d:%d", m.Major, m.Minor), root: m.Root, point: m.Mountpoint, fstype: m.FSType})
+	}
+	return table, nil
 }
-
-// unescape undoes what the kernel does to characters that would break a line apart.
-var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
 // mountOf finds the mount that a path lies on, the topmost one of several.
 func mountOf(table []mountPoint, path string) (found mountPoint, ok bool) {

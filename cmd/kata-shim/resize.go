@@ -77,15 +77,20 @@ func readDescription(bundle string) (d description, err error) {
 
 // booted is what containerd says of the whole Pod in the annotations of its sandbox, by which Kata sizes the microVM.
 func (d description) booted() limits {
-	number := func(key string) int64 {
-		n, err := strconv.ParseInt(d.Annotations["io.kubernetes.cri.sandbox-"+key], 10, 64)
-		if err != nil {
-			return 0 // Kata takes it as unset too
-		}
-		return n
-	}
 	const mib = 1 << 20 // Kata counts whole ones
-	return limits{memory: max(0, number("memory")) / mib * mib, cpu: cpuLimit(number("cpu-quota"), number("cpu-period"))}
+	q := d.quota()
+	return limits{memory: max(0, d.number("memory")) / mib * mib, cpu: cpuLimit(q.quota, q.period)}
+}
+
+// quota is the CPU time of the whole Pod.
+func (d description) quota() quota { return quota{d.number("cpu-quota"), d.number("cpu-period")} }
+
+func (d description) number(key string) int64 {
+	n, err := strconv.ParseInt(d.Annotations["io.kubernetes.cri.sandbox-"+key], 10, 64)
+	if err != nil {
+		return 0 // Kata takes it as unset too
+	}
+	return n
 }
 
 // sized tells that the Pod has a size as a whole, which is the microVM's whatever the limits of the Pod's containers add up to.
@@ -206,6 +211,16 @@ func (s *sizer) resize(ctx context.Context, want limits) error {
 	return nil
 }
 
+// all are the containers that there are, besides the sandbox's own.
+func (s *sizer) all() (ids []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id := range s.containers {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
 func (s *sizer) forget(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -223,23 +238,38 @@ func (s service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*tas
 	}
 	if r.ID == s.sandbox.id {
 		s.sizer.granted, s.sizer.fixed = d.booted(), d.sized() // nobody else is here yet
-		if d.native() {
-			s.boost.atLeast(s.sizer.granted.cpu)
-		}
-		s.boost.begin(s.sandbox.root, d.Linux.CgroupsPath)
-		return s.Shim.Create(ctx, r)
+		return s.createSandbox(ctx, r, d)
 	}
 	undo, err := s.sizer.set(ctx, r.ID, d.Linux.Resources.over)
 	if err != nil {
 		return nil, fmt.Errorf("create container %s: %w", r.ID, err)
 	}
+	ctx, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	s.unstarted.making(r.ID, giveUp)
 	reply, err := s.Shim.Create(ctx, r)
 	if err != nil {
+		s.unstarted.forget(r.ID)
 		undo()
 		return nil, err
 	}
 	s.unstarted.made(r.ID)
 	return reply, nil
+}
+
+// createSandbox boots the microVM.
+func (s service) createSandbox(ctx context.Context, r *taskapi.CreateTaskRequest, d description) (*taskapi.CreateTaskResponse, error) {
+	limit := d.quota()
+	if d.native() {
+		s.boost.atLeast(limit)
+		limit = quota{} // the host's limit, if there is one, is what the containers' add up to
+	}
+	s.boost.begin(s.sandbox.root, r.Bundle, d.Linux.CgroupsPath, limit)
+	reply, err := s.Shim.Create(ctx, r)
+	if err != nil {
+		s.boost.end()
+	}
+	return reply, err
 }
 
 // Update changes a running container's limits, with room for them in the microVM.
@@ -286,6 +316,7 @@ func (s service) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskapi
 	reply, err := s.deleteContainer(ctx, r)
 	if err == nil {
 		s.sizer.forget(r.ID)
+		s.doomed.forget(r.ID)
 	}
 	return reply, err
 }

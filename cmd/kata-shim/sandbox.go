@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,10 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/moby/sys/mountinfo"
 )
 
 // sandbox is what may be left on the host of one Pod whose shim is gone.
@@ -44,8 +46,11 @@ func scratchDir(settings string) string {
 	return c.ScratchDir
 }
 
-// validID is what containerd gives as an id; anything else never becomes part of a path.
-var validID = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
+// An id is 64 hexadecimal digits, as containerd gives one; anything else never becomes part of a path, nor the mark of a process to kill.
+var (
+	validID = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	inArgs  = regexp.MustCompile(`[0-9a-f]{64,}`)
+)
 
 // killTimeout is how long processes and cgroups may take to go; containerd gives `delete` a minute for all of it.
 const killTimeout = 20 * time.Second
@@ -189,7 +194,7 @@ func (s sandbox) processes() []int {
 			continue
 		}
 		cmdline, err := os.ReadFile(filepath.Join(dir, "cmdline"))
-		if err != nil || !strings.Contains(string(cmdline), s.id) || isDelete(string(cmdline)) {
+		if err != nil || !slices.Contains(inArgs.FindAllString(string(cmdline), -1), s.id) || isDelete(string(cmdline)) {
 			continue
 		}
 		pids = append(pids, pid)
@@ -202,24 +207,23 @@ func isDelete(cmdline string) bool {
 	return strings.HasSuffix(strings.TrimRight(cmdline, "\x00"), "\x00delete")
 }
 
-// unmountBelow detaches what is mounted at or below dir, the deepest first.
+// unmountBelow detaches what is mounted at or below dir, the latest first. It succeeds only if it has seen all mounts: what is left of one
+// would be deleted through it.
 func unmountBelow(root, dir string) error {
 	f, err := os.Open(filepath.Join(root, "proc/self/mountinfo"))
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	var points []string
-	for scan := bufio.NewScanner(f); scan.Scan(); {
-		fields := strings.Fields(scan.Text())
-		if len(fields) > 4 && (fields[4] == dir || strings.HasPrefix(fields[4], dir+"/")) {
-			points = append(points, fields[4])
-		}
+	mounts, err := mountinfo.GetMountsFromReader(f, mountinfo.PrefixFilter(dir))
+	if err != nil {
+		return fmt.Errorf("list mounts: %w", err)
 	}
 	var errs []error
-	for i := len(points) - 1; i >= 0; i-- {
-		if err := syscall.Unmount(points[i], syscall.MNT_DETACH|umountNoFollow); err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.ENOENT) {
-			errs = append(errs, fmt.Errorf("unmount %s: %w", points[i], err))
+	for _, m := range slices.Backward(mounts) {
+		err := syscall.Unmount(m.Mountpoint, syscall.MNT_DETACH|umountNoFollow)
+		if err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.ENOENT) {
+			errs = append(errs, fmt.Errorf("unmount %s: %w", m.Mountpoint, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestParse(t *testing.T) {
@@ -15,7 +18,7 @@ func TestParse(t *testing.T) {
 		want call
 	}{
 		{name: "info", args: []string{"-info"}, want: call{info: true}},
-		{name: "delete", args: []string{"-namespace", "k8s.io", "-address", "/run/c.sock", "-publish-binary", "/bin/x", "-id", "abc", "-bundle", "/b", "delete"}, want: call{id: "abc", namespace: "k8s.io", address: "/run/c.sock", action: "delete"}},
+		{name: "delete", args: []string{"-namespace", "k8s.io", "-address", "/run/c.sock", "-publish-binary", "/bin/x", "-id", "abc", "-bundle", "/b", "delete"}, want: call{id: "abc", namespace: "k8s.io", address: "/run/c.sock", task: "/b", action: "delete"}},
 		{name: "a container named delete is not an action", args: []string{"-namespace", "delete", "-id", "delete", "start"}, want: call{id: "delete", namespace: "delete", action: "start"}},
 		{name: "daemon", args: []string{"-namespace", "k8s.io", "-id", "abc"}, want: call{id: "abc", namespace: "k8s.io"}},
 		{name: "flag without value", args: []string{"-id"}, want: call{}},
@@ -45,25 +48,31 @@ func tree(t *testing.T, files map[string]string) string {
 	return root
 }
 
+// Two sandboxes' ids.
+var (
+	mine  = strings.Repeat("0123456789abcdef", 4)
+	other = strings.Repeat("fedcba9876543210", 4)
+)
+
 func TestRemoveTakesOneSandboxOnly(t *testing.T) {
 	root := tree(t, map[string]string{
-		"run/vc/sbs/mine/persist.json":                          "{}",
-		"run/vc/vm/mine/clh-api.sock":                           "",
-		"run/vc/vm/other/clh-api.sock":                          "",
-		"run/kata-containers/shared/sandboxes/mine/shared/file": "x",
-		"proc/self/mountinfo":                                   "",
-		"scratch/mine.ext4":                                     "",
-		"scratch/other.ext4":                                    "",
-		"s/mine":                                                "",
-		"s/other":                                               "",
+		"run/vc/sbs/" + mine + "/persist.json":                          "{}",
+		"run/vc/vm/" + mine + "/clh-api.sock":                           "",
+		"run/vc/vm/" + other + "/clh-api.sock":                          "",
+		"run/kata-containers/shared/sandboxes/" + mine + "/shared/file": "x",
+		"proc/self/mountinfo":                                           "",
+		"scratch/" + mine + ".ext4":                                     "",
+		"scratch/" + other + ".ext4":                                    "",
+		"s/" + mine:                                                     "",
+		"s/" + other:                                                    "",
 	})
-	cgroups := []string{"sys/fs/cgroup/cpu/nodeless/pod1/kata_mine/child", "sys/fs/cgroup/cpu/nodeless/pod1/kata_other"}
+	cgroups := []string{"sys/fs/cgroup/cpu/nodeless/pod1/kata_" + mine + "/child", "sys/fs/cgroup/cpu/nodeless/pod1/kata_" + other}
 	for _, c := range cgroups {
 		if err := os.MkdirAll(filepath.Join(root, c), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	s := sandbox{id: "mine", bundle: "/bundle", root: root, scratch: filepath.Join(root, "scratch"), socket: filepath.Join(root, "s/mine")}
+	s := sandbox{id: mine, bundle: "/bundle", root: root, scratch: filepath.Join(root, "scratch"), socket: filepath.Join(root, "s/"+mine)}
 	if s.deleted() {
 		t.Error("the sandbox counts as deleted although Kata has it on its books")
 	}
@@ -73,11 +82,11 @@ func TestRemoveTakesOneSandboxOnly(t *testing.T) {
 		}
 	}
 	for path, want := range map[string]bool{
-		"run/vc/sbs/mine": false, "run/vc/vm/mine": false, "run/kata-containers/shared/sandboxes/mine": false,
-		"sys/fs/cgroup/cpu/nodeless/pod1/kata_mine": false,
-		"scratch/mine.ext4":                         false,
-		"s/mine":                                    false, "s/other": true,
-		"run/vc/vm/other": true, cgroups[1]: true, "scratch/other.ext4": true,
+		"run/vc/sbs/" + mine: false, "run/vc/vm/" + mine: false, "run/kata-containers/shared/sandboxes/" + mine: false,
+		"sys/fs/cgroup/cpu/nodeless/pod1/kata_" + mine: false,
+		"scratch/" + mine + ".ext4":                    false,
+		"s/" + mine:                                    false, "s/" + other: true,
+		"run/vc/vm/" + other: true, cgroups[1]: true, "scratch/" + other + ".ext4": true,
 	} {
 		if _, err := os.Stat(filepath.Join(root, path)); (err == nil) != want {
 			t.Errorf("%s is there: %v, want %v", path, err == nil, want)
@@ -86,14 +95,14 @@ func TestRemoveTakesOneSandboxOnly(t *testing.T) {
 }
 
 func TestPlainContainerIsLeftAlone(t *testing.T) {
-	root := tree(t, map[string]string{"run/vc/vm/other/x": ""}) // no /proc: looking there would fail
-	if err := (sandbox{id: "container", bundle: "/bundle", root: root}).remove(); err != nil {
+	root := tree(t, map[string]string{"run/vc/vm/" + other + "/x": ""}) // no /proc: looking there would fail
+	if err := (sandbox{id: strings.Repeat("c", 64), bundle: "/bundle", root: root}).remove(); err != nil {
 		t.Errorf("remove = %v", err)
 	}
 }
 
 func TestHostileIDIsRefused(t *testing.T) {
-	for _, id := range []string{"", "..", "../../etc", "a/b", "-x"} {
+	for _, id := range []string{"", "..", "../../etc", "a/b", "-x", "abc", mine + "0", strings.ToUpper(mine)} {
 		if err := (sandbox{id: id, bundle: "/bundle", root: t.TempDir()}).remove(); err == nil {
 			t.Errorf("id %q was accepted", id)
 		}
@@ -102,20 +111,21 @@ func TestHostileIDIsRefused(t *testing.T) {
 
 func TestProcessesAreOursAndOfThisSandbox(t *testing.T) {
 	root := tree(t, map[string]string{
-		"proc/10/cmdline": "nodeless-vmm\x00--api-socket\x00/run/vc/vm/mine/clh-api.sock\x00",
-		"proc/11/cmdline": "nodeless-vmm\x00--api-socket\x00/run/vc/vm/other/clh-api.sock\x00",
+		"proc/10/cmdline": "nodeless-vmm\x00--api-socket\x00/run/vc/vm/" + mine + "/clh-api.sock\x00",
+		"proc/11/cmdline": "nodeless-vmm\x00--api-socket\x00/run/vc/vm/" + other + "/clh-api.sock\x00",
 		"proc/12/cmdline": "grep\x00mine\x00",
 		"proc/13/cmdline": "shim\x00-id\x00mine\x00delete\x00",
+		"proc/15/cmdline": "nodeless-vmm\x00/run/vc/vm/" + mine + "0/clh-api.sock\x00", // a longer name is another
 		"proc/14/cmdline": "shim\x00-id\x00mine\x00",
 	})
 	for pid, exe := range map[string]string{
-		"10": "/bundle/bin/nodeless-vmm", "11": "/bundle/bin/nodeless-vmm", "12": "/usr/bin/grep", "13": "/bundle/bin/shim", "14": "/bundle/bin/shim",
+		"10": "/bundle/bin/nodeless-vmm", "11": "/bundle/bin/nodeless-vmm", "12": "/usr/bin/grep", "13": "/bundle/bin/shim", "14": "/bundle/bin/shim", "15": "/bundle/bin/nodeless-vmm",
 	} {
 		if err := os.Symlink(exe, filepath.Join(root, "proc", pid, "exe")); err != nil {
 			t.Fatal(err)
 		}
 	}
-	got := sandbox{id: "mine", bundle: "/bundle", root: root, self: 14}.processes()
+	got := sandbox{id: mine, bundle: "/bundle", root: root, self: 14}.processes()
 	if len(got) != 1 || got[0] != 10 {
 		t.Errorf("processes = %v, want [10]", got)
 	}
@@ -123,15 +133,15 @@ func TestProcessesAreOursAndOfThisSandbox(t *testing.T) {
 
 func TestOwnCgroupsAreFoundWithoutASearch(t *testing.T) {
 	root := tree(t, map[string]string{
-		"proc/self/cgroup": "9:name=systemd:/n/pod/kata_mine\n7:cpu,cpuacct:/n/pod\n6:pids:/elsewhere\n0::/n/pod/kata_mine\n",
+		"proc/self/cgroup": "9:name=systemd:/n/pod/kata_" + mine + "\n7:cpu,cpuacct:/n/pod\n6:pids:/elsewhere\n0::/n/pod/kata_" + mine + "\n",
 	})
-	want := []string{"systemd/n/pod/kata_mine", "cpu,cpuacct/n/pod/kata_mine", "unified/n/pod/kata_mine"}
-	for _, dir := range append([]string{"cpu,cpuacct/n/pod/kata_other", "pids/n/pod/kata_mine"}, want...) {
+	want := []string{"systemd/n/pod/kata_" + mine, "cpu,cpuacct/n/pod/kata_" + mine, "unified/n/pod/kata_" + mine}
+	for _, dir := range append([]string{"cpu,cpuacct/n/pod/kata_" + other, "pids/n/pod/kata_" + mine}, want...) {
 		if err := os.MkdirAll(filepath.Join(root, "sys/fs/cgroup", dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	got := sandbox{id: "mine", root: root}.ownCgroups()
+	got := sandbox{id: mine, root: root}.ownCgroups()
 	for i, dir := range got {
 		got[i] = strings.TrimPrefix(dir, filepath.Join(root, "sys/fs/cgroup")+"/")
 	}
@@ -147,4 +157,42 @@ func TestScratchDir(t *testing.T) {
 			t.Errorf("scratchDir(%s) = %q, want %q", name, got, want)
 		}
 	}
+}
+
+// A sandbox whose mounts cannot all be seen is not deleted: what is mounted there would be deleted with it.
+func TestNothingIsDeletedWhereMountsCannotBeSeen(t *testing.T) {
+	for name, mounts := range map[string]string{
+		"a line that is too long": "1 0 0:1 / / rw - overlay x lowerdir=" + strings.Repeat("/layer:", 1<<14) + "\n",
+		"a line that is none":     "what\n",
+	} {
+		file := "run/kata-containers/shared/sandboxes/" + mine + "/shared/precious"
+		root := tree(t, map[string]string{"proc/self/mountinfo": mounts, file: "x"})
+		if err := (sandbox{id: mine, bundle: "/bundle", root: root}).remove(); err == nil {
+			t.Errorf("%s: the sandbox was removed", name)
+		}
+		if _, err := os.Stat(filepath.Join(root, file)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A mount below a folder whose name has a space goes as well.
+func TestUnmountBelowUnescapes(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "two words")
+	point, beside := filepath.Join(dir, "a\tb"), dir+" more"
+	inMountNamespace(t, func() error {
+		err := errors.Join(os.MkdirAll(point, 0o700), os.Mkdir(beside, 0o700), unix.Mount("tmpfs", point, "tmpfs", 0, ""), unix.Mount("tmpfs", beside, "tmpfs", 0, ""))
+		raw, err2 := os.ReadFile("/proc/thread-self/mountinfo") // this thread's, which has its own
+		if err := errors.Join(err, err2); err != nil {
+			return err
+		}
+		if err := unmountBelow(tree(t, map[string]string{"proc/self/mountinfo": string(raw)}), dir); err != nil {
+			return err
+		}
+		raw, err = os.ReadFile("/proc/thread-self/mountinfo")
+		if left := string(raw); strings.Contains(left, `two\040words/`) || !strings.Contains(left, `two\040words\040more`) {
+			t.Errorf("the mount below is there: %v, the one beside: %v", strings.Contains(left, `two\040words/`), strings.Contains(left, `more`))
+		}
+		return err
+	})
 }

@@ -19,7 +19,22 @@ const statsTimeout = 2 * time.Second
 func (s service) Stats(ctx context.Context, r *taskapi.StatsRequest) (*taskapi.StatsResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, statsTimeout)
 	defer cancel()
-	answer, err := s.Shim.Stats(ctx, r)
+	type figures struct {
+		answer *taskapi.StatsResponse
+		err    error
+	}
+	told := make(chan figures, 1)
+	go func() { // Kata may be busy with a disk, and does not look at the time
+		answer, err := s.Shim.Stats(ctx, r)
+		told <- figures{answer, err}
+	}()
+	var f figures
+	select {
+	case f = <-told:
+	case <-ctx.Done():
+		f.err = ctx.Err()
+	}
+	answer, err := f.answer, f.err
 	if err != nil {
 		return nil, err
 	}

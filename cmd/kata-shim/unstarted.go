@@ -19,7 +19,7 @@ const (
 	exitKilled     = 128 + int(syscall.SIGKILL)
 )
 
-// unstarted knows the containers that were made and do not run yet. Kata looks for the end of a container from its start on: one that is
+// unstarted knows the containers that are being made, or were made, and do not run yet. Kata looks for the end of a container from its start on: one that is
 // killed before, or whose start fails half-way, has no end in Kata's eyes. containerd, which deletes what it finds half-made when it
 // starts anew, would wait for that end, refuse to delete a container that runs, and with it the Pod. So their end is told from here.
 type unstarted struct {
@@ -29,6 +29,7 @@ type unstarted struct {
 
 // unborn is one of them.
 type unborn struct {
+	giveUp   func() // ends its making; nil once it is made
 	starting bool
 	over     chan struct{} // closed at its end; what follows is set before
 	ended    bool
@@ -38,10 +39,20 @@ type unborn struct {
 
 func newUnstarted() *unstarted { return &unstarted{all: map[string]*unborn{}} }
 
+// making notes that a container is being made, which giveUp ends.
+func (u *unstarted) making(id string, giveUp func()) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.all[id] = &unborn{giveUp: giveUp, over: make(chan struct{})}
+}
+
+// made notes that it is; it may have been killed meanwhile.
 func (u *unstarted) made(id string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.all[id] = &unborn{over: make(chan struct{})}
+	if c := u.all[id]; c != nil {
+		c.giveUp = nil
+	}
 }
 
 func (u *unstarted) forget(id string) {
@@ -95,6 +106,9 @@ func (u *unstarted) kill(id string) bool {
 		return false
 	}
 	c.end(exitKilled)
+	if c.giveUp != nil {
+		c.giveUp()
+	}
 	return true
 }
 

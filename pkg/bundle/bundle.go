@@ -100,9 +100,6 @@ func (b *Bundle) QEMU() (argv, env []string) {
 	return append(b.packed("qemu-system-x86_64"), "-L", b.path("qemu", "share")), []string{"QEMU_MODULE_DIR=" + b.path("qemu", "modules")}
 }
 
-// VirtiofsdCommand is the command line, to be continued, of the packed C virtiofsd.
-func (b *Bundle) VirtiofsdCommand() []string { return b.packed("virtiofsd") }
-
 // packed starts a program of the qemu tree by the packed dynamic linker.
 func (b *Bundle) packed(program string) []string {
 	lib := b.path("qemu", "lib")

@@ -94,8 +94,9 @@ func workerConfig(cfg config.Config) worker.Config {
 		Node:       worker.Node{Name: cfg.Node.Name, Hostname: cfg.Node.Hostname, IP: cfg.Node.IP, MaxPods: cfg.Node.MaxPods, CPUOvercommit: cfg.Node.CPUOvercommit, CgroupRoot: cfg.Node.CgroupRoot},
 		Net:        worker.Net{ClusterCIDR: cfg.Network.ClusterCIDR, ServiceCIDR: cfg.Network.ServiceCIDR, DNS: cfg.Network.DNS, Domain: cfg.Network.Domain, Guard: guard(cfg)},
 		Registries: cfg.Paths.Registries, Pull: pull.Limits{Timeout: cfg.Node.PullTimeout, Rate: int64(cfg.Node.PullRate) << 10},
-		Disk:  vmm.Disk{ReservePercent: cfg.Node.DiskReserve, BytesPerSecond: int64(cfg.Node.DiskBandwidth) << 20, OpsPerSecond: int64(cfg.Node.DiskIOPS)},
-		Accel: cfg.Node.Accel, Runc: containerd.Runc{Binary: cfg.Node.RuncPath, Shim: cfg.Node.RuncShimPath}, NoProxy: cfg.Disabled("proxy"),
+		Disk:    vmm.Disk{ReservePercent: cfg.Node.DiskReserve, BytesPerSecond: int64(cfg.Node.DiskBandwidth) << 20, OpsPerSecond: int64(cfg.Node.DiskIOPS)},
+		LogRate: int64(cfg.Node.LogRate) << 20,
+		Accel:   cfg.Node.Accel, Runc: containerd.Runc{Binary: cfg.Node.RuncPath, Shim: cfg.Node.RuncShimPath}, NoProxy: cfg.Disabled("proxy"),
 		KubeletArgs: cfg.Extra.Kubelet, ProxyArgs: cfg.Extra.Proxy, Debug: cfg.LogLevel <= slog.LevelDebug,
 	}
 }
@@ -103,7 +104,7 @@ func workerConfig(cfg config.Config) worker.Config {
 // guard adds to what the operator says of Pods what they need: the apiserver of this host.
 func guard(cfg config.Config) netdev.Guard {
 	g := cfg.Network.Guard
-	g.APIPort = cfg.API.Port
+	g.APIPort, g.Limits = cfg.API.Port, cfg.Network.Limits()
 	g.PodPorts = cfg.Specs.HostPorts()
 	return g
 }

@@ -34,10 +34,12 @@ type Conf struct {
 	MTU     int          `json:"mtu"`
 	NFT     string       `json:"nft,omitempty"` // the program; empty means the one in PATH
 
-	// RuntimeConfig is what the runtime says of one Pod. It has no ports unless the configuration asks for them.
+	// RuntimeConfig is what the runtime says of one Pod: containerd reads the annotations kubernetes.io/egress-bandwidth and ingress-bandwidth.
+	// It has no ports unless the configuration asks for them.
 	RuntimeConfig struct {
-		PortMappings []portMapping `json:"portMappings"`
-	} `json:"runtimeConfig"`
+		Bandwidth    struct{ IngressRate, EgressRate int64 } `json:"bandwidth"` // in bits a second; 0 is none
+		PortMappings []portMapping                           `json:"portMappings"`
+	} `json:"runtimeConfig,omitzero"`
 }
 
 // portMapping is a port of the host that a Pod asks for, as CNI's conventions have it.
@@ -74,6 +76,14 @@ func (c *Conf) ports() (all []netdev.HostPort, err error) {
 		}
 	}
 	return all, nil
+}
+
+// bandwidth is one of the Pod's own, in bytes a second; 0 is none.
+func bandwidth(bits int64) int64 {
+	if bits <= 0 || bits/8 > netdev.MaxBandwidth {
+		return 0
+	}
+	return max(bits/8, 1)
 }
 
 // host is what pkg/netdev needs to know for the rules of one link.
@@ -113,9 +123,8 @@ func ConfList(podCIDR netip.Prefix, gateway netip.Addr, dataDir string, mtu int,
 		"dataDir": dataDir,
 		"mtu":     mtu,
 		"nft":     nft,
-	}
-	if ports {
-		plugin["capabilities"] = map[string]bool{"portMappings": true}
+		// What containerd is to tell of each Pod.
+		"capabilities": map[string]bool{"bandwidth": true, "portMappings": ports},
 	}
 	return json.MarshalIndent(map[string]any{
 		"cniVersion": Version,

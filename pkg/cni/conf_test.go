@@ -18,6 +18,10 @@ func TestConfList(t *testing.T) {
   "name": "nodeless",
   "plugins": [
     {
+      "capabilities": {
+        "bandwidth": true,
+        "portMappings": false
+      },
       "dataDir": "/d/agent/cni",
       "gateway": "10.42.0.1",
       "mtu": 1500,

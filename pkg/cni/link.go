@@ -51,7 +51,9 @@ func connect(conf *Conf, podNS ns.NetNS, hostLink, ifName string, addr netip.Add
 			return link{}, err
 		}
 	}
-	if err := permit(conf, netdev.Link{Name: hostLink, MAC: made.pod.HardwareAddr.String(), Addr: addr, Ports: ports}); err != nil {
+	own := conf.RuntimeConfig.Bandwidth
+	if err := permit(conf, netdev.Link{Name: hostLink, MAC: made.pod.HardwareAddr.String(), Addr: addr, Ports: ports,
+		Sent: bandwidth(own.EgressRate), Received: bandwidth(own.IngressRate)}); err != nil {
 		return link{}, err
 	}
 	if err := podNS.Do(func(ns.NetNS) error { return configurePod(ifName, addr, conf.Gateway) }); err != nil {

@@ -81,9 +81,6 @@ func (d Dir) AuditLog() string { return d.path("server", "audit", "audit.log") }
 // CNI holds the address allocations of the Pod range.
 func (d Dir) CNI() string { return d.path("agent", "cni") }
 
-// Probe is the cached verdict on /dev/kvm.
-func (d Dir) Probe() string { return d.path("agent", "kvm-probe.json") }
-
 // VolumePlugins is where the controller-manager looks for programs that mount volumes. It stays empty.
 func (r RunDir) VolumePlugins() string { return r.path("volume-plugins") }
 

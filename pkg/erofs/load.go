@@ -140,6 +140,8 @@ func (n *node) loadXattr(name, value string) {
 		n.opaque = value == "y"
 	case xattrImplied:
 		n.implied = true
+	case xattrLink:
+		n.link = value
 	case "system.posix_acl_access.", "system.posix_acl_default.": // as go-erofs spells them
 		n.setXattr(name[:len(name)-1], value)
 	default:

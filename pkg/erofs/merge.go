@@ -9,7 +9,7 @@ import (
 
 // Merge writes to out, which must be empty, the one image that a container would see of the layers, lowest first, if an
 // overlay were mounted over them: whiteouts are applied and gone, opaque directories hide what is below, hard links stay
-// what they are.
+// what they are, also those to files of a layer below.
 //
 // One thing it does better than an overlay: a directory that a layer's tar only implied does not change the attributes of
 // the one below it, and if there is a symlink to a directory below it, what the layer has there goes to that directory.
@@ -17,6 +17,9 @@ func Merge(ctx context.Context, layers []*os.File, out *os.File, limits Limits) 
 	t := newTree(limits)
 	for _, layer := range layers {
 		root, err := t.load(ctx, layer)
+		if err == nil {
+			err = t.link(root)
+		}
 		if err == nil {
 			err = t.add(root)
 		}

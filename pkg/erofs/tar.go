@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"time"
 )
 
 // Limits bounds what one image may ask for.
@@ -42,7 +43,8 @@ const (
 // Convert writes the EROFS image of one layer to out, which must be empty, from the layer's uncompressed tar.
 //
 // Whiteouts become what overlayfs knows them as: ".wh.x" a character device 0:0 named x, ".wh..wh..opq" the attribute
-// trusted.overlay.opaque of its directory. The tar is read to its end mark and not beyond.
+// trusted.overlay.opaque of its directory. A hard link to a file of a layer below becomes an empty file that says so to Merge. The tar is
+// read to its end mark and not beyond.
 func Convert(ctx context.Context, r io.Reader, out *os.File, limits Limits) error {
 	c := converter{tree: newTree(limits), w: newWriter(out, limits.Bytes), src: &source{ctx: ctx, r: r, left: limits.Bytes}}
 	tr := tar.NewReader(c.src)
@@ -128,7 +130,7 @@ func (c *converter) add(ctx context.Context, hdr *tar.Header, content io.Reader)
 		return addWhiteout(dir, base)
 	}
 	if hdr.Typeflag == tar.TypeLink {
-		return c.link(dir, base, hdr.Linkname)
+		return c.link(ctx, dir, base, hdr.Linkname)
 	}
 	n, err := nodeOf(hdr)
 	if err != nil {
@@ -173,19 +175,21 @@ func addWhiteout(dir *node, base string) error {
 	return nil
 }
 
-func (c *converter) link(dir *node, base, target string) error {
+func (c *converter) link(ctx context.Context, dir *node, base, target string) error {
 	if len(target) > maxPath {
 		return fmt.Errorf("link target has %d bytes, more than %d: %w", len(target), maxPath, ErrTooLarge)
 	}
-	targetDir, targetBase := path.Split(path.Clean("/" + target))
-	from, err := c.tree.dir(targetDir)
-	if err != nil {
-		return err
-	}
-	n := from.entries[targetBase]
+	n, below, err := c.tree.find(target)
 	switch {
-	case n == nil || n.whiteout():
-		return fmt.Errorf("hard link to %.200q, which this layer does not have: %w", target, ErrFormat)
+	case err != nil:
+		return err
+	case n == nil && below != "":
+		n = &node{mode: typeRegular, mtime: time.Unix(0, 0), link: below}
+		if err := c.w.file(ctx, n, strings.NewReader(""), 0); err != nil {
+			return err
+		}
+	case n == nil:
+		return fmt.Errorf("hard link to %.200q, which this layer has removed: %w", target, ErrFormat)
 	case n.isDir():
 		return fmt.Errorf("hard link to the directory %.200q: %w", target, ErrFormat)
 	}

@@ -43,6 +43,8 @@ const (
 	// xattrImplied marks a directory that the tar never named, only something below it. Merge leaves the attributes of
 	// the directory (or the symlink to one) that it finds below such a name. Overlays show nothing of this prefix.
 	xattrImplied = "trusted.overlay.nodeless.implied"
+	// xattrLink makes a file stand for one of the layers below, at the path that is its value: a hard link to it, which Merge makes.
+	xattrLink = "trusted.overlay.nodeless.link"
 )
 
 // node is one inode. Several names may lead to the same node: these are hard links.
@@ -58,8 +60,9 @@ type node struct {
 	size    int64            // of a regular file
 	extents []extent         // where a regular file's content lies, if not at blk of the image being written
 
-	implied bool // the directory is there only because something below it is
-	opaque  bool // the directory hides what lower layers have at its name
+	link    string // the path of a file below, which this one stands for
+	implied bool   // the directory is there only because something below it is
+	opaque  bool   // the directory hides what lower layers have at its name
 
 	// The image writer's bookkeeping.
 	inline  bool
@@ -177,7 +180,10 @@ func (t *tree) walk(steps int) error {
 
 // dir walks from root to a directory. Symlinks on the way are followed inside root, ".." stops at root, and what is
 // missing is made, so that nothing in a layer can lead outside of it.
-func (t *tree) dir(path string) (*node, error) {
+func (t *tree) dir(path string) (*node, error) { return t.follow(path, t.enter) }
+
+// follow is dir with enter for what each step does.
+func (t *tree) follow(path string, enter func(dir *node, name string) (*node, error)) (*node, error) {
 	stack, lengths := []*node{t.root}, []int{0} // the directories on the way, and how long the path to each is
 	todo := strings.Split(path, "/")
 	links := 0
@@ -196,7 +202,7 @@ func (t *tree) dir(path string) (*node, error) {
 			stack, lengths = stack[:top], lengths[:top]
 			continue
 		}
-		next, err := t.enter(stack[top], name)
+		next, err := enter(stack[top], name)
 		if err != nil {
 			return nil, fmt.Errorf("directory %.200q: %w", path, err)
 		}

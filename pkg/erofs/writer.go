@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -402,5 +403,8 @@ func (w *writer) superblock(inodes []*node) []byte {
 	le.PutUint16(b[14:], uint16(inodes[0].nid))
 	le.PutUint64(b[16:], uint64(len(inodes)))
 	le.PutUint32(b[36:], uint32(w.next>>blockBits))
+	if slices.ContainsFunc(inodes, func(n *node) bool { return n.link != "" }) {
+		copy(b[volumeName:], labelLinks)
+	}
 	return b
 }

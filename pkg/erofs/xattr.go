@@ -105,7 +105,7 @@ func validACL(value string) bool {
 
 // diskXattrs are the node's attributes with those that stand for its flags.
 func (n *node) diskXattrs() map[string]string {
-	if !n.opaque && !n.implied {
+	if !n.opaque && !n.implied && n.link == "" {
 		return n.xattrs
 	}
 	all := maps.Clone(n.xattrs)
@@ -117,6 +117,9 @@ func (n *node) diskXattrs() map[string]string {
 	}
 	if n.implied {
 		all[xattrImplied] = "y"
+	}
+	if n.link != "" {
+		all[xattrLink] = n.link
 	}
 	return all
 }

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/utils/lru"
 )
 
 // source is who speaks to people about their Pods: TKE Serverless' component, by which its users look for events.
@@ -35,6 +36,29 @@ func Tell(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod, n N
 	if err != nil && !apierrors.IsAlreadyExists(err) && !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 		return fmt.Errorf("tell %s of Pod %s/%s: %w", n.Reason, pod.Namespace, pod.Name, err)
 	}
+	return nil
+}
+
+// told is how many notes a Teller remembers.
+const told = 20_000
+
+// Teller says things about Pods and remembers what was said, so that a note which comes again costs no request. What it has forgotten, or
+// an earlier process said, the apiserver still knows.
+type Teller struct{ said *lru.Cache }
+
+// NewTeller gives one that has said nothing.
+func NewTeller() Teller { return Teller{lru.New(told)} }
+
+// Tell says something about a Pod, as the function of that name does.
+func (t Teller) Tell(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod, n Note, now time.Time) error {
+	key := pod.Namespace + "/" + pod.Name + "/" + string(pod.UID) + "/" + n.Mark
+	if _, said := t.said.Get(key); said {
+		return nil
+	}
+	if err := Tell(ctx, client, pod, n, now); err != nil {
+		return err
+	}
+	t.said.Add(key, nil)
 	return nil
 }
 

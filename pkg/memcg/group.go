@@ -1,8 +1,6 @@
 package memcg
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/moby/sys/mountinfo"
 )
 
 // errNone says that memory cannot be bounded here.
@@ -18,14 +18,13 @@ var errNone = errors.New("no cgroup hierarchy with memory is mounted")
 // Group is a cgroup with a bound.
 type Group struct{ dir string }
 
-// Make makes the cgroup of the name, such as "/nodeless/containerd", and bounds it. What it is below is made too. mountinfo is
+// Make makes the cgroup of the name, such as "/nodeless/containerd", and bounds it. What it is below is made too. mounts is
 // /proc/self/mountinfo.
-func Make(mountinfo, name string, bound int64) (Group, error) {
-	raw, err := os.ReadFile(mountinfo)
+func Make(mounts, name string, bound int64) (Group, error) {
+	mount, v2, err := hierarchy(mounts)
 	if err != nil {
 		return Group{}, fmt.Errorf("find cgroups: %w", err)
 	}
-	mount, v2 := hierarchy(raw)
 	if mount == "" {
 		return Group{}, fmt.Errorf("make cgroup %s: %w", name, errNone)
 	}
@@ -54,24 +53,27 @@ func (g Group) Join(pid int) error {
 	return nil
 }
 
-// hierarchy finds where memory is counted, in lines such as "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory".
-// On hosts with both versions it is where version 1 has memory.
-func hierarchy(mountinfo []byte) (mount string, v2 bool) {
-	scanner := bufio.NewScanner(bytes.NewReader(mountinfo))
-	for scanner.Scan() {
-		before, after, ok := strings.Cut(scanner.Text(), " - ")
-		place, kind := strings.Fields(before), strings.Fields(after)
-		if !ok || len(place) < 5 || len(kind) < 3 {
-			continue
-		}
+// hierarchy finds where memory is counted, by a list of mounts such as /proc/self/mountinfo. On hosts with both versions it is where
+// version 1 has memory.
+func hierarchy(mounts string) (mount string, v2 bool, err error) {
+	f, err := os.Open(mounts)
+	if err != nil {
+		return "", false, err
+	}
+	defer f.Close()
+	infos, err := mountinfo.GetMountsFromReader(f, mountinfo.FSTypeFilter("cgroup", "cgroup2"))
+	if err != nil {
+		return "", false, err
+	}
+	for _, m := range infos {
 		switch {
-		case kind[0] == "cgroup" && slices.Contains(strings.Split(kind[2], ","), "memory"):
-			return place[4], false
-		case kind[0] == "cgroup2":
-			mount, v2 = place[4], true
+		case m.FSType == "cgroup" && slices.Contains(strings.Split(m.VFSOptions, ","), "memory"):
+			return m.Mountpoint, false, nil
+		case m.FSType == "cgroup2":
+			mount, v2 = m.Mountpoint, true
 		}
 	}
-	return mount, v2
+	return mount, v2, nil
 }
 
 // passDown lets the cgroups above name count memory.

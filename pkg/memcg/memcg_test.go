@@ -69,9 +69,13 @@ func TestMakeOnV2(t *testing.T) {
 
 func TestWhereMemoryIsCounted(t *testing.T) {
 	v1, v2 := "35 31 0:32 / /c/memory rw - cgroup cgroup rw,memory\n", "41 31 0:38 / /c/unified rw - cgroup2 cgroup2 rw\n"
-	for text, want := range map[string]string{v1 + v2: "/c/memory", v2 + v1: "/c/memory", v2: "/c/unified", "1 2 3 / / rw - ext4 x rw\n": ""} {
-		if got, isV2 := hierarchy([]byte(text)); got != want || isV2 != (want == "/c/unified") {
-			t.Errorf("%q: %q, version 2: %t", text, got, isV2)
+	for text, want := range map[string]string{v1 + v2: "/c/memory", v2 + v1: "/c/memory", v2: "/c/unified", "1 2 8:3 / / rw - ext4 x rw\n": ""} {
+		file := filepath.Join(t.TempDir(), "mountinfo")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, isV2, err := hierarchy(file); got != want || isV2 != (want == "/c/unified") || err != nil {
+			t.Errorf("%q: %q, version 2: %t, %v", text, got, isV2, err)
 		}
 	}
 }

@@ -21,6 +21,8 @@ const (
 	// patience is how long a nodeless-vmm that runs may take to write that its QEMU has ended. One that has ended itself
 	// writes no more.
 	patience = time.Minute
+	// noting is the pause between two notes in the ledger of what runs: what is billed of a host that nobody hears of is short by so much.
+	noting = time.Minute
 	// nag is the pause after which a fault that stays is logged again.
 	nag = time.Minute
 )
@@ -51,7 +53,8 @@ func (c Config) Validate() error {
 // books is what the Collector writes to: a Ledger.
 type books interface {
 	Put(ctx context.Context, lives ...Life) ([]*Conflict, error)
-	Running(ctx context.Context) ([]lifespan.Record, error)
+	Running(ctx context.Context) ([]Life, error)
+	Saw(ctx context.Context, seen map[string]time.Duration) error
 }
 
 // folder is where the Collector's records come from: a lifespan.Dir.
@@ -77,6 +80,7 @@ type Collector struct {
 	// What follows is Run's alone, and can be lost at any time.
 	running map[string]lifespan.Record // what the ledger has as running; nil until it was asked
 	seen    map[string]time.Duration   // when each was last seen to run, since the boot
+	noted   time.Duration              // when the ledger was last told of what was seen, since the boot
 	gone    map[string]time.Duration   // when each was first missed
 	done    map[string]bool            // those whose end the ledger has and whose records are still to go
 	lost    map[string]bool            // running ones whose records are gone, which has been logged
@@ -198,7 +202,7 @@ func (c *Collector) scan(ctx context.Context) error {
 		}
 		errs = append(errs, c.settle(due, conflicts))
 	}
-	errs = append(errs, c.tidy())
+	errs = append(errs, c.note(ctx, now), c.tidy())
 	for _, id := range found.Strays {
 		if _, runs := c.running[id]; !runs {
 			errs = append(errs, c.folder.Remove(id))
@@ -217,9 +221,25 @@ func (c *Collector) begin(ctx context.Context) error {
 		return err
 	}
 	c.running = map[string]lifespan.Record{}
-	for _, r := range known {
-		c.running[r.Sandbox] = r
+	for _, life := range known {
+		c.running[life.Sandbox] = life.Record
+		c.seen[life.Sandbox] = max(c.seen[life.Sandbox], life.Seen)
 	}
+	return nil
+}
+
+// note tells the ledger now and then what was seen to run.
+func (c *Collector) note(ctx context.Context, now Instant) error {
+	if c.noted == 0 {
+		c.noted = now.Boot // the first scan has nothing to tell that the records do not
+	}
+	if now.Boot-c.noted < noting || len(c.seen) == 0 {
+		return nil
+	}
+	if err := c.books.Saw(ctx, c.seen); err != nil {
+		return err
+	}
+	c.noted = now.Boot
 	return nil
 }
 

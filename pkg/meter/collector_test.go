@@ -491,3 +491,30 @@ func TestSystemClock(t *testing.T) {
 		t.Errorf("this process is %v old: its start and the clock count differently", age)
 	}
 }
+
+// TestWhatRunsIsNoted: the ledger is told each minute what was seen to run, so that whoever reads it elsewhere, and the next Collector,
+// know; with the end it is forgotten.
+func TestWhatRunsIsNoted(t *testing.T) {
+	w := newWorld(t)
+	r := w.start("a")
+	w.scan()
+	for range 5 {
+		w.pass(40 * time.Second)
+		w.scan()
+	}
+	usages, err := w.ledger.Usages(t.Context(), time.Time{}, time.Time{}, Filter{})
+	must(t, err)
+	if ran := usages[0].Seen.Sub(usages[0].Start); ran < w.now.Boot-r.StartBoot-noting || ran > w.now.Boot-r.StartBoot {
+		t.Errorf("the ledger has it run for %v, it did for %v", ran, w.now.Boot-r.StartBoot)
+	}
+	noted := usages[0].Seen.Sub(usages[0].Start)
+	must(t, os.Remove(filepath.Join(string(w.dir), "a.beat")))
+	w.crash(r)
+	w.restart()
+	w.pass(2 * patience)
+	w.scan()
+	life := all(t, w.ledger)[0]
+	if !life.Estimated || life.EndBoot-life.StartBoot != noted || life.Seen != 0 {
+		t.Errorf("without a beat it ran for %v (estimated: %t, seen: %v), the ledger had noted %v", life.EndBoot-life.StartBoot, life.Estimated, life.Seen, noted)
+	}
+}

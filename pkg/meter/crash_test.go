@@ -54,8 +54,12 @@ func (f *faulty) Put(ctx context.Context, lives ...Life) (conflicts []*Conflict,
 	return conflicts, f.around(func() error { conflicts, err = f.books.Put(ctx, lives...); return err })
 }
 
-func (f *faulty) Running(ctx context.Context) (records []lifespan.Record, err error) {
-	return records, f.around(func() error { records, err = f.books.Running(ctx); return err })
+func (f *faulty) Running(ctx context.Context) (found []Life, err error) {
+	return found, f.around(func() error { found, err = f.books.Running(ctx); return err })
+}
+
+func (f *faulty) Saw(ctx context.Context, seen map[string]time.Duration) error {
+	return f.around(func() error { return f.books.Saw(ctx, seen) })
 }
 
 func (f *faulty) Make() error { return f.around(f.folder.Make) }

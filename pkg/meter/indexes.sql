@@ -9,3 +9,7 @@ CREATE TRIGGER IF NOT EXISTS ends_stop AFTER INSERT ON ends BEGIN DELETE FROM ru
 INSERT OR IGNORE INTO running SELECT sandbox FROM starts
 	WHERE NOT EXISTS (SELECT 1 FROM running WHERE sandbox = '') AND sandbox NOT IN (SELECT sandbox FROM ends);
 INSERT OR IGNORE INTO running VALUES ('');
+
+-- When a life without an end was last seen to run, since the boot of its host: up to there it is billed by who does not see it run.
+CREATE TABLE IF NOT EXISTS seen (sandbox TEXT NOT NULL PRIMARY KEY, at_boot INTEGER NOT NULL) STRICT;
+CREATE TRIGGER IF NOT EXISTS ends_forget AFTER INSERT ON ends BEGIN DELETE FROM seen WHERE sandbox = NEW.sandbox; END;

@@ -10,7 +10,6 @@ import (
 	"database/sql"
 	_ "embed"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -54,7 +53,8 @@ func (l *Ledger) Close() error { return l.db.Close() }
 // Life is a sandbox's record as the ledger takes and keeps it.
 type Life struct {
 	lifespan.Record
-	Estimated bool // nobody saw the end: EndBoot is the last moment at which it was seen to run
+	Estimated bool          // nobody saw the end: EndBoot is the last moment at which it was seen to run
+	Seen      time.Duration // without an end: when it was last seen to run, since the boot, as the ledger has it; 0 when it was not
 }
 
 // Conflict says that a life is not as the ledger has it. The ledger keeps what it has.
@@ -93,29 +93,18 @@ func (l *Ledger) Put(ctx context.Context, lives ...Life) (conflicts []*Conflict,
 	return conflicts, nil
 }
 
-// Resize adds that a sandbox, whose start the ledger has, has another spec from a moment on. Told twice it is added once.
-// The error is *Conflict when the ledger has another spec from that moment on, or the end before it.
-func (l *Ledger) Resize(ctx context.Context, sandbox string, r lifespan.Resize) error {
-	life, ok, err := l.life(ctx, sandbox)
-	if err == nil && !ok {
-		err = errors.New("the ledger does not have it")
-	}
+// Saw notes when running sandboxes were last seen to run, since the boot of their host. One that the ledger has no start of, or an end, is
+// left out, and what was seen later before stays.
+func (l *Ledger) Saw(ctx context.Context, seen map[string]time.Duration) error {
+	raw, err := json.Marshal(seen)
 	if err != nil {
-		return fmt.Errorf("resize sandbox %s: %w", sandbox, err)
+		return fmt.Errorf("write to ledger what runs: %w", err)
 	}
-	life.Record.Resizes, life.Record.EndBoot, life.Estimated = []lifespan.Resize{r}, 0, false
-	conflicts, err := l.Put(ctx, life)
-	if len(conflicts) > 0 {
-		err = conflicts[0]
-	}
-	if err != nil {
-		return fmt.Errorf("resize sandbox %s: %w", sandbox, err)
+	if _, err := l.db.ExecContext(ctx, "INSERT INTO seen (sandbox, at_boot) SELECT key, value FROM json_each(?) WHERE key IN (SELECT sandbox FROM running) "+
+		"ON CONFLICT (sandbox) DO UPDATE SET at_boot = max(at_boot, excluded.at_boot)", string(raw)); err != nil {
+		return fmt.Errorf("write to ledger what runs: %w", err)
 	}
 	return nil
-}
-
-func (l *Ledger) life(ctx context.Context, sandbox string) (Life, bool, error) {
-	return load(ctx, l.db, sandbox)
 }
 
 // put adds what is missing of a life.

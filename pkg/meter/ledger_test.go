@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -150,7 +151,7 @@ func TestEstimates(t *testing.T) {
 	l := openLedger(t)
 	running := sample("a")
 	mustPut(t, l, running)
-	must(t, l.Resize(t.Context(), "a", lifespan.Resize{At: time.Hour, Spec: "2C4Gi", SpecType: "intel"}))
+	mustPut(t, l, changed(running, func(f *Life) { f.Resizes = []lifespan.Resize{{At: time.Hour, Spec: "2C4Gi", SpecType: "intel"}} }))
 	guess := changed(running, func(f *Life) { f.EndBoot, f.Estimated = time.Minute, true })
 	if conflicts := mustPut(t, l, guess); len(conflicts) > 0 {
 		t.Fatal(conflicts)
@@ -167,16 +168,15 @@ func TestResize(t *testing.T) {
 	l := openLedger(t)
 	mustPut(t, l, sample("a"))
 	r := lifespan.Resize{At: time.Hour, Spec: "2C4Gi", SpecType: "intel"}
+	resized := func() Life { return changed(sample("a"), func(f *Life) { f.Resizes = []lifespan.Resize{r} }) }
 	for range 2 {
-		must(t, l.Resize(t.Context(), "a", r))
+		if conflicts := mustPut(t, l, resized()); len(conflicts) > 0 {
+			t.Fatal(conflicts)
+		}
 	}
 	r.Spec = "4C8Gi"
-	var conflict *Conflict
-	if err := l.Resize(t.Context(), "a", r); !errors.As(err, &conflict) {
-		t.Errorf("another spec at the same moment = %v, want a conflict", err)
-	}
-	if err := l.Resize(t.Context(), "b", r); err == nil || errors.As(err, &conflict) {
-		t.Errorf("resize of an unknown sandbox = %v", err)
+	if conflicts := mustPut(t, l, resized()); len(conflicts) != 1 {
+		t.Errorf("another spec at the same moment = %v, want a conflict", conflicts)
 	}
 	if got := all(t, l)[0].Resizes; len(got) != 1 || got[0].Spec != "2C4Gi" {
 		t.Errorf("resizes = %v", got)
@@ -328,7 +328,16 @@ func TestUsages(t *testing.T) {
 			usages, err := l.Usages(t.Context(), minute(tt.from), minute(tt.to), tt.filter)
 			must(t, err)
 			var got []string
-			for _, u := range sorted(usages) {
+			slices.SortFunc(usages, func(a, b Usage) int {
+				if c := a.Start.Compare(b.Start); c != 0 {
+					return c
+				}
+				if c := strings.Compare(a.Sandbox, b.Sandbox); c != 0 {
+					return c
+				}
+				return a.Stretch - b.Stretch
+			})
+			for _, u := range usages {
 				end := ""
 				if !u.End.IsZero() {
 					end = fmt.Sprint(u.End.Sub(noon).Minutes())

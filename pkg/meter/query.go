@@ -17,9 +17,9 @@ const startColumns = "sandbox, namespace, pod, pod_uid, workload, node, spec, sp
 // lifeColumns, what the lives are taken from, and lifeJoins give a row for each resize of each life, and one for a life without any. It is one statement, and thus sees one
 // state of the ledger.
 const lifeColumns = "SELECT s.sandbox, s.namespace, s.pod, s.pod_uid, s.workload, s.node, s.spec, s.spec_type, s.charge, s.tags, " +
-	"s.boot_id, s.qemu_pid, s.qemu_ticks, s.vmm_pid, s.vmm_ticks, s.start_wall, s.start_boot, e.end_boot, e.estimated, r.at_boot, r.spec, r.spec_type FROM "
+	"s.boot_id, s.qemu_pid, s.qemu_ticks, s.vmm_pid, s.vmm_ticks, s.start_wall, s.start_boot, e.end_boot, e.estimated, n.at_boot, r.at_boot, r.spec, r.spec_type FROM "
 
-const lifeJoins = " LEFT JOIN ends e ON e.sandbox = s.sandbox LEFT JOIN resizes r ON r.sandbox = s.sandbox "
+const lifeJoins = " LEFT JOIN ends e ON e.sandbox = s.sandbox LEFT JOIN seen n ON n.sandbox = s.sandbox LEFT JOIN resizes r ON r.sandbox = s.sandbox "
 
 // allStarts has lives found among all.
 const allStarts = "starts s"
@@ -82,16 +82,17 @@ func scanLife(rows *sql.Rows) (life Life, resize *lifespan.Resize, err error) {
 	r := &life.Record
 	var tags string
 	var startWall int64
-	var end, estimated, at sql.NullInt64
+	var end, estimated, seen, at sql.NullInt64
 	var newSpec, newType sql.NullString
 	if err := rows.Scan(&r.Sandbox, &r.Namespace, &r.Name, &r.UID, &r.Workload, &r.Node, &r.Spec, &r.SpecType, &r.Charge, &tags,
-		&r.BootID, &r.QEMU.PID, &r.QEMU.Ticks, &r.VMM.PID, &r.VMM.Ticks, &startWall, &r.StartBoot, &end, &estimated, &at, &newSpec, &newType); err != nil {
+		&r.BootID, &r.QEMU.PID, &r.QEMU.Ticks, &r.VMM.PID, &r.VMM.Ticks, &startWall, &r.StartBoot, &end, &estimated, &seen, &at, &newSpec, &newType); err != nil {
 		return life, nil, err
 	}
 	if err := json.Unmarshal([]byte(tags), &r.Tags); err != nil {
 		return life, nil, fmt.Errorf("tags of sandbox %s: %w", r.Sandbox, err)
 	}
 	r.Start, r.EndBoot, life.Estimated = time.Unix(0, startWall).UTC(), time.Duration(end.Int64), estimated.Int64 != 0
+	life.Seen = time.Duration(seen.Int64)
 	if at.Valid {
 		resize = &lifespan.Resize{At: time.Duration(at.Int64), Spec: newSpec.String, SpecType: newType.String}
 	}
@@ -99,16 +100,12 @@ func scanLife(rows *sql.Rows) (life Life, resize *lifespan.Resize, err error) {
 }
 
 // Running lists the lives whose end the ledger does not have, the oldest first.
-func (l *Ledger) Running(ctx context.Context) ([]lifespan.Record, error) {
+func (l *Ledger) Running(ctx context.Context) ([]Life, error) {
 	found, err := lives(ctx, l.db, "WHERE s.sandbox IN (SELECT sandbox FROM running)")
 	if err != nil {
 		return nil, fmt.Errorf("list running sandboxes of the ledger: %w", err)
 	}
-	var running []lifespan.Record
-	for _, life := range found {
-		running = append(running, life.Record)
-	}
-	return running, nil
+	return found, nil
 }
 
 // Usage is a sandbox for the time that it had one spec.
@@ -123,6 +120,7 @@ type Usage struct {
 	Tags   map[string]string
 
 	Start, End time.Time // UTC; End is zero while it runs
+	Seen       time.Time // up to when it is known to have run, as the ledger has it; zero once it has ended, or when nobody has seen it yet
 	Estimated  bool      // nobody saw the end: End is the last moment at which it was seen to run
 
 	BootID    string        // of the host
@@ -183,6 +181,9 @@ func stretches(life Life) []Usage {
 		u.Stretch, u.Spec, u.Start, u.StartBoot, u.End = i+1, size(s.Spec, s.SpecType), at, s.At, time.Time{}
 	}
 	u.End, u.Estimated = r.End(), life.Estimated
+	if u.End.IsZero() && life.Seen > u.StartBoot {
+		u.Seen = r.Start.Add(life.Seen - r.StartBoot)
+	}
 	return append(all, u)
 }
 

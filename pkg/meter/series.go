@@ -1,14 +1,15 @@
 package meter
 
 import (
-	"bufio"
 	"cmp"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
-	"strings"
 	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
 )
 
 // What Prometheus knows usages by.
@@ -25,14 +26,13 @@ func (s series) compare(other series) int {
 		cmp.Compare(s.kind, other.kind), cmp.Compare(s.charge, other.charge))
 }
 
-func (s series) String() string {
-	return fmt.Sprintf(`{namespace="%s",workload="%s",spec="%s",type="%s",charge="%s"}`,
-		label(s.namespace), label(s.workload), label(s.spec), label(s.kind), label(s.charge))
-}
-
-// label escapes a value as Prometheus's text format wants it.
-func label(value string) string {
-	return strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(value)
+// labels are the series' labels as Prometheus's own code writes them.
+func (s series) labels() []*dto.LabelPair {
+	var pairs []*dto.LabelPair
+	for _, l := range [][2]string{{"namespace", s.namespace}, {"workload", s.workload}, {"spec", s.spec}, {"type", s.kind}, {"charge", s.charge}} {
+		pairs = append(pairs, &dto.LabelPair{Name: new(l[0]), Value: new(l[1])})
+	}
+	return pairs
 }
 
 // sum is a time that a Duration may be too short for: many sandboxes for years.
@@ -46,6 +46,20 @@ func (s *sum) add(d time.Duration) {
 	s.nanos += d % time.Second
 	s.seconds += int64(d/time.Second) + int64(s.nanos/time.Second)
 	s.nanos %= time.Second
+}
+
+// float is the sum in seconds.
+func (s *sum) float() float64 { return float64(s.seconds) + s.nanos.Seconds() }
+
+// unsized stands in the place of a spec that is not known.
+const unsized = "unsized"
+
+// specText is a usage's spec for people.
+func (u Usage) specText() string {
+	if u.Unsized() {
+		return unsized
+	}
+	return u.Spec.String()
 }
 
 // sums adds usages up by what tells them apart.
@@ -69,17 +83,20 @@ func WritePrometheus(w io.Writer, usages []Usage, now Instant) error {
 		all.add(series{u.Namespace, u.Workload, u.specText(), u.Spec.Type, u.Charge}, u, now)
 	}
 	keys := slices.SortedFunc(maps.Keys(all), series.compare)
-	out := bufio.NewWriter(w)
-	fmt.Fprintln(out, "# HELP "+secondsName+" "+secondsHelp+"\n# TYPE "+secondsName+" counter") // Flush says it
+	ran := &dto.MetricFamily{Name: new(secondsName), Help: new(secondsHelp), Type: dto.MetricType_COUNTER.Enum()}
+	run := &dto.MetricFamily{Name: new(runningName), Help: new(runningHelp), Type: dto.MetricType_GAUGE.Enum()}
 	for _, key := range keys {
-		fmt.Fprintf(out, "%s%s %d.%09d\n", secondsName, key, all[key].seconds, all[key].nanos)
+		labels := key.labels()
+		ran.Metric = append(ran.Metric, &dto.Metric{Label: labels, Counter: &dto.Counter{Value: new(all[key].float())}})
+		run.Metric = append(run.Metric, &dto.Metric{Label: labels, Gauge: &dto.Gauge{Value: new(float64(all[key].running))}})
 	}
-	fmt.Fprintln(out, "# HELP "+runningName+" "+runningHelp+"\n# TYPE "+runningName+" gauge")
-	for _, key := range keys {
-		fmt.Fprintf(out, "%s%s %d\n", runningName, key, all[key].running)
-	}
-	if err := out.Flush(); err != nil {
-		return fmt.Errorf("write metrics: %w", err)
+	for _, family := range []*dto.MetricFamily{ran, run} {
+		if len(family.Metric) == 0 {
+			continue // there is nothing to say, and no form for it
+		}
+		if _, err := expfmt.MetricFamilyToText(w, family); err != nil {
+			return fmt.Errorf("write metrics: %w", err)
+		}
 	}
 	return nil
 }

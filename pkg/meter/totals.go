@@ -61,7 +61,7 @@ func (t *Totals) Collect(to chan<- prometheus.Metric) {
 	}
 	for key, sum := range all {
 		labels := []string{key.namespace, key.spec, key.kind, key.charge}
-		to <- prometheus.MustNewConstMetric(secondsDesc, prometheus.CounterValue, float64(sum.seconds)+sum.nanos.Seconds(), labels...)
+		to <- prometheus.MustNewConstMetric(secondsDesc, prometheus.CounterValue, sum.float(), labels...)
 		to <- prometheus.MustNewConstMetric(runningDesc, prometheus.GaugeValue, float64(sum.running), labels...)
 	}
 }

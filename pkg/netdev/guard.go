@@ -28,6 +28,8 @@ type Limits struct {
 	Flows    int // open at one time
 	NewFlows int // in a second
 	Packets  int // in a second, sent
+	// Bandwidth is how many bytes in a second are sent, and as many received.
+	Bandwidth int64
 }
 
 // MetadataServices are where clouds tell a host its secrets: link-local, and those of Alibaba Cloud, Azure and Oracle.
@@ -39,7 +41,12 @@ func MetadataServices() []netip.Prefix {
 }
 
 // DefaultLimits are far above what an honest Pod needs.
-func DefaultLimits() Limits { return Limits{Flows: 20_000, NewFlows: 2_000, Packets: 200_000} }
+func DefaultLimits() Limits {
+	return Limits{Flows: 20_000, NewFlows: 2_000, Packets: 200_000, Bandwidth: 10_000_000_000 / 8}
+}
+
+// MaxBandwidth is the largest bandwidth in bytes a second: with more, the kernel cannot count.
+const MaxBandwidth = 8_000_000_000
 
 const (
 	// timeWait is how many seconds the kernel remembers a closed connection.
@@ -86,6 +93,9 @@ func (g Guard) Validate() error {
 	if g.Limits.Flows < 0 || g.Limits.NewFlows < 0 || g.Limits.Packets < 0 {
 		errs = append(errs, fmt.Errorf("limits %+v: less than nothing", g.Limits))
 	}
+	if g.Limits.Bandwidth < 0 || g.Limits.Bandwidth > MaxBandwidth {
+		errs = append(errs, fmt.Errorf("limits %+v: the bandwidth is not between 0 and %d", g.Limits, MaxBandwidth))
+	}
 	return errors.Join(errs...)
 }
 
@@ -106,11 +116,41 @@ type Link struct {
 	Addr netip.Addr `json:"address"`
 
 	Ports []HostPort `json:"ports,omitempty"` // of the host, which lead here
+	// Sent and Received are bounds of this Pod's own, in bytes a second; 0 is none. What all Pods are bound to holds besides.
+	Sent     int64 `json:"sent,omitempty"`
+	Received int64 `json:"received,omitempty"`
 }
 
+// The sets of links that have a bandwidth of their own.
+const (
+	cappedOut = "capped_out"
+	cappedIn  = "capped_in"
+)
+
 func (l Link) elements(verb string) string {
-	return fmt.Sprintf("%[1]s element inet %[2]s source { %[3]q . %[4]s . %[5]s }\n%[1]s element arp %[2]s source { %[3]q . %[5]s }\n",
-		verb, Table, l.Name, l.MAC, l.Addr) + l.portElements(verb)
+	var b strings.Builder
+	fmt.Fprintf(&b, "%[1]s element inet %[2]s source { %[3]q . %[4]s . %[5]s }\n%[1]s element arp %[2]s source { %[3]q . %[5]s }\n",
+		verb, Table, l.Name, l.MAC, l.Addr)
+	for _, cap := range []struct {
+		set  string
+		rate int64
+	}{{cappedOut, l.Sent}, {cappedIn, l.Received}} {
+		switch {
+		case cap.rate <= 0:
+		case verb == "add":
+			fmt.Fprintf(&b, "add element inet %s %s { %q %s }\n", Table, cap.set, l.Name, bandwidth(cap.rate))
+		default:
+			fmt.Fprintf(&b, "%s element inet %s %s { %q }\n", verb, Table, cap.set, l.Name)
+		}
+	}
+	b.WriteString(l.portElements(verb))
+	return b.String()
+}
+
+// bandwidth is what matches packets that are too much. A quarter of a second may be saved up, and always a few of the largest packets.
+func bandwidth(rate int64) string {
+	const least = 256 << 10
+	return fmt.Sprintf("limit rate over %d bytes/second burst %d bytes", rate, max(rate/4, least))
 }
 
 // text is both tables, in the words of nft: they replace what is there in one transaction, with what is needed for each link.
@@ -124,6 +164,8 @@ func text(c Config, conntrackMax int, links []Link) string {
 	b.WriteString(portMaps)
 	writeChain(&b, "early", "type filter hook prerouting priority -450; policy accept;", `iifname "nl*" jump pod_early`)
 	writeChain(&b, "pod_early", early(c.Guard.Limits)...)
+	writeChain(&b, "late", "type filter hook postrouting priority 450; policy accept;", `oifname "nl*" jump pod_late`)
+	writeChain(&b, "pod_late", late(c.Guard.Limits)...)
 	writeChain(&b, "bounds", bounds(c.Guard.Limits.within(conntrackMax))...)
 	writeChain(&b, "input", input(c)...)
 	writeChain(&b, "pod_input", podInput(c)...)
@@ -148,15 +190,20 @@ func Probe() string {
 		AllowFrom: MetadataServices(), HostPorts: []string{"5432/tcp", "514/udp"}, PodPorts: true, Limits: DefaultLimits(),
 	}
 	return text(Config{Gateway: netip.AddrFrom4([4]byte{10, 42, 0, 1}), Guard: all}, 0,
-		[]Link{{Name: "nl00000000", MAC: "02:00:00:00:00:01", Addr: netip.AddrFrom4([4]byte{10, 42, 0, 2})}})
+		[]Link{{Name: "nl00000000", MAC: "02:00:00:00:00:01", Addr: netip.AddrFrom4([4]byte{10, 42, 0, 2}), Sent: 125000, Received: 125000}})
 }
 
-// sets: a link without an element in source cannot send. The others count by link; the kernel drops what no longer counts anything.
+// sets: a link without an element in source cannot send. The elements of capped_out and capped_in have bounds of their own; the one in the
+// set's declaration says of what kind they are. The others count by link; the kernel drops what no longer counts anything.
 const sets = `	set source { type ifname . ether_addr . ipv4_addr; }
 	set pace { type ifname; size 65535; flags dynamic,timeout; timeout 1m; }
 	set fresh { type ifname; size 65535; flags dynamic,timeout; timeout 1m; }
 	set flows { type ifname . mark; size 262144; flags dynamic; }
 	set calls { type ifname; size 65535; flags dynamic; }
+	set sent { type ifname; size 65535; flags dynamic,timeout; timeout 1m; }
+	set received { type ifname; size 65535; flags dynamic,timeout; timeout 1m; }
+	set capped_out { type ifname; limit rate over 1000000000 bytes/second burst 1000000000 bytes; }
+	set capped_in { type ifname; limit rate over 1000000000 bytes/second burst 1000000000 bytes; }
 `
 
 // arpTable lets the host learn a Pod's address alone: its table of neighbours is one for all.
@@ -184,6 +231,19 @@ func early(l Limits) []string {
 	rules := []string{"meta nfproto ipv6 counter drop", "ip daddr 127.0.0.0/8 counter drop", "iifname . ether saddr . ip saddr != @source counter drop"}
 	if l.Packets > 0 {
 		rules = append(rules, fmt.Sprintf("update @pace { iifname limit rate over %d/second burst %[1]d packets } counter drop", l.Packets))
+	}
+	rules = append(rules, "iifname @capped_out counter drop")
+	if l.Bandwidth > 0 {
+		rules = append(rules, fmt.Sprintf("update @sent { iifname %s } counter drop", bandwidth(l.Bandwidth)))
+	}
+	return rules
+}
+
+// late is what a Pod is sent, by the host as well.
+func late(l Limits) []string {
+	rules := []string{"oifname @capped_in counter drop"}
+	if l.Bandwidth > 0 {
+		rules = append(rules, fmt.Sprintf("update @received { oifname %s } counter drop", bandwidth(l.Bandwidth)))
 	}
 	return rules
 }

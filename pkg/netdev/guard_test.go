@@ -18,7 +18,7 @@ func TestText(t *testing.T) {
 		Services: netip.MustParsePrefix("10.43.0.0/16"), APIPort: 6443, Denied: MetadataServices(),
 		AllowFrom: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/24")}, HostPorts: []string{"5432/tcp", "514/udp"}, PodPorts: true, Limits: DefaultLimits(),
 	}
-	links := []Link{{Name: "nl0123abcd", MAC: "02:00:00:00:00:01", Addr: netip.MustParseAddr("10.42.0.5"), Ports: []HostPort{
+	links := []Link{{Name: "nl0123abcd", MAC: "02:00:00:00:00:01", Addr: netip.MustParseAddr("10.42.0.5"), Sent: 125_000, Received: 250_000, Ports: []HostPort{
 		{Protocol: "tcp", Port: 8080, PodPort: 80}, {Protocol: "udp", HostIP: netip.MustParseAddr("192.0.2.1"), Port: 8080, PodPort: 81}}}}
 	for _, tt := range []struct {
 		name  string
@@ -56,8 +56,8 @@ func TestLimitsLeaveRoomInTheHostsTable(t *testing.T) {
 		want Limits
 	}{
 		{name: "a table as wide as we make it", max: 1 << 20, want: DefaultLimits()},
-		{name: "as wide as kernels make it", max: 262144, want: Limits{Flows: 20_000, NewFlows: 546, Packets: 200_000}},
-		{name: "narrow", max: 65536, want: Limits{Flows: 8192, NewFlows: 136, Packets: 200_000}},
+		{name: "as wide as kernels make it", max: 262144, want: Limits{Flows: 20_000, NewFlows: 546, Packets: 200_000, Bandwidth: 1_250_000_000}},
+		{name: "narrow", max: 65536, want: Limits{Flows: 8192, NewFlows: 136, Packets: 200_000, Bandwidth: 1_250_000_000}},
 		{name: "unknown", max: 0, want: DefaultLimits()},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -95,6 +95,7 @@ func TestGuardFaults(t *testing.T) {
 		{"no protocol", Guard{HostPorts: []string{"22"}}, `port "22"`},
 		{"words of nft", Guard{HostPorts: []string{"22/tcp accept"}}, "not of the form"},
 		{"below nothing", Guard{Limits: Limits{Flows: -1}}, "less than nothing"},
+		{"more than the kernel counts", Guard{Limits: Limits{Bandwidth: MaxBandwidth + 1}}, "the bandwidth is not between"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if err := tt.guard.Validate(); err == nil || !strings.Contains(err.Error(), tt.want) {

@@ -76,8 +76,10 @@ func writePortChains(b *strings.Builder, c Config) {
 		fmt.Sprintf("ip saddr . ip daddr @itself snat ip to %s", c.Gateway))
 }
 
-// same tells that two links may send the same.
-func (l Link) same(o Link) bool { return l.Name == o.Name && l.MAC == o.MAC && l.Addr == o.Addr }
+// same tells that two links may send and receive the same.
+func (l Link) same(o Link) bool {
+	return l.Name == o.Name && l.MAC == o.MAC && l.Addr == o.Addr && l.Sent == o.Sent && l.Received == o.Received
+}
 
 // wanted are the elements of both maps of ports.
 func wanted(links []Link) (all []string) {

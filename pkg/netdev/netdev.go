@@ -68,22 +68,6 @@ func Apply(c Config) error {
 	return applySysctls(c.ProcSys) // after the rules: with them the kernel gets the settings of what they use
 }
 
-// Applied tells whether the gateway address is in place; nil means yes.
-func Applied(c Config) error {
-	link, err := netlink.LinkByName(Bridge)
-	if err != nil {
-		return fmt.Errorf("find device %s: %w", Bridge, err)
-	}
-	has, err := hasAddress(link, c.Gateway)
-	if err != nil {
-		return err
-	}
-	if !has {
-		return fmt.Errorf("find address %s on %s: not there", c.Gateway, Bridge)
-	}
-	return nil
-}
-
 // Remove takes away what Apply and the CNI plugin made: packet rules, a route, the bridge, and left-over Pod links.
 // What is already gone counts as removed. Kernel settings stay: others may have come to rely on them.
 func Remove(c Config) error {
@@ -160,19 +144,6 @@ func dropOtherAddresses(link netlink.Link, gateway netip.Addr) error {
 		}
 	}
 	return nil
-}
-
-func hasAddress(link netlink.Link, want netip.Addr) (bool, error) {
-	addrs, err := netlink.AddrList(link, netlink.FAMILY_V4)
-	if err != nil {
-		return false, fmt.Errorf("list addresses of %s: %w", link.Attrs().Name, err)
-	}
-	for _, a := range addrs {
-		if a.IP.Equal(want.AsSlice()) {
-			return true, nil
-		}
-	}
-	return false, nil
 }
 
 // RemoveLink removes a device, and the other end of a veth with it. One that is not there counts as removed.

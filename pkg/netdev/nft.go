@@ -120,6 +120,14 @@ func permitted(c Config) ([]Link, error) {
 	if err != nil {
 		return nil, err
 	}
+	sent, err := caps(c, cappedOut)
+	if err != nil {
+		return nil, err
+	}
+	received, err := caps(c, cappedIn)
+	if err != nil {
+		return nil, err
+	}
 	var links []Link
 	for _, e := range inet {
 		if len(e) != 3 {
@@ -129,7 +137,7 @@ func permitted(c Config) ([]Link, error) {
 			continue
 		}
 		var l Link
-		l.Name, l.MAC = e[0], e[1]
+		l.Name, l.MAC, l.Sent, l.Received = e[0], e[1], sent[e[0]], received[e[0]]
 		if err := l.Addr.UnmarshalText([]byte(e[2])); err != nil {
 			return nil, fmt.Errorf("list set source: %w", err)
 		}
@@ -165,6 +173,43 @@ func elements(c Config, family string) ([][]string, error) {
 		}
 	}
 	return all, nil
+}
+
+// caps are the bandwidths of links in one of the sets, in bytes a second.
+func caps(c Config, set string) (map[string]int64, error) {
+	out, err := exec.Command(c.nftProgram(), "--json", "list", "set", "inet", Table, set).Output()
+	if err != nil {
+		return nil, fmt.Errorf("list set %s: %w", set, err)
+	}
+	var reply struct {
+		Nftables []struct {
+			Set struct {
+				Elem []struct {
+					Elem struct {
+						Val   string
+						Limit struct {
+							Rate int64
+							Unit string `json:"rate_unit"`
+						}
+					}
+				}
+			}
+		}
+	}
+	if err := json.Unmarshal(out, &reply); err != nil {
+		return nil, fmt.Errorf("list set %s: %w", set, err)
+	}
+	rates := map[string]int64{}
+	for _, object := range reply.Nftables {
+		for _, e := range object.Set.Elem {
+			shift := slices.Index([]string{"bytes", "kbytes", "mbytes", "gbytes"}, e.Elem.Limit.Unit)
+			if shift < 0 {
+				return nil, fmt.Errorf("list set %s: %q has no bandwidth", set, e.Elem.Val)
+			}
+			rates[e.Elem.Val] = e.Elem.Limit.Rate << (10 * shift)
+		}
+	}
+	return rates, nil
 }
 
 func sorted(links []Link) []Link {

@@ -250,3 +250,19 @@ func TestEachFaultOfTheRegistriesFileIsAFact(t *testing.T) {
 		t.Errorf("a good file: %v", r.Err())
 	}
 }
+
+// TestREADMEAsksForTheSameKernel: who reads it boots what the check takes.
+func TestREADMEAsksForTheSameKernel(t *testing.T) {
+	h := good()
+	proc(fstest.MapFS{"sys/kernel/osrelease": text("4.18.0\n")})(&h)
+	do := find(t, preflight.Run(t.Context(), h, settings()), "kernel").Do
+	release, ok := strings.CutPrefix(do, "boot Linux ")
+	release, later := strings.CutSuffix(release, " or later")
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "Linux " + release + " or newer"; !ok || !later || !strings.Contains(string(readme), want) {
+		t.Errorf("an old kernel is told to %q; README.md does not say %q", do, want)
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/nodeless/nodeless/pkg/hint"
@@ -56,7 +57,7 @@ type Endpoint struct {
 	URL      url.URL // scheme, host and the path of the API, such as /v2
 	Mirror   bool    // not the registry itself
 	Guessed  bool    // nobody said whether it speaks TLS: try that first, and do not look at the certificate
-	Here     bool    // the operator's file names it, or it is of this host by its name: it may be at a loopback address
+	Named    bool    // the operator's file names it: it may be where no other registry may
 	Host     Host
 	Rewrites []Rewrite
 }
@@ -98,13 +99,13 @@ func (c Config) Endpoints(registry string) []Endpoint {
 		mirror = c.Mirrors[anyRegistry]
 	}
 	own := Endpoint{URL: url.URL{Scheme: "https", Host: apiHost(registry), Path: "/v2"}}
-	own.Host, own.Guessed, own.Here = c.host(own.URL.Host), isLocal(registry), c.names(own.URL.Host) || isLoopback(registry)
+	own.Host, own.Guessed, own.Named = c.host(own.URL.Host), isLocal(registry), c.Names(withPort(own.URL.Host, "443"))
 	if own.Host.TLS != (TLS{}) {
 		own.Guessed = false
 	}
 	var all []Endpoint
 	for _, u := range mirror.Endpoints {
-		all = append(all, Endpoint{URL: u, Mirror: u.Host != own.URL.Host, Here: true, Host: c.host(u.Host), Rewrites: mirror.Rewrites})
+		all = append(all, Endpoint{URL: u, Mirror: u.Host != own.URL.Host, Named: true, Host: c.host(u.Host), Rewrites: mirror.Rewrites})
 		if u == own.URL {
 			return all // what would come after it was meant to be left out
 		}
@@ -122,11 +123,31 @@ func (c Config) host(name string) Host {
 	return Host{}
 }
 
-// names tells whether there is something about this very host.
-func (c Config) names(host string) bool {
-	_, ok := c.Hosts[host]
-	_, as := c.Hosts[registryOf(host)]
-	return ok || as
+// Names tells whether the file names a host with its port, as an endpoint, under configs, or as a registry that has mirrors. What has no
+// port in the file is at both of HTTP's.
+func (c Config) Names(hostPort string) bool {
+	is := func(host string) bool {
+		return strings.EqualFold(withPort(host, "443"), hostPort) || strings.EqualFold(withPort(host, "80"), hostPort)
+	}
+	for host := range c.Hosts {
+		if is(apiHost(host)) {
+			return true
+		}
+	}
+	for registry, mirror := range c.Mirrors {
+		if is(apiHost(registry)) || slices.ContainsFunc(mirror.Endpoints, func(u url.URL) bool { return is(u.Host) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// withPort adds a port to a host without one.
+func withPort(host, port string) string {
+	if _, _, err := net.SplitHostPort(host); err == nil {
+		return host
+	}
+	return net.JoinHostPort(strings.Trim(host, "[]"), port)
 }
 
 const (

@@ -232,22 +232,26 @@ func TestPasswordsAreForRootOnly(t *testing.T) {
 	}
 }
 
-// TestHere: a registry that only its own name in DNS leads to this host is not one of this host.
-func TestHere(t *testing.T) {
+// TestNamed: what an image calls its registry makes it nobody's whom the operator has named.
+func TestNamed(t *testing.T) {
 	cfg := registries.Config{
-		Mirrors: map[string]registries.Mirror{"mirrored.example.com": {Endpoints: []url.URL{{Scheme: "https", Host: "near.example.com", Path: "/v2"}}}},
-		Hosts:   map[string]registries.Host{"named.example.com": {}, "*": {}},
+		Mirrors: map[string]registries.Mirror{
+			"mirrored.example.com": {Endpoints: []url.URL{{Scheme: "https", Host: "near.example.com", Path: "/v2"}}},
+			"other.example.com":    {Endpoints: []url.URL{{Scheme: "http", Host: "[::1]:5000", Path: "/v2"}}},
+		},
+		Hosts: map[string]registries.Host{"named.example.com": {}, "*": {}, "localhost:5001": {}, "docker.io": {}},
 	}
 	for registry, want := range map[string][]bool{
-		"localhost:5000": {true}, "127.0.0.1": {true}, "[::1]:5000": {true}, "[::1]": {true}, "named.example.com": {true},
-		"example.com": {false}, "localhost.example.com:5000": {false}, "192.0.2.1:5000": {false}, "mirrored.example.com": {true, false},
+		"localhost:5000": {false}, "127.0.0.1": {false}, "[::1]": {false}, "127.0.0.1:5001": {false}, "localhost": {false},
+		"named.example.com": {true}, "named.example.com:443": {true}, "named.example.com:5000": {false}, "localhost:5001": {true}, "docker.io": {true},
+		"near.example.com": {true}, "[::1]:5000": {true}, "example.com": {false}, "mirrored.example.com": {true, true},
 	} {
 		var got []bool
 		for _, e := range cfg.Endpoints(registry) {
-			got = append(got, e.Here)
+			got = append(got, e.Named)
 		}
 		if !slices.Equal(got, want) {
-			t.Errorf("%s: here %v, want %v", registry, got, want)
+			t.Errorf("%s: named %v, want %v", registry, got, want)
 		}
 	}
 }

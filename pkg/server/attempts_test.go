@@ -290,6 +290,7 @@ func (p *people) operatorAttempts() []attempt {
 		{"cordon a node", works, patch(olga, "/api/v1/nodes/node1", map[string]any{"spec": map[string]any{"unschedulable": true}})},
 		{"read the apiserver's metrics", works, get("/metrics")},
 		{"see what is not ready", works, get("/readyz/etcd")},
+		{"see whether admission is", works, get("/readyz/serverless-admission")},
 		{"make a namespace", works, func(ctx context.Context) error {
 			_, err := olga.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "new"}}, metav1.CreateOptions{})
 			return err

@@ -5,38 +5,33 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
 // mountsBelow lists the mount points at or below the folders, in the order in which they can be unmounted.
 func mountsBelow(root string, dirs ...string) ([]string, error) {
-	raw, err := os.ReadFile(filepath.Join(root, "proc/self/mountinfo"))
+	f, err := os.Open(filepath.Join(root, "proc/self/mountinfo"))
+	if err != nil {
+		return nil, fmt.Errorf("list mounts: %w", err)
+	}
+	defer f.Close()
+	mounts, err := mountinfo.GetMountsFromReader(f, nil)
 	if err != nil {
 		return nil, fmt.Errorf("list mounts: %w", err)
 	}
 	var points []string
-	for line := range strings.Lines(string(raw)) {
-		fields := strings.Fields(line)
-		if len(fields) < 5 {
-			continue
-		}
-		point := unescape(fields[4])
-		for _, dir := range dirs {
-			if dir != "" && (point == dir || strings.HasPrefix(point, dir+"/")) {
-				points = append([]string{point}, points...) // what was mounted later goes first
-				break
-			}
+	for _, m := range slices.Backward(mounts) { // what was mounted later goes first
+		point := m.Mountpoint
+		if slices.ContainsFunc(dirs, func(dir string) bool { return dir != "" && (point == dir || strings.HasPrefix(point, dir+"/")) }) {
+			points = append(points, point)
 		}
 	}
 	return points, nil
-}
-
-// unescape undoes the kernel's octal escapes of space, tab, newline and backslash.
-func unescape(s string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
 // unmountBelow detaches them all. One that vanished meanwhile, with what it stood on, is fine.

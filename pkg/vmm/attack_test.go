@@ -18,8 +18,10 @@ import (
 func (h *host) smallDisk(t *testing.T, mebibytes int) (path string) {
 	t.Helper()
 	must(t, os.MkdirAll(h.cfg.ScratchDir, 0o700))
-	keep := exec.Command("sh", "-c", `mount -t tmpfs -o size=$1m none "$0" && echo ready && exec sleep 600`, h.cfg.ScratchDir, strconv.Itoa(mebibytes))
-	keep.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	keep := exec.Command("sh", "-c", `mount -t tmpfs -o size=$1m none "$0" && echo ready && exec cat`, h.cfg.ScratchDir, strconv.Itoa(mebibytes))
+	keep.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	_, err := keep.StdinPipe() // it ends with this process; a death signal comes when a thread ends, as that of openTap does
+	must(t, err)
 	out, err := keep.StdoutPipe()
 	must(t, err)
 	if err := keep.Start(); err != nil {
@@ -149,6 +151,38 @@ func TestAttackDiskBandwidth(t *testing.T) {
 	})
 }
 
+// TestAttackVolumeBandwidth: a guest that writes to a volume as fast as it can gets no more than a Pod may do to a disk.
+func TestAttackVolumeBandwidth(t *testing.T) {
+	h := needHost(t)
+	const most = 8
+	h.cfg.Disk = Disk{BytesPerSecond: most * mib}
+	h.configure(t)
+	folder, socket := filepath.Join(h.dir, "pours", "shared"), filepath.Join(h.dir, "virtiofsd.sock")
+	must(t, os.MkdirAll(folder, 0o700))
+	h.beside, h.besideFile = virtiofsdCommand(t, h, socket, folder)
+	g := h.launch(t, "pours")
+	c := g.config("")
+	c["fs"] = []object{{"tag": "kataShared", "socket": socket, "num_queues": 1, "queue_size": 1024, "pci_segment": 1}}
+	g.call("PUT", "vm.create", c, nil)
+	g.call("PUT", "vm.boot", nil, nil)
+	g.ask("share kataShared")
+	attack.Try(t, "T13", "a guest writes to a volume as fast as it can", func(t *testing.T) attack.Outcome {
+		g.ask("pour")
+		eventually(t, "it has to wait", func() bool { return g.filled() > 2*most }) // what it may do at once, and what comes before the first look
+		before, began := g.filled(), time.Now()
+		eventually(t, "it goes on", func() bool { return time.Since(began) > 4*time.Second && g.filled() > before })
+		pace := float64(g.filled()-before) / time.Since(began).Seconds()
+		t.Logf("%d MiB at first, then %.1f MiB a second of %d", before, pace, most)
+		if pace > 2*most {
+			return attack.Succeeded
+		}
+		return attack.Contained
+	})
+	qemu := g.qemu()
+	g.call("PUT", "vmm.shutdown", nil, nil)
+	g.wantNothing(qemu)
+}
+
 // TestHotpluggedDiskIsBounded: QEMU takes a disk that is added later into the same group.
 func TestHotpluggedDiskIsBounded(t *testing.T) {
 	h := needHost(t)
@@ -194,7 +228,7 @@ func TestAttackRightsOfQEMU(t *testing.T) {
 		if got := g.ask("device"); !has(got, "operation not permitted") {
 			t.Errorf("mknod = %q", got)
 		}
-		for _, pid := range append(children(daemon), daemon) {
+		for _, pid := range append(childrenOf(daemon), daemon) {
 			wantStatus(t, pid, map[string]string{"NoNewPrivs": "1"})
 			wantNoDumps(t, pid)
 		}
@@ -224,14 +258,4 @@ func wantNoDumps(t *testing.T, pid int) {
 			t.Errorf("core files of process %d: %s", pid, strings.TrimSpace(rest))
 		}
 	}
-}
-
-func children(pid int) (pids []int) {
-	raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
-	for word := range strings.FieldsSeq(string(raw)) {
-		if n, err := strconv.Atoi(word); err == nil {
-			pids = append(pids, n)
-		}
-	}
-	return pids
 }

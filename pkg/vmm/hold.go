@@ -107,11 +107,13 @@ type keeper struct {
 	bounds  Disk
 	scratch *scratchDisk // set by create, read after it
 	shared  sharer
+	volumes volumePace
 	full    atomic.Bool // QEMU has stopped the guest for want of room
 	runs    sync.WaitGroup
 
 	held  Held
-	usage int64 // of the writable disk and the volumes, when last looked
+	usage int64 // of the writable disk and what is shared, when last looked
+	wrote int64 // to what is shared, of that
 	last  time.Time
 	below bool // the reserve, when last looked: then volumes count
 }
@@ -124,45 +126,56 @@ func (k *keeper) keepRoom() {
 		select {
 		case <-k.v.ended:
 			timer.Stop()
+			k.volumes.release()
 			k.shared.release()
 			return
 		case <-timer.C:
 		}
+		pause = lookInterval
 		r, err := roomIn(k.scratch.path)
 		if err != nil {
 			k.v.log.Warn("it is not known how full the disk is", "err", err)
-			continue
+		} else {
+			k.look(r, time.Now())
+			pause = k.bounds.pause(r, k.held.Held)
 		}
-		k.look(r, time.Now())
-		pause = k.bounds.pause(r, k.held.Held)
+		if k.v.spec.Share != nil { // fixed by now
+			pause = min(pause, k.volumes.look(time.Now(), k.held.Held))
+		}
 	}
 }
 
 // look decides by what has happened since the last look.
 func (k *keeper) look(r room, now time.Time) {
 	below := r.free < k.bounds.reserve(r)
-	usage, first := k.scratch.allocated(), k.last.IsZero() || below != k.below
+	usage, first, shared := k.scratch.allocated(), k.last.IsZero() || below != k.below, int64(0)
 	if below {
-		shared, comparable := k.shared.written(now)
+		var comparable bool
+		shared, comparable = k.shared.written(now)
 		usage, first = usage+shared, first || !comparable
 	}
+	wrote := !first && k.bounds.tooFull(r, shared-k.wrote, now.Sub(k.last))
+	k.wrote = shared
 	written, took := usage-k.usage, now.Sub(k.last)
 	k.usage, k.last, k.below = usage, now, below
 	stopped := k.full.Swap(false)
 	switch {
 	case !k.held.Held && (stopped || !first && k.bounds.tooFull(r, written, took)):
-		k.hold(r)
+		k.hold(r, wrote)
 	case k.held.Held && !stopped && k.bounds.goesOn(r):
 		k.letGo(r)
+	case k.held.Held && wrote: // it has found another way
+		k.shared.stop(wrote)
 	}
 	if stopped { // the write that failed is tried again, and stops the guest again if there is still no room
 		k.command("cont", map[string]any{})
 	}
 }
 
-// hold lets the guest's writes wait.
-func (k *keeper) hold(r room) {
-	k.shared.stop()
+// hold lets the guest's writes wait, those to single files of the host if it writes to them.
+func (k *keeper) hold(r room, wrote bool) {
+	k.volumes.release() // who holds is the one who lets go
+	k.shared.stop(wrote)
 	if !k.command("block_set_io_throttle", writePace(heldWrites)) {
 		return // the next look tries again
 	}

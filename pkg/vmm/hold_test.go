@@ -1,9 +1,10 @@
 package vmm
 
 import (
-	"fmt"
 	"testing"
 	"time"
+
+	"github.com/moby/sys/mountinfo"
 )
 
 func TestDiskJudgesWhoTakesTheLastRoom(t *testing.T) {
@@ -52,10 +53,19 @@ func TestSharerFindsItsOwn(t *testing.T) {
 	if !servesVolumes(own, id) || servesVolumes(other, id) || servesVolumes(named, id) {
 		t.Error("the sandbox's virtiofsd is not told from another's, or from another program")
 	}
-	line := "36 35 98:0 /var/lib/nodeless/agent/kubelet/pods/u/volumes/kubernetes.io~%s/v /run/kata-containers/shared/sandboxes/abc/mounts/x rw - ext4 /dev/sda rw\n"
 	for kind, want := range map[string]bool{"empty-dir": true, "secret": false} {
-		if got := sharesEmptyDir(fmt.Appendf(nil, line, kind), id); got != want {
-			t.Errorf("%s: %t, want %t", kind, got, want)
+		if got, files := sharedWith(mountOf("volumes/kubernetes.io~"+kind+"/v"), id); got != want || files {
+			t.Errorf("%s: %t, want %t; and files: %t", kind, got, want, files)
 		}
 	}
+	for path, want := range map[string]bool{"etc-hosts": true, "containers/main/0123": true, "volumes/kubernetes.io~secret/etc-hosts": false, "volumes/containers/v": false} {
+		if volumes, got := sharedWith(mountOf(path), id); got != want || volumes {
+			t.Errorf("%s: %t, want %t; and volumes: %t", path, got, want, volumes)
+		}
+	}
+}
+
+// mountOf are the mounts of a sandbox with whom something of its Pod's folder is shared.
+func mountOf(path string) []*mountinfo.Info {
+	return []*mountinfo.Info{{Root: "/", Mountpoint: "/"}, {Root: "/var/lib/nodeless/agent/kubelet/pods/u/" + path, Mountpoint: "/run/kata-containers/shared/sandboxes/abc/mounts/x"}}
 }

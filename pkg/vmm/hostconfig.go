@@ -38,6 +38,8 @@ type HostConfig struct {
 	NodeName    string `json:"nodeName,omitempty"`    // this host's, for the record
 
 	Disk Disk `json:"disk"`
+	// LogRate is how many bytes a second all containers of a Pod say to their logs; 0 for no bound. The shim reads it (cmd/kata-shim).
+	LogRate int64 `json:"logRate,omitempty"`
 
 	// RootPorts is how many devices can be passed through to a microVM, 8 when zero under KVM. Each costs boot time.
 	// Disks and network cards do not need one.

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -17,8 +16,7 @@ import (
 
 const scratchSuffix = ".ext4"
 
-// scratchDisk is a Pod's writable disk. Its owner holds a lock on it, so that SweepScratch can tell a
-// disk in use from one that a killed process left behind.
+// scratchDisk is a Pod's writable disk. One that a killed process left behind is found by pkg/teardown.
 type scratchDisk struct {
 	path string
 	file *os.File
@@ -72,9 +70,6 @@ func newScratch(template, dir, id string) (_ *scratchDisk, err error) {
 			err = errors.Join(fmt.Errorf("create scratch disk %s: %w", s.path, err), s.remove())
 		}
 	}()
-	if err = unix.Flock(int(s.file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, fmt.Errorf("lock: %w", err)
-	}
 	if err = copySparse(s.file, src); err != nil {
 		return nil, err
 	}
@@ -100,54 +95,6 @@ func (s *scratchDisk) remove() error {
 		err = nil
 	}
 	return errors.Join(err, s.file.Close())
-}
-
-// SweepScratch deletes disks whose microVM is gone and returns their paths. Any process may call it at
-// any time.
-func SweepScratch(dir string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("sweep scratch disks: %w", err)
-	}
-	var swept []string
-	var errs []error
-	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), scratchSuffix) {
-			continue
-		}
-		path := filepath.Join(dir, e.Name())
-		gone, err := removeUnlocked(path)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("sweep scratch disk: %w", err))
-		}
-		if gone {
-			swept = append(swept, path)
-		}
-	}
-	return swept, errors.Join(errs...)
-}
-
-// removeUnlocked deletes a disk unless somebody holds its lock. An empty one is left alone: its owner may
-// be about to lock it, and it costs nothing.
-func removeUnlocked(path string) (bool, error) {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	if st, err := f.Stat(); err != nil || st.Size() == 0 {
-		return false, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return false, nil //nolint:nilerr // locked: in use
-	}
-	return true, os.Remove(path)
 }
 
 // copySparse clones src where the file system can, and copies its data extents elsewhere.

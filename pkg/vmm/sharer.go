@@ -1,8 +1,6 @@
 package vmm
 
 import (
-	"bufio"
-	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,13 +25,13 @@ type sharer struct {
 // findAgain is how long what was found is believed: looking through all processes and mounts of a host takes its time.
 const findAgain = 5 * time.Second
 
-// written is how much the Pod has ever written to its volumes, if some of them lie on the host's disk, and whether that can be compared with
+// written is how much the Pod has ever written to what the host shares with it, if some of that lies on the host's disk, and whether that can be compared with
 // what was said before. It is what was asked for, not what it takes of the disk: a Pod that writes where it has written before counts as well.
 func (s *sharer) written(now time.Time) (sum int64, comparable bool) {
 	comparable = true
 	if now.Sub(s.found) >= findAgain {
 		var pids []int
-		if s.onHostDisk() {
+		if volumes, files := s.onHostDisk(); volumes || files {
 			pids = s.processes()
 		}
 		comparable = slices.Equal(pids, s.pids)
@@ -53,23 +52,28 @@ func (s *sharer) written(now time.Time) (sum int64, comparable bool) {
 	return sum, comparable
 }
 
-// onHostDisk tells whether one of the Pod's volumes is an emptyDir on the host.
-func (s *sharer) onHostDisk() bool {
-	raw, err := os.ReadFile("/proc/self/mountinfo")
-	return err == nil && sharesEmptyDir(raw, s.id)
+// onHostDisk tells whether one of the Pod's volumes is an emptyDir on the host, and whether single files there are shared with it.
+func (s *sharer) onHostDisk() (volumes, files bool) {
+	mounts, err := mountinfo.GetMounts(nil)
+	if err != nil {
+		return false, false
+	}
+	return sharedWith(mounts, s.id)
 }
 
-// sharesEmptyDir looks for an emptyDir among the mounts below a sandbox's folders.
-func sharesEmptyDir(mountinfo []byte, id string) bool {
-	scan := bufio.NewScanner(bytes.NewReader(mountinfo))
-	scan.Buffer(nil, 1<<20) // an overlay's options name all its layers
-	for scan.Scan() {
-		fields := strings.Fields(scan.Text())
-		if len(fields) > 4 && strings.Contains(fields[4], "/"+id+"/") && strings.Contains(fields[3], "/kubernetes.io~empty-dir/") {
-			return true
+// sharedWith looks among the mounts below a sandbox's folders for emptyDirs, and for the files that the kubelet makes for a container to write
+// to: /etc/hosts and the last message.
+func sharedWith(mounts []*mountinfo.Info, id string) (volumes, files bool) {
+	for _, m := range mounts {
+		if !strings.Contains(m.Mountpoint, "/"+id+"/") {
+			continue
 		}
+		_, below, _ := strings.Cut(m.Root, "/pods/")
+		_, below, _ = strings.Cut(below, "/") // of the Pod's UID
+		volumes = volumes || strings.Contains(m.Root, "/kubernetes.io~empty-dir/")
+		files = files || below == "etc-hosts" || strings.HasPrefix(below, "containers/")
 	}
-	return false
+	return volumes, files
 }
 
 // processes are the pids of the sandbox's virtiofsd.
@@ -102,9 +106,10 @@ func servesVolumes(args []string, id string) bool {
 	return daemon && folder
 }
 
-// stop lets the volumes wait, if the Pod has some on the host's disk: reads as well, since the daemon does one like the other.
-func (s *sharer) stop() {
-	if !s.onHostDisk() || len(s.stopped) > 0 {
+// stop lets what is shared wait, if some of it is on the host's disk: reads as well, since the daemon does one like the other. A Pod that
+// has single files there and no volume is let read them, unless it has written to them.
+func (s *sharer) stop(wrote bool) {
+	if volumes, files := s.onHostDisk(); !volumes && !(files && wrote) || len(s.stopped) > 0 {
 		return
 	}
 	for _, pid := range s.processes() {

@@ -73,7 +73,7 @@ func newVM(id string, cfg HostConfig, log *slog.Logger) *vm {
 		cards: map[string]deviceInfo{}, arriving: map[string]chan<- error{},
 		ended: make(chan struct{}),
 	}
-	v.disk = &keeper{v: v, bounds: cfg.Disk, shared: sharer{id: id}}
+	v.disk = &keeper{v: v, bounds: cfg.Disk, shared: sharer{id: id}, volumes: volumePace{id: id, bounds: cfg.Disk, log: log}}
 	return v
 }
 

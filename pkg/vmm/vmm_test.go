@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -13,9 +14,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -26,12 +29,24 @@ import (
 // parentEnv makes the test binary play the shim: it starts nodeless-vmm, says its pid and waits for it.
 const parentEnv = "NODELESS_TEST_PARENT"
 
+// besideEnv is what the shim starts first, a word a line; it inherits the shim's descriptor 3.
+const besideEnv = "NODELESS_TEST_BESIDE"
+
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == fakeQEMU {
 		playQEMU()
 		os.Exit(0)
 	}
 	if prog := os.Getenv(parentEnv); prog != "" {
+		if beside := os.Getenv(besideEnv); beside != "" {
+			words := strings.Split(beside, "\n")
+			cmd := exec.Command(words[0], words[1:]...)
+			cmd.Stderr, cmd.ExtraFiles = os.Stderr, []*os.File{os.NewFile(3, "socket")}
+			if err := cmd.Start(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+		}
 		cmd := exec.Command(prog, os.Args[1:]...)
 		cmd.Stderr = os.Stderr
 		if err := cmd.Start(); err != nil {
@@ -42,7 +57,13 @@ func TestMain(m *testing.M) {
 		_ = cmd.Wait()
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	flag.Parse()
+	if most := flag.Lookup("test.parallel"); most.Value.String() == most.DefValue { // tests of hosts wait more than they work
+		_ = most.Value.Set(strconv.Itoa(max(4, runtime.GOMAXPROCS(0)))) // a number is what it takes
+	}
+	code := m.Run()
+	_ = os.RemoveAll(built.dir) // nothing where none was made
+	os.Exit(code)
 }
 
 // host is a host with a bundle, on which microVMs can be started under emulation.
@@ -54,14 +75,41 @@ type host struct {
 	initrd  string
 	// enter is what runs an adapter with its working folder elsewhere than here; nil for here.
 	enter func(dir string) []string
+	// beside is what the next shim starts besides the adapter, and with which descriptor.
+	beside     []string
+	besideFile *os.File
 }
 
-// needHost finds the bundle and builds the adapter and the test guest, or skips the test.
+// built is where the programs that the tests' hosts run lie, once they are built; TestMain removes it.
+var built struct {
+	sync.Once
+	dir string
+	err error
+}
+
+// buildOnce builds the adapter, the wrapper of virtiofsd and the test guest.
+func buildOnce() (dir string, err error) {
+	built.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "nodeless-vmm-test-"); built.err != nil {
+			return
+		}
+		cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", built.dir, "../../cmd/nodeless-vmm", "../../cmd/nodeless-virtiofsd", "./internal/testguest")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if text, err := cmd.CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("go build: %w\n%s", err, text)
+		}
+	})
+	return built.dir, built.err
+}
+
+// needHost finds the bundle and builds the adapter and the test guest, or skips the test. Tests of hosts run beside each other: each has
+// its own folder, and most of their time they wait.
 func needHost(t *testing.T) *host {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("skipped: boots microVMs, not with -short")
 	}
+	t.Parallel()
 	bundle := os.Getenv("NODELESS_BUNDLE")
 	if bundle == "" {
 		bundle, _ = filepath.Abs("../../dist/bundle")
@@ -75,8 +123,10 @@ func needHost(t *testing.T) *host {
 	}
 	h.cfg.TSCKHz, _, _ = TSCKHz()
 	h.configure(t)
-	h.prog = build(t, h.dir, "../../cmd/nodeless-vmm")
-	guest, err := os.ReadFile(build(t, h.dir, "./internal/testguest"))
+	programs, err := buildOnce()
+	must(t, err)
+	h.prog = filepath.Join(programs, "nodeless-vmm")
+	guest, err := os.ReadFile(filepath.Join(programs, "testguest"))
 	must(t, err)
 	base, err := os.ReadFile(bundle + "/guest/initrd")
 	must(t, err)
@@ -95,17 +145,6 @@ func (h *host) configure(t *testing.T) {
 }
 
 func (h *host) kernel() string { return h.cfg.Bundle + "/guest/vmlinux" }
-
-func build(t *testing.T, dir, pkg string) string {
-	t.Helper()
-	out := filepath.Join(dir, filepath.Base(pkg))
-	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", out, pkg)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if text, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("go build %s: %v\n%s", pkg, err, text)
-	}
-	return out
-}
 
 // cpio is an archive with one program; the kernel unpacks several archives one after the other.
 func cpio(name string, content []byte) []byte {
@@ -145,6 +184,10 @@ func (h *host) launch(t *testing.T, id string) *guest {
 	}
 	g.parent = exec.Command(argv[0], argv[1:]...)
 	g.parent.Env = append(os.Environ(), parentEnv+"="+h.prog, ConfigEnv+"="+h.cfgPath)
+	if h.beside != nil {
+		g.parent.Env = append(g.parent.Env, besideEnv+"="+strings.Join(h.beside, "\n"), "NODELESS_BUNDLE="+h.cfg.Bundle)
+		g.parent.ExtraFiles = []*os.File{h.besideFile}
+	}
 	g.parent.Stderr = os.Stderr
 	g.parent.Dir = g.dir // as the shim's is the bundle
 	must(t, os.WriteFile(filepath.Join(g.dir, "config.json"), []byte(ociConfig), 0o600))

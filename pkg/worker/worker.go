@@ -46,6 +46,7 @@ type Config struct {
 	Registries  string // the operator's file of image registries
 	Pull        pull.Limits
 	Disk        vmm.Disk        // bounds on what a Pod does to the host's disk
+	LogRate     int64           // bytes a second that each Pod writes to its logs; 0 for no bound
 	Accel       string          // hypervisor.Auto, hypervisor.Any, vmm.AccelKVM or vmm.AccelTCG
 	Runc        containerd.Runc // a second runtime, for measurements
 	NoProxy     bool
@@ -133,7 +134,7 @@ func (c Config) hypervisor() hypervisor.Config {
 		File: c.Run.VMMConfig(), Want: c.Accel,
 		Host: vmm.HostConfig{
 			Bundle: c.Bundle.Dir(), ScratchDir: c.Data.Scratch(), LogDir: c.Run.VMMLogs(), Debug: c.Debug,
-			LifespanDir: c.Data.Lifespans(), NodeName: c.Node.Name, Disk: c.Disk,
+			LifespanDir: c.Data.Lifespans(), NodeName: c.Node.Name, Disk: c.Disk, LogRate: c.LogRate,
 		},
 	}
 }
@@ -149,6 +150,7 @@ func (c Config) containerd() containerd.Config {
 	conf := containerd.DefaultConfig(c.Bundle, c.Data, c.Run)
 	conf.Runc, conf.Registries, conf.Debug = c.Runc, c.Registries, c.Debug
 	conf.Pull.Timeout, conf.Pull.Rate = c.Pull.Timeout, c.Pull.Rate
+	conf.Denied, conf.Cluster = c.Net.Guard.Denied, []netip.Prefix{c.Net.ClusterCIDR, c.Net.ServiceCIDR}
 	if total, err := memcg.Total("/proc/meminfo"); err == nil {
 		b := memcg.For(total, c.Node.MaxPods)
 		conf.Memory = containerd.Memory{Aim: b.Containerd, Bound: b.ContainerdMax, Cgroup: c.Node.CgroupRoot + "/containerd"}

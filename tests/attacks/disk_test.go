@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -49,6 +51,26 @@ func TestAttackFiguresOfAPod(t *testing.T) {
 		})
 		return attack.Contained
 	})
+	attack.Try(t, "T4", "a guest fills the host's disk through /etc/hosts", func(t *testing.T) attack.Outcome {
+		before, err := figuresOf(s, pod)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.MustExec("counted", "sh", "-c", "for i in 0 1 2 3 4 5 6 7; do cat /piece; done >>/etc/hosts; sync")
+		info, err := os.Lstat(s.Host.Path(filepath.Join("/var/lib/nodeless/agent/kubelet/pods", string(pod.UID), "etc-hosts")))
+		if err != nil || info.Size() < 32<<20 {
+			t.Fatalf("the host's file: %v, %v", info, err)
+		}
+		want := *before.EphemeralStorage.UsedBytes + 24<<20
+		s.Until("the file counts as the Pod's", func() (bool, error) {
+			stats, err := figuresOf(s, pod)
+			if err != nil || stats.EphemeralStorage == nil || stats.EphemeralStorage.UsedBytes == nil {
+				return false, err
+			}
+			return *stats.EphemeralStorage.UsedBytes > want, fmt.Errorf("it takes %d bytes, want %d", *stats.EphemeralStorage.UsedBytes, want)
+		})
+		return attack.Contained
+	})
 }
 
 // figuresOf asks the kubelet for what it goes by.
@@ -69,21 +91,26 @@ func figuresOf(s *testcluster.Space, pod *corev1.Pod) (v1alpha1.PodStats, error)
 	return v1alpha1.PodStats{}, errors.New("the kubelet has no figures of the Pod")
 }
 
-// TestAttackDiskLimits: Pods that write more than their limit, to their disk, to an emptyDir or to their log, are evicted for that.
+// TestAttackDiskLimits: Pods that write more than their limit, to their disk or to an emptyDir, or make more files there than they may, are
+// evicted for that.
 func TestAttackDiskLimits(t *testing.T) {
 	attack.Slow(t)
 	s := testcluster.NewSpace(t, shared, 6*time.Minute)
 	const limit = "    resources: {limits: {ephemeral-storage: 100Mi}, requests: {ephemeral-storage: 10Mi}}\n"
 	s.Apply(testcluster.Sleeper("disk", limit))
 	s.Apply(testcluster.Sleeper("dir", "    volumeMounts: [{name: d, mountPath: /d}]\n  volumes: [{name: d, emptyDir: {sizeLimit: 50Mi}}]\n"))
+	s.Apply(testcluster.Sleeper("files", "    volumeMounts: [{name: d, mountPath: /d}]\n  volumes: [{name: d, emptyDir: {sizeLimit: 4Mi}}]\n"))
 	s.Apply(testcluster.Sleeper("neighbour", ""))
-	for _, name := range []string{"disk", "dir", "neighbour"} {
+	for _, name := range []string{"disk", "dir", "files", "neighbour"} {
 		s.Ready(name)
 	}
+	// 1,500 empty files are 6 MiB at least.
+	s.MustExec("files", "sh", "-c", "(n=0; while [ $n -lt 1500 ]; do : >/d/$n; n=$((n+1)); done) >/dev/null 2>&1 &")
 	for name, file := range map[string]string{"disk": "/fill", "dir": "/d/fill"} {
 		s.MustExec(name, "sh", "-c", piece+"; (n=0; while [ $n -lt 48 ]; do cat /piece; n=$((n+1)); done >"+file+"; sync) >/dev/null 2>&1 &")
 	}
-	for name, what := range map[string]string{"disk": "a Pod writes more to its disk than it may", "dir": "a Pod writes more to an emptyDir than it may"} {
+	for name, what := range map[string]string{"disk": "a Pod writes more to its disk than it may", "dir": "a Pod writes more to an emptyDir than it may",
+		"files": "a Pod makes more empty files in an emptyDir than it may"} {
 		attack.Try(t, "T7", what, func(t *testing.T) attack.Outcome {
 			s.Until("Pod "+name+" is evicted", func() (bool, error) { return told(s, name, "Evicted") })
 			s.Pod(name, "has ended", func(p *corev1.Pod) bool {
@@ -188,7 +215,7 @@ func fillHost(t *testing.T, s, neighbour *testcluster.Space, name, file string, 
 		return left < reserve+50<<20, fmt.Errorf("%d MiB are left", left>>20)
 	})
 	began := time.Now()
-	s.Kubectl("delete", "pod", name, "--timeout=150s") // it is held: it filled what it got
+	s.Kubectl("delete", "pod", name, "--timeout=45s") // it is held: it filled what it got. A guest that is not may take a minute
 	t.Logf("deleted after %v", time.Since(began).Round(time.Second))
 	s.Until("its disk is free", func() (bool, error) { return diskFree(t, s) > reserve+200<<20, nil })
 }

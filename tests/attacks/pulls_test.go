@@ -60,8 +60,31 @@ func TestAttackTenantPulls(t *testing.T) {
 	})
 }
 
-// pull makes a Pod that needs an image.
-func pull(t *testing.T, by *tenant, name, image string) {
+// TestAttackAPodWhoseImageIsAtTheHost: it is the host that pulls. Its own programs, and what Services lead to, are not asked for an image.
+func TestAttackAPodWhoseImageIsAtTheHost(t *testing.T) {
+	mallory := newTenant(t, shared, "mallory-host")
+	places := []string{"127.0.0.1:6443", "localhost:10250", testbed.NodeIP + ":6443", "10.42.0.1:53", "10.43.0.1:443"}
+	attack.Try(t, "T3", "images at the host's apiserver, kubelet and name server", func(t *testing.T) attack.Outcome {
+		pull(t, mallory, "inside", places[0]+"/x:1", places[1:]...)
+		mallory.Until("every image is refused, with what to do", func() (bool, error) {
+			pod, err := mallory.Client.CoreV1().Pods(mallory.Name).Get(t.Context(), "inside", metav1.GetOptions{})
+			if err != nil {
+				return false, err
+			}
+			var told []string
+			for _, c := range pod.Status.ContainerStatuses {
+				if w := c.State.Waiting; w != nil && strings.Contains(w.Message, "only if the operator names its host and port under configs in registries.yaml") {
+					told = append(told, c.Image)
+				}
+			}
+			return len(told) == len(places), fmt.Errorf("refused are %q: %+v", told, pod.Status.ContainerStatuses)
+		})
+		return attack.Refused
+	})
+}
+
+// pull makes a Pod that needs an image, and one from each further registry.
+func pull(t *testing.T, by *tenant, name, image string, registries ...string) {
 	t.Helper()
 	grace := int64(0)
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PodSpec{
@@ -70,6 +93,11 @@ func pull(t *testing.T, by *tenant, name, image string) {
 			Limits: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("200m"), corev1.ResourceMemory: resource.MustParse("64Mi")},
 		}}},
 	}}
+	for i, registry := range registries {
+		more := pod.Spec.Containers[0]
+		more.Name, more.Image = fmt.Sprintf("c%d", i), registry+"/x:1"
+		pod.Spec.Containers = append(pod.Spec.Containers, more)
+	}
 	if _, err := by.Client.CoreV1().Pods(by.Name).Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}

@@ -1,18 +1,22 @@
 package attacks_test
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/nodeless/nodeless/tests/attack"
 	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
 // bait is a Pod that lays out what the host may stumble over when it reads from a guest: a FIFO for its last message, a last message of a
-// gigabyte, a line of log without an end, a part of a volume that is a link to the host's root when the container comes again.
+// gigabyte, a line of log without an end, a part of a volume that is a link to the host's root when the container comes again, an /etc/hosts
+// that root in the guest wants to be something else.
 const bait = `
 apiVersion: v1
 kind: Pod
@@ -31,13 +35,30 @@ spec:
     image: IMAGE
     command: [sh, -c, "cat /part/hostname; ls /part | wc -l; if [ -L /e/part ]; then sleep 1000; fi; rm -r /e/part; ln -s / /e/part; exit 1"]
     volumeMounts: [{name: e, mountPath: /e}, {name: e, mountPath: /part, subPath: part}]
+  - name: hosts
+    image: IMAGE
+    command: [sh, -c, "if [ -e /e/tried ]; then cat /etc/hosts; sleep 1000; fi; echo x >/e/tried; HOSTS; until [ -e /e/go ]; do sleep 1; done; exit 1"]
+    securityContext: {privileged: true}
+    volumeMounts: [{name: e, mountPath: /e}]
 `
+
+// hostsOfTheGuest is what root does to /etc/hosts: where the container has it, and where the guest has all that the host shares with it. The
+// names count that are something else afterwards. Then the file grows by 32 MiB.
+const hostsOfTheGuest = "mkdir /all; mount -t virtiofs kataShared /all && echo mounted; for f in /etc/hosts $(find /all -name '*hosts*'); do echo at $f; " +
+	"rm -f $f; ln -sf PRECIOUS $f; ln -s PRECIOUS /e/l; mv -f /e/l $f; ln -s PRECIOUS ${f%/*}/l && mv -f ${f%/*}/l $f; mkfifo $f; rm -f /e/l; " +
+	"if [ -L $f ] || ! [ -f $f ]; then echo replaced $f; fi; done 2>/e/errors; head -c 33554432 /dev/zero >>/etc/hosts; ls -l /etc/hosts; echo done"
+
+// precious is a file of the host.
+const precious = "/var/lib/nodeless/precious"
 
 // TestAttackWhatTheHostReads: the server goes on, says what happened, and starts others' Pods.
 func TestAttackWhatTheHostReads(t *testing.T) {
 	attack.Slow(t)
 	s := testcluster.NewSpace(t, shared, 5*time.Minute)
-	s.Apply(bait)
+	if err := os.WriteFile(s.Host.Path(precious), []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.Apply(strings.ReplaceAll(bait, "HOSTS", strings.ReplaceAll(hostsOfTheGuest, "PRECIOUS", precious)))
 	status := func(pod *corev1.Pod, name string) corev1.ContainerStatus {
 		for _, c := range pod.Status.ContainerStatuses {
 			if c.Name == name {
@@ -89,10 +110,52 @@ func TestAttackWhatTheHostReads(t *testing.T) {
 		}
 		return attack.Refused
 	})
+	attack.Try(t, "T4", "an /etc/hosts that is something else when the container comes again", func(t *testing.T) attack.Outcome {
+		return hosts(t, s, func(p *corev1.Pod) bool { c := status(p, "hosts"); return c.RestartCount > 0 && c.State.Running != nil })
+	})
 	attack.Try(t, "T4", "the kubelet waits for a guest", func(t *testing.T) attack.Outcome {
 		other := testcluster.NewSpace(t, shared, 2*time.Minute)
 		other.Apply(testcluster.Sleeper("neighbour", ""))
 		other.Ready("neighbour")
 		return attack.Contained
 	})
+}
+
+// hosts watches what becomes of the host's file behind a Pod's /etc/hosts.
+func hosts(t *testing.T, s *testcluster.Space, again func(*corev1.Pod) bool) attack.Outcome {
+	pod, err := s.Client.CoreV1().Pods(s.Name).Get(s.Ctx, "bait", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := s.Host.Path(filepath.Join("/var/lib/nodeless/agent/kubelet/pods", string(pod.UID), "etc-hosts"))
+	var said string
+	s.Until("root in the guest has tried", func() (bool, error) {
+		said = s.Kubectl("logs", "bait", "-c", "hosts")
+		return strings.Contains(said, "done"), nil
+	})
+	t.Log(said)
+	if !strings.Contains(said, "mounted") || strings.Count(said, "at /all") == 0 {
+		t.Error("the guest did not get to what is shared with it")
+	}
+	outcome := attack.Contained
+	if strings.Contains(said, "replaced") {
+		outcome = attack.Succeeded
+	}
+	info, err := os.Lstat(file)
+	if err != nil || !info.Mode().IsRegular() {
+		t.Fatalf("the host's file: %v, %v", info, err)
+	}
+	s.Kubectl("exec", "bait", "-c", "hosts", "--", "touch", "/e/go")
+	s.Pod("bait", "has its container with /etc/hosts again", again)
+	if info, err = os.Lstat(file); err != nil || !info.Mode().IsRegular() || info.Size() > 4096 {
+		t.Errorf("the host's file, written again: %v, %v", info, err)
+	}
+	s.Until("the container sees its new file", func() (bool, error) {
+		return strings.Contains(s.Kubectl("logs", "bait", "-c", "hosts"), "Kubernetes-managed"), nil
+	})
+	if text, err := os.ReadFile(s.Host.Path(precious)); err != nil || string(text) != "precious" {
+		t.Errorf("a file of the host: %q, %v", text, err)
+		return attack.Succeeded
+	}
+	return outcome
 }

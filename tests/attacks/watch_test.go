@@ -24,13 +24,15 @@ type tenant struct {
 	Client             *kubernetes.Clientset
 }
 
-// newTenant makes a user as an operator would, and the client of its kubeconfig. Both go at the test's end.
-func newTenant(t *testing.T, c *testcluster.Cluster, name string) *tenant {
+// newTenant makes a user as an operator would, with further arguments of `user create`, and the client of its kubeconfig. Both go at the
+// test's end.
+func newTenant(t *testing.T, c *testcluster.Cluster, name string, more ...string) *tenant {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	t.Cleanup(cancel)
 	file := "/run/" + name + ".kubeconfig"
-	if _, err := c.Host.Nodeless(ctx, "user", "create", name, "--namespaces", name, "--kubeconfig-out", file); err != nil {
+	args := append([]string{"user", "create", name, "--namespaces", name, "--kubeconfig-out", file}, more...)
+	if _, err := c.Host.Nodeless(ctx, args...); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

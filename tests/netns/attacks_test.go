@@ -2,6 +2,7 @@ package netns_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -600,5 +602,102 @@ func TestLinksFromBefore(t *testing.T) {
 	h.del(p.id, p.ns.Path())
 	if left := h.leftovers(); len(left) > 0 {
 		t.Errorf("after DEL there are still %v", left)
+	}
+}
+
+// TestAttackBandwidth: a Pod sends, or is sent, more bytes than it may have. What nobody bounds arrives.
+func TestAttackBandwidth(t *testing.T) {
+	const rate, datagram, many = 100_000, 1000, 1500
+	for _, tt := range []struct {
+		name    string
+		all     int64          // for every Pod, in bytes a second
+		a, b    map[string]any // of the sender and the receiver alone, as containerd tells of them, in bits a second
+		flushed bool           // somebody takes the rules away first
+		free    bool
+	}{
+		{name: "nobody bounds it", free: true},
+		{name: "all Pods are bound", all: rate},
+		{name: "its own egress is bound", a: map[string]any{"egressRate": 8 * rate}},
+		{name: "the other's ingress is bound", b: map[string]any{"ingressRate": 8 * rate}},
+		{name: "its own bound is above that of all", all: rate, a: map[string]any{"egressRate": 800 * rate}},
+		{name: "rules were taken away and set again", a: map[string]any{"egressRate": 8 * rate}, flushed: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := newHostWith(t, podCIDR, netdev.Guard{Limits: netdev.Limits{Bandwidth: tt.all}})
+			a, b := h.mustAddWith("pod-a", tt.a), h.mustAddWith("pod-b", tt.b)
+			if h.setRules() {
+				t.Error("the rules are taken for changed by somebody")
+			}
+			if tt.flushed {
+				nft(t, "flush ruleset")
+				h.setRules()
+			}
+			heard := count(t, b.ns, at(b.addr, 9000), datagram)
+			begin := time.Now()
+			shout(t, a.ns, at(b.addr, 9000), datagram, many)
+			n := heard()
+			most := rate + 256<<10 + int(rate*time.Since(begin).Seconds()) // what is saved up, and what comes meanwhile
+			t.Logf("%d of %d bytes arrive, up to %d may", n, datagram*many, most)
+			if tt.free {
+				if n < datagram*many*9/10 {
+					t.Error("without a bound much is lost: this test shows nothing")
+				}
+				return
+			}
+			attack.Try(t, "T13", "a Pod takes the whole line: "+tt.name, func(t *testing.T) attack.Outcome {
+				if n > most || n < rate/2 {
+					return attack.Succeeded
+				}
+				return attack.Contained
+			})
+		})
+	}
+}
+
+// mustAddWith is mustAdd with what the runtime says of the Pod's bandwidth.
+func (h *host) mustAddWith(id string, bandwidth map[string]any) pod {
+	h.t.Helper()
+	h.bandwidth = bandwidth
+	defer func() { h.bandwidth = nil }()
+	return h.mustAdd(id)
+}
+
+// shout sends datagrams without a pause.
+func shout(t *testing.T, space ns.NetNS, to netip.AddrPort, size, times int) {
+	t.Helper()
+	within(t, space, func() error {
+		c, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(to))
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		for range times {
+			if _, err := c.Write(make([]byte, size)); err != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.ENOBUFS) {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// count reads at an address from now on. The function that it returns waits for a moment of silence and tells how many bytes came.
+func count(t *testing.T, space ns.NetNS, at netip.AddrPort, size int) func() int {
+	t.Helper()
+	e := listen(t, space, at)
+	var n atomic.Int64
+	go func() {
+		for buf := make([]byte, size); ; {
+			got, err := e.c.Read(buf)
+			if err != nil {
+				return // closed at the test's end
+			}
+			n.Add(int64(got))
+		}
+	}()
+	return func() int {
+		for last := int64(-1); last != n.Load(); time.Sleep(300 * time.Millisecond) {
+			last = n.Load()
+		}
+		return int(n.Load())
 	}
 }

@@ -47,6 +47,8 @@ type host struct {
 	plugins *libcni.CNIConfig
 	conf    *libcni.NetworkConfigList
 	ports   []map[string]any // of the host, that the next Pod asks for
+
+	bandwidth map[string]any // of the next Pod, as the runtime tells it; nil for none
 }
 
 func newHost(t *testing.T, pods netip.Prefix) *host {
@@ -108,8 +110,12 @@ type pod struct {
 
 func (h *host) runtimeConf(id, path string) *libcni.RuntimeConf {
 	conf := &libcni.RuntimeConf{ContainerID: id, NetNS: path, IfName: "eth0"}
+	conf.CapabilityArgs = map[string]any{}
 	if h.ports != nil {
-		conf.CapabilityArgs = map[string]any{"portMappings": h.ports}
+		conf.CapabilityArgs["portMappings"] = h.ports
+	}
+	if h.bandwidth != nil {
+		conf.CapabilityArgs["bandwidth"] = h.bandwidth
 	}
 	return conf
 }

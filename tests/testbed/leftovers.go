@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/moby/sys/mountinfo"
 )
 
 // Leftovers lists what Pods have left in the host: processes of a VM, mounts, network namespaces, links, addresses,
@@ -95,15 +97,18 @@ func (h *Host) vmProcesses(context.Context) ([]string, error) {
 }
 
 func (h *Host) mountPoints() (map[string]bool, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", h.Pid()))
+	f, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", h.Pid()))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	mounts, err := mountinfo.GetMountsFromReader(f, nil)
 	if err != nil {
 		return nil, err
 	}
 	points := map[string]bool{}
-	for _, line := range strings.Split(string(b), "\n") {
-		if f := strings.Fields(line); len(f) > 4 {
-			points[f[4]] = true
-		}
+	for _, m := range mounts {
+		points[m.Mountpoint] = true
 	}
 	return points, nil
 }

@@ -22,14 +22,17 @@ import (
 	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
-// subjectPod is what kubectl is tried on: a server that only the Pod's own loopback reaches, one on all addresses, and
-// a container that repeats what is typed.
+// subjectPod is what kubectl is tried on: a server that only the Pod's own loopback reaches, one on all addresses,
+// a container that repeats what is typed, and one whose input ends with the first who is at it. Before them a shell runs that
+// nobody is at: it reads the end of its input and ends, or the Pod would never be ready.
 const subjectPod = `
 apiVersion: v1
 kind: Pod
 metadata: {name: a}
 spec:
   terminationGracePeriodSeconds: 1
+  initContainers:
+  - {name: shell, image: IMAGE, command: [sh]}
   containers:
   - name: main
     image: IMAGE
@@ -39,6 +42,11 @@ spec:
     image: IMAGE
     stdin: true
     command: [sh, -c, "while read line; do echo parrot-$line; done; sleep 100000"]
+  - name: once
+    image: IMAGE
+    stdin: true
+    stdinOnce: true
+    command: [sh, -c, "cat; echo the-end; sleep 100000"]
 `
 
 // TestKubectl holds what streams between kubectl and a Pod. Its parts run side by side: one of them mostly waits.
@@ -47,7 +55,7 @@ func TestKubectl(t *testing.T) {
 	s.Apply(subjectPod)
 	s.Ready("a")
 	for name, part := range map[string]func(*space){
-		"port-forward": portForward, "port-forward-refused": portForwardRefused, "attach": attach, "copy": copyBothWays,
+		"port-forward": portForward, "port-forward-refused": portForwardRefused, "attach": attach, "attach-once": attachOnce, "no-input": noInput, "copy": copyBothWays,
 		"exec-10MB": execBothWays, "exec-slow-reader": execSlowReader, "debug-target": debugTarget, "debug-apart": debugApart,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -156,6 +164,40 @@ func attach(s *space) {
 	_ = cmd.Wait()
 	if got := s.Kubectl("logs", "a", "-c", "parrot"); got != "parrot-one\nparrot-two\n" {
 		s.T.Errorf("log of the container after attaching is %q", got)
+	}
+	for _, word := range []string{"three", "four"} { // the end of one's own input is not that of the container's
+		s.types("parrot", word+"\n")
+		s.untilLog("a", "parrot", "parrot-"+word+"\n")
+	}
+}
+
+// attachOnce: with stdinOnce the input of the container ends with that of the first who is attached.
+func attachOnce(s *space) {
+	s.types("once", "first\n")
+	s.untilLog("a", "once", "first\nthe-end\n")
+}
+
+// types attaches to a container, types a text and goes. The client may stay until the container ends, so it is not waited for.
+func (s *space) types(container, text string) {
+	s.T.Helper()
+	cmd := s.Host.Command(s.Ctx, s.Host.Program, "kubectl", "-n", s.Name, "attach", "-i", "a", "-c", container)
+	cmd.Stdin = strings.NewReader(text)
+	if err := cmd.Start(); err != nil {
+		s.T.Fatal(err)
+	}
+	s.T.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+}
+
+// noInput: a program that reads an input which nobody is at reads its end.
+func noInput(s *space) {
+	if out, code := s.Exec("a", "sh", "-c", "readlink /proc/self/fd/0; cat; echo end"); out != "/dev/null\nend\n" || code != 0 {
+		s.T.Errorf("exec without -i = %q with code %d, want the end of the input at once", out, code)
+	}
+	if out := s.Kubectl("exec", "a", "-c", "open", "--", "readlink", "/proc/1/fd/0"); out != "/dev/null\n" {
+		s.T.Errorf("the input of a container without stdin is %q", out)
 	}
 }
 

@@ -2,13 +2,21 @@ package vm_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/nodeless/nodeless/pkg/api"
+	"github.com/nodeless/nodeless/pkg/spec"
 	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
@@ -31,7 +39,8 @@ spec:
 	before := append(s.Pods("app=web", 2), *s.Ready("ticker"))
 	boot := s.MustExec("ticker", "cat", "/proc/sys/kernel/random/boot_id")
 
-	if err := s.Server.Signal(syscall.SIGKILL); err != nil {
+	late := s.bootAnother("late") // and its shim goes with the server
+	if err := errors.Join(syscall.Kill(late, syscall.SIGKILL), s.Server.Signal(syscall.SIGKILL)); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(s.Ctx, time.Minute)
@@ -60,6 +69,7 @@ spec:
 	if _, code := s.Exec(before[0].Name, "true"); code != 0 {
 		t.Errorf("exec after the restart: code %d", code)
 	}
+	s.boundOnHost(s.Ready("late"))
 	// The log goes on, and what was written in between is there.
 	logs := s.follow("ticker")
 	logs.waitFor("tick 0\n")
@@ -146,5 +156,77 @@ func TestKilledVMIsCleanedUpAndReplaced(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestPodWhoseBootsFail: whatever process of a Pod dies while its microVM boots, the next try succeeds, has the host's limit on the
+// Pod that its spec asks for, and finds nothing left of the ones before.
+func TestPodWhoseBootsFail(t *testing.T) {
+	s := newQuietSpace(t, 5*time.Minute)
+	s.Apply(testcluster.Sleeper("a", ""))
+	for _, victim := range []string{"nodeless-vmm", "containerd-shim"} {
+		s.killBooting(victim)
+	}
+	s.boundOnHost(s.Ready("a"))
+}
+
+// bootAnother makes a Pod and returns the process of its shim, while its microVM boots.
+func (s *space) bootAnother(name string) (shim int) {
+	s.T.Helper()
+	shims, vms := s.Processes(s.T, "containerd-shim"), len(s.Processes(s.T, "qemu-system"))
+	s.Apply(testcluster.Sleeper(name, ""))
+	s.Until("another microVM boots", func() (bool, error) {
+		if len(s.Processes(s.T, "qemu-system")) <= vms {
+			return false, nil
+		}
+		for _, pid := range s.Processes(s.T, "containerd-shim") {
+			if !slices.Contains(shims, pid) {
+				shim = pid
+			}
+		}
+		return shim != 0, nil
+	})
+	return shim
+}
+
+// killBooting kills a process of a microVM as soon as its QEMU is there.
+func (s *space) killBooting(victim string) {
+	s.T.Helper()
+	s.Until("a microVM boots", func() (bool, error) { return len(s.Processes(s.T, "qemu-system")) > 0, nil })
+	for _, pid := range s.Processes(s.T, victim) {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			s.T.Fatal(err)
+		}
+	}
+	s.Until("it is gone", func() (bool, error) { return len(s.Processes(s.T, "qemu-system")) == 0, nil })
+}
+
+// boundOnHost checks the host's limit on a running Pod's CPU time, and that the Pod's cgroup holds its one microVM and no remains.
+func (s *space) boundOnHost(pod *corev1.Pod) {
+	s.T.Helper()
+	size, err := spec.ParseSize(pod.Annotations[api.Spec], pod.Annotations[api.SpecType])
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	want := strconv.FormatInt(size.CPU*100, 10) // microseconds of 100000, by thousandths
+	found := false
+	for _, root := range []string{"/sys/fs/cgroup/cpu", "/sys/fs/cgroup"} {
+		direct, _ := filepath.Glob(root + s.Host.Cgroup + "/kubepods/pod" + string(pod.UID))
+		below, _ := filepath.Glob(root + s.Host.Cgroup + "/*/kubepods/pod" + string(pod.UID))
+		for _, dir := range append(direct, below...) {
+			found = true
+			for _, file := range []string{"cpu.cfs_quota_us", "cpu.max"} {
+				raw, err := os.ReadFile(filepath.Join(dir, file))
+				if got, _, _ := strings.Cut(strings.TrimSpace(string(raw)), " "); err == nil && got != want {
+					s.T.Errorf("%s/%s is %s, want %s", dir, file, got, want)
+				}
+			}
+			if left, _ := filepath.Glob(dir + "/kata_*"); len(left) != 1 {
+				s.T.Errorf("in the Pod's cgroup are %v, want its one microVM's", left)
+			}
+		}
+	}
+	if !found {
+		s.T.Errorf("the cgroup of Pod %s is not found", pod.UID)
 	}
 }

@@ -23,6 +23,9 @@ import (
 //go:embed schema.sql
 var schema string
 
+//go:embed indexes.sql
+var indexes string
+
 // Errors of the books.
 var (
 	ErrSettled = errors.New("the hour is settled otherwise")
@@ -33,17 +36,20 @@ var (
 )
 
 // Books is the file. Several processes may have it open.
-type Books struct{ db *sql.DB }
+type Books struct {
+	db   *sql.DB
+	held holding
+}
 
 // Open opens the books in a file and makes them, mode 0600, where there are none. The error is sqlfile.ErrNewer or
 // sqlfile.ErrForeign when this program must not touch the file.
 func Open(ctx context.Context, file string) (*Books, error) {
 	// The application id is "nlbi".
-	db, err := sqlfile.Open(ctx, file, sqlfile.Kind{Name: "books", ApplicationID: 0x6e6c6269, Version: 1, Schema: schema})
+	db, err := sqlfile.Open(ctx, file, sqlfile.Kind{Name: "books", ApplicationID: 0x6e6c6269, Version: 1, Schema: schema, Indexes: indexes})
 	if err != nil {
 		return nil, err
 	}
-	return &Books{db}, nil
+	return &Books{db: db}, nil
 }
 
 // Close ends the use of the file.
@@ -248,13 +254,8 @@ type Sum struct {
 	Amount                                      price.Amount
 }
 
-// Daily adds up what Charges lists, by day, namespace and kind, in the order of these.
-func (b *Books) Daily(ctx context.Context, from, to time.Time, namespaces []string) (sums []Sum, err error) {
-	return b.daily(ctx, from, to, namespaces, "workload", -1)
-}
-
-// DailyUpTo is Daily, unless that has more than most, or comes from ten times as many charges: then all workloads of a day are one, called Many, so that what comes back stays small
-// however many names somebody gave to theirs.
+// DailyUpTo adds up what Charges lists, by day, namespace and kind, in the order of these. If that comes to more than most, or comes from ten
+// times as many charges, all workloads of a day are one, called Many: what comes back stays small however many names somebody gave to theirs.
 func (b *Books) DailyUpTo(ctx context.Context, from, to time.Time, namespaces []string, most int) ([]Sum, error) {
 	where, args, err := billed(from, to, namespaces)
 	if err != nil {
@@ -329,6 +330,26 @@ func (b *Books) Charged(ctx context.Context, usages []string) (map[string]int64,
 		return nil, fmt.Errorf("add charges up: %w", err)
 	}
 	return sums, nil
+}
+
+// Mark notes up to when all that was known is settled.
+func (b *Books) Mark(ctx context.Context, at time.Time) error {
+	if _, err := b.db.ExecContext(ctx, "INSERT INTO mark (one, at) VALUES (1, ?) ON CONFLICT (one) DO UPDATE SET at = excluded.at", at.Unix()); err != nil {
+		return fmt.Errorf("note what is settled: %w", err)
+	}
+	return nil
+}
+
+// Marked is the last Mark, the zero moment without one.
+func (b *Books) Marked(ctx context.Context) (time.Time, error) {
+	var at int64
+	switch err := b.db.QueryRowContext(ctx, "SELECT at FROM mark").Scan(&at); {
+	case errors.Is(err, sql.ErrNoRows):
+		return time.Time{}, nil
+	case err != nil:
+		return time.Time{}, fmt.Errorf("read what is settled: %w", err)
+	}
+	return time.Unix(at, 0).UTC(), nil
 }
 
 // Prices are those by which an hour was settled.

@@ -121,7 +121,7 @@ func TestCharges(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
 		}
 	}
-	daily, err := b.Daily(t.Context(), time.Time{}, time.Time{}, []string{"shop"})
+	daily, err := b.DailyUpTo(t.Context(), time.Time{}, time.Time{}, []string{"shop"}, 100)
 	must(t, err)
 	if diff := cmp.Diff([]Sum{{Day: hour.Truncate(24 * time.Hour), Namespace: "shop", Workload: "Deployment/web", Spec: "2C4Gi", SpecType: "intel", Charge: "POSTPAID_BY_HOUR",
 		Currency: yuan(), Seconds: 3610, Amount: 3_610_000}}, daily); diff != "" {
@@ -361,5 +361,30 @@ func TestBillsOfANamespaceAreFoundByAnIndex(t *testing.T) {
 		if text := strings.Join(plan, "; "); !strings.Contains(text, "SEARCH charges USING INDEX "+index+" ") {
 			t.Errorf("of %q: %s; want index %s", namespaces, text, index)
 		}
+	}
+}
+
+// TestHeldIsReadOnce: the scheduler, which asks for each Pod, costs no query for each, and sees at once what is bought.
+func TestHeldIsReadOnce(t *testing.T) {
+	b := open(t, t.TempDir())
+	one, other := reserved("one"), reserved("other")
+	one.HoldCapacity, other.HoldCapacity = true, true
+	held := func() int {
+		t.Helper()
+		coupons, err := b.Held(t.Context(), one.From)
+		must(t, err)
+		return len(coupons)
+	}
+	must(t, b.Buy(t.Context(), one))
+	if n := held(); n != 1 {
+		t.Errorf("%d are held, want 1", n)
+	}
+	must(t, b.Buy(t.Context(), other))
+	if n := held(); n != 2 {
+		t.Errorf("%d are held after one more was bought, want 2", n)
+	}
+	must(t, b.db.Close()) // a query would fail
+	if n := held(); n != 2 {
+		t.Errorf("%d are held, want 2", n)
 	}
 }

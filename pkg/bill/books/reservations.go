@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nodeless/nodeless/pkg/bill"
@@ -73,6 +74,7 @@ func NewID() string {
 
 // Buy writes a reservation down. The error is ErrExists when there is one of its name that is not refunded, or of its ID.
 func (b *Books) Buy(ctx context.Context, r Reservation) error {
+	defer b.held.forget()
 	if err := b.buy(ctx, r); err != nil {
 		return fmt.Errorf("buy reservation %q: %w", r.Name, err)
 	}
@@ -106,6 +108,7 @@ const reservationColumns = "id, namespace, name, spec, spec_type, node, months, 
 // Refund ends a reservation and says what is given back: all for the first within five days of its purchase, else what
 // bill.Refund says. One that has expired is put away, for nothing. The error is ErrUnknown, or ErrEnded when that was done before.
 func (b *Books) Refund(ctx context.Context, id string, now time.Time) (price.Amount, error) {
+	defer b.held.forget()
 	amount, err := b.refund(ctx, id, now)
 	if err != nil {
 		return 0, fmt.Errorf("refund reservation %s: %w", id, err)
@@ -165,16 +168,42 @@ func (b *Books) Coupons(ctx context.Context) ([]bill.Coupon, error) {
 	return coupons, err
 }
 
-// Held lists the reservations that are valid and keep a place free.
+// fresh is for how long the reservations that Held has read are good, should another process change them.
+const fresh = 5 * time.Second
+
+// holding is what Held has read.
+type holding struct {
+	mu    sync.Mutex
+	known []Reservation // guarded by mu
+	until time.Time     // up to when it is good; guarded by mu
+}
+
+// forget has the next Held read.
+func (h *holding) forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.until = time.Time{}
+}
+
+// Held lists the reservations that are valid and keep a place free. The scheduler asks for each Pod: what this process has not changed is
+// read again after some seconds only.
 func (b *Books) Held(ctx context.Context, now time.Time) ([]bill.Coupon, error) {
-	found, err := b.Reservations(ctx)
+	b.held.mu.Lock()
+	defer b.held.mu.Unlock()
+	if at := time.Now(); !at.Before(b.held.until) {
+		found, err := b.Reservations(ctx)
+		if err != nil {
+			return nil, err
+		}
+		b.held.known, b.held.until = found, at.Add(fresh)
+	}
 	var coupons []bill.Coupon
-	for _, r := range found {
+	for _, r := range b.held.known {
 		if r.HoldCapacity && r.State(now) == Active {
 			coupons = append(coupons, r.Coupon())
 		}
 	}
-	return coupons, err
+	return coupons, nil
 }
 
 type querier interface {

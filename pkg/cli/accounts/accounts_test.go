@@ -100,8 +100,8 @@ func TestWriteUsages(t *testing.T) {
 	}
 	text := write(Prometheus)
 	for _, line := range []string{
-		`nodeless_sandbox_seconds_total{namespace="shop",workload="",spec="unsized",type="",charge="POSTPAID_BY_HOUR"} 60.000000000`,
-		`nodeless_sandbox_seconds_total{namespace="shop",workload="@SUM(A1)\n` + "\x1b" + `[2J",spec="2C4Gi",type="intel",charge="SPOT"} 3600.000000000`,
+		`nodeless_sandbox_seconds_total{namespace="shop",workload="",spec="unsized",type="",charge="POSTPAID_BY_HOUR"} 60`,
+		`nodeless_sandbox_seconds_total{namespace="shop",workload="@SUM(A1)\n` + "\x1b" + `[2J",spec="2C4Gi",type="intel",charge="SPOT"} 3600`,
 		`nodeless_sandboxes_running{namespace="shop",workload="",spec="unsized",type="",charge="POSTPAID_BY_HOUR"} 1`,
 	} {
 		if !strings.Contains(text, line+"\n") {
@@ -230,5 +230,28 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 	must(t, err)
 	if _, err := c.Usages(t.Context(), nil, ""); !strings.Contains(strings.Join(hint.Of(err), " "), "see that the server runs") {
 		t.Errorf("nobody there: %v, %q", err, hint.Of(err))
+	}
+}
+
+// TestNoCellIsAFormula: what Pods and their tags are called is anybody's, and is read in a spreadsheet.
+func TestNoCellIsAFormula(t *testing.T) {
+	for _, text := range []string{
+		"=cmd|' /C calc'!A0", "+1", "-2+3", "@SUM(1)", "\t=1", "\r=1", "  =1", "\u00a0=1", "＝1", "|x", "a,b", `say "hi"`, "two\nlines", `back\slash`, "ok", "", "é", ";=1",
+	} {
+		var out strings.Builder
+		if err := (sheet{{"POD"}, {text}}).writeCSV(&out); err != nil {
+			t.Fatal(err)
+		}
+		rows, err := csv.NewReader(strings.NewReader(out.String() + "end\n")).ReadAll() // an empty line is no row
+		if err != nil || len(rows) < 2 {
+			t.Fatalf("%q makes %d rows, %v:\n%s", text, len(rows), err, out.String())
+		}
+		cell := rows[1][0]
+		if trimmed := strings.TrimLeft(cell, " \t\r\n\u00a0"); trimmed != "" && strings.ContainsAny(trimmed[:1], "=+-@|") || strings.HasPrefix(trimmed, "＝") {
+			t.Errorf("%q makes the cell %q", text, cell)
+		}
+		if got := strings.TrimPrefix(cell, "'"); text != "" && got != strings.ReplaceAll(text, "\r\n", "\n") {
+			t.Errorf("%q is read back as %q", text, cell)
+		}
 	}
 }

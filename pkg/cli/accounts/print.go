@@ -72,7 +72,7 @@ func (s sheet) writeCSV(w io.Writer, numbers ...string) error {
 		for i, cell := range row {
 			if cells[i] = strings.ToLower(cell); n > 0 {
 				if cells[i] = cell; !slices.Contains(numbers, s[0][i]) {
-					cells[i] = meter.Inert(cell)
+					cells[i] = inert(cell)
 				}
 			}
 		}
@@ -80,6 +80,14 @@ func (s sheet) writeCSV(w io.Writer, numbers ...string) error {
 	}
 	out.Flush()
 	return out.Error()
+}
+
+// inert keeps a spreadsheet from reading a formula out of a text. White space in front does not keep it from that.
+func inert(s string) string {
+	if rest := strings.TrimLeft(s, " \t\r\n\v\f\u00a0\ufeff"); rest != "" && strings.ContainsRune("=+-@|%＝＋－＠", []rune(rest)[0]) || s != "" && strings.ContainsRune("\t\r\n", rune(s[0])) {
+		return "'" + s
+	}
+	return s
 }
 
 // WriteJSON writes anything, indented.

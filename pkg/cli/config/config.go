@@ -42,6 +42,7 @@ type Node struct {
 	DiskReserve   int    // percent of the data dir's file system
 	DiskBandwidth int    // MiB a second for each Pod; 0 for no bound
 	DiskIOPS      int    // operations a second for each Pod; 0 for no bound
+	LogRate       int    // MiB a second that each Pod writes to its logs; 0 for no bound
 	Accel         string // auto, kvm or tcg
 	// RuncPath adds a RuntimeClass handler "runc", with the shim at RuncShimPath or in PATH; for measurements only.
 	RuncPath, RuncShimPath string
@@ -68,7 +69,8 @@ type Network struct {
 	Domain      string
 	NodePorts   PortRange
 	// Guard is what Pods may reach, and who may reach them.
-	Guard netdev.Guard
+	Guard     netdev.Guard
+	Bandwidth int // Mbit a second that each Pod sends, and as many that it receives; 0 for no limit
 }
 
 // Specs is what Pods can be and what they cost.

@@ -96,6 +96,8 @@ func nodeOptions() []Option {
 			field: func(c *Config) any { return &c.Node.DiskBandwidth }},
 		{Name: "pod-disk-iops", Default: "30000", Usage: "how many `times` a second a Pod may read from its disks, and as often write; 0 for no bound",
 			field: func(c *Config) any { return &c.Node.DiskIOPS }},
+		{Name: "pod-log-rate", Default: "8", Usage: "how many `MiB` a second all containers of a Pod write to their logs; faster ones have to wait; 0 for no bound",
+			field: func(c *Config) any { return &c.Node.LogRate }},
 		{Name: "accel", Default: "auto", Usage: "how microVMs run: auto and kvm need a KVM that works, tcg emulates, which is slow and isolates less, any emulates where KVM does not work",
 			field: func(c *Config) any { return &c.Node.Accel }},
 		{Name: "pull-timeout", Default: "1h", Usage: "`time` after which a pull of an image is given up; 0 for never",
@@ -151,7 +153,19 @@ func networkOptions() []Option {
 			field: func(c *Config) any { return &c.Network.Guard.Limits.NewFlows }},
 		{Name: "pod-packets", Default: strconv.Itoa(netdev.DefaultLimits().Packets), Usage: "`number` of packets that one Pod sends in a second; 0 for no limit",
 			field: func(c *Config) any { return &c.Network.Guard.Limits.Packets }},
+		{Name: "pod-bandwidth", Default: strconv.FormatInt(netdev.DefaultLimits().Bandwidth/mbit, 10), Usage: "`Mbit` a second that one Pod sends, and as many that it receives; 0 for no limit",
+			field: func(c *Config) any { return &c.Network.Bandwidth }},
 	}
+}
+
+// mbit is a Mbit in bytes.
+const mbit = 1_000_000 / 8
+
+// Limits are those of each Pod, with the bandwidth in the unit that they have it in.
+func (n Network) Limits() netdev.Limits {
+	l := n.Guard.Limits
+	l.Bandwidth = int64(n.Bandwidth) * mbit
+	return l
 }
 
 func ranges(list []netip.Prefix) (out []string) {

@@ -146,7 +146,7 @@ func (n Node) faults() (errs []error) {
 	if n.DiskReserve < 0 || n.DiskReserve > 90 {
 		errs = append(errs, invalid("disk-reserve", n.DiskReserve, "out of range", "choose 1 to 90 percent, or 0 for no reserve"))
 	}
-	for name, most := range map[string]int{"pod-disk-bandwidth": n.DiskBandwidth, "pod-disk-iops": n.DiskIOPS} {
+	for name, most := range map[string]int{"pod-disk-bandwidth": n.DiskBandwidth, "pod-disk-iops": n.DiskIOPS, "pod-log-rate": n.LogRate} {
 		if most < 0 || most > 1<<30 {
 			errs = append(errs, invalid(name, most, "out of range", "give what a Pod may have each second, or 0 for no bound"))
 		}
@@ -231,7 +231,7 @@ func (n Network) faults() (errs []error) {
 	if r := n.NodePorts; r.Low < 1 || r.High > 65535 || r.Low > r.High {
 		errs = append(errs, invalid("service-node-port-range", r, "not a port range", "30000-32767 is usual"))
 	}
-	return append(errs, guardFaults(n.Guard)...)
+	return append(append(errs, guardFaults(n.Guard)...), n.bandwidthFaults()...)
 }
 
 func guardFaults(g netdev.Guard) (errs []error) {
@@ -257,6 +257,13 @@ func guardFaults(g netdev.Guard) (errs []error) {
 		if l.value < 0 || l.value > math.MaxInt32/10 {
 			errs = append(errs, invalid(l.name, l.value, "out of range", "choose a number above 0, or 0 for no limit"))
 		}
+	}
+	return errs
+}
+
+func (n Network) bandwidthFaults() (errs []error) {
+	if most := netdev.MaxBandwidth / mbit; n.Bandwidth < 0 || n.Bandwidth > most {
+		errs = append(errs, invalid("pod-bandwidth", n.Bandwidth, "out of range", fmt.Sprintf("choose 1 to %d Mbit a second, or 0 for no limit", most)))
 	}
 	return errs
 }

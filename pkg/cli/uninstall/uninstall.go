@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/nodeless/nodeless/pkg/cli/lock"
@@ -270,16 +271,13 @@ func below(path string, mounted []string) string {
 
 // Mounts lists the mount points that this process sees.
 func Mounts() ([]string, error) {
-	data, err := os.ReadFile("/proc/self/mountinfo")
+	mounts, err := mountinfo.GetMounts(nil)
 	if err != nil {
 		return nil, fmt.Errorf("list mounts: %w", err)
 	}
 	var out []string
-	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
-	for _, line := range strings.Split(string(data), "\n") {
-		if f := strings.Fields(line); len(f) > 4 {
-			out = append(out, unescape.Replace(f[4]))
-		}
+	for _, m := range mounts {
+		out = append(out, m.Mountpoint)
 	}
 	return out, nil
 }

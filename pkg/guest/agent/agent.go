@@ -42,13 +42,14 @@ type Agent struct {
 	sys fs.FS
 
 	mu        sync.Mutex
-	sandboxID string              // guarded by mu
-	mounted   map[string][]string // mount points by container, guarded by mu
+	sandboxID string               // guarded by mu
+	mounted   map[string][]string  // mount points by container, guarded by mu
+	creations map[string]*creation // by container, guarded by mu
 }
 
 // New returns an Agent that reads devices from sys (/sys).
 func New(cfg Config, sys fs.FS) *Agent {
-	return &Agent{cfg: cfg, sys: sys, mounted: map[string][]string{}}
+	return &Agent{cfg: cfg, sys: sys, mounted: map[string][]string{}, creations: map[string]*creation{}}
 }
 
 // Serve answers on the connections of l until ctx ends or l fails.

@@ -120,3 +120,43 @@ func TestIsPause(t *testing.T) {
 		}
 	}
 }
+
+// A removal that comes while the container is being created ends what that waits for, and returns when nothing is left of it.
+func TestRemovalDuringCreation(t *testing.T) {
+	a := New(Config{Containers: &container.Manager{}}, fstest.MapFS{})
+	ctx, created, err := a.creating(t.Context(), "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := a.creating(t.Context(), "c"); !errors.Is(err, container.ErrExists) {
+		t.Errorf("creation of what is being created = %v, want ErrExists", err)
+	}
+	removed := make(chan error)
+	go func() {
+		_, err := a.RemoveContainer(t.Context(), &pb.RemoveContainerRequest{ContainerId: "c"})
+		removed <- err
+	}()
+	<-ctx.Done()
+	select {
+	case err := <-removed:
+		t.Fatalf("the removal returned before the creation: %v", err)
+	default:
+	}
+	if err := created(); !errors.Is(err, container.ErrNotFound) {
+		t.Errorf("the end of the creation = %v, want ErrNotFound", err)
+	}
+	if err := <-removed; err != nil {
+		t.Error(err)
+	}
+	if _, created, err := a.creating(t.Context(), "c"); err != nil || created() != nil {
+		t.Errorf("creation afterwards = %v", err)
+	}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	if _, _, err := a.creating(t.Context(), "d"); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.unwant(gone, "d"); !errors.Is(err, context.Canceled) {
+		t.Errorf("a removal that nobody waits for = %v, want Canceled", err)
+	}
+}

@@ -34,14 +34,20 @@ func isPause(spec *specs.Spec) bool {
 
 // CreateContainer mounts the container's storages and makes it. The pause container is only kept in the
 // books; its image is not even mounted.
-func (a *Agent) CreateContainer(ctx context.Context, req *pb.CreateContainerRequest) (_ *emptypb.Empty, err error) {
+func (a *Agent) CreateContainer(ctx context.Context, req *pb.CreateContainerRequest) (*emptypb.Empty, error) {
 	id := req.GetContainerId()
-	if err := a.checkNew(id); err != nil {
+	ctx, created, err := a.creating(ctx, id)
+	if err != nil {
 		return nil, err
 	}
+	err = a.create(ctx, id, req)
+	return empty(errors.Join(err, created()))
+}
+
+func (a *Agent) create(ctx context.Context, id string, req *pb.CreateContainerRequest) (err error) {
 	spec := container.SpecFromProto(req.GetOCI())
 	if isPause(spec) {
-		return empty(a.cfg.Containers.Create(container.Request{ID: id, Spec: spec, Pause: true}))
+		return a.cfg.Containers.Create(container.Request{ID: id, Spec: spec, Pause: true})
 	}
 	defer func() {
 		if err != nil {
@@ -50,28 +56,75 @@ func (a *Agent) CreateContainer(ctx context.Context, req *pb.CreateContainerRequ
 	}()
 	sources, err := a.mountAll(ctx, id, req.GetStorages())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	redirectMounts(spec.Mounts, sources)
 	if err := a.placeVolumes(ctx, id, spec.Mounts); err != nil {
-		return nil, err
+		return err
 	}
 	if err := a.addDevices(ctx, spec, req.GetDevices()); err != nil {
-		return nil, err
+		return err
 	}
-	return empty(a.cfg.Containers.Create(container.Request{
+	return a.cfg.Containers.Create(container.Request{
 		ID: id, Spec: spec, SharedPID: req.GetSandboxPidns(), PIDTarget: spec.Annotations[api.PIDTarget],
-	}))
+		NoInput: req.GetStdinPort() == noInput,
+	})
 }
 
-// checkNew refuses a container whose name is none or that is there: undoing what was begun for it would undo that one.
-func (a *Agent) checkNew(id string) error {
+// creation is a container that is being created.
+type creation struct {
+	giveUp   context.CancelFunc // ends what it waits for
+	over     chan struct{}      // closed when it has ended, well or not
+	unwanted bool               // removed meanwhile; guarded by Agent.mu
+}
+
+// creating refuses a container whose name is none or that is there, or on its way: undoing what was begun for it would undo that one.
+// created is called when it has ended, and removes what nobody wants any more.
+func (a *Agent) creating(ctx context.Context, id string) (_ context.Context, created func() error, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if _, there := a.mounted[id]; there {
-		return fmt.Errorf("container %s: %w", id, container.ErrExists)
+	_, there := a.mounted[id]
+	if there || a.creations[id] != nil {
+		return nil, nil, fmt.Errorf("container %s: %w", id, container.ErrExists)
 	}
-	return container.CheckID(id)
+	if err := container.CheckID(id); err != nil {
+		return nil, nil, err
+	}
+	ctx, giveUp := context.WithCancel(ctx)
+	c := &creation{giveUp: giveUp, over: make(chan struct{})}
+	a.creations[id] = c
+	return ctx, func() error {
+		defer close(c.over)
+		giveUp()
+		a.mu.Lock()
+		delete(a.creations, id)
+		unwanted := c.unwanted
+		a.mu.Unlock()
+		if !unwanted {
+			return nil
+		}
+		gone := fmt.Errorf("container %s was removed while it was being created: %w", id, container.ErrNotFound)
+		return errors.Join(gone, a.remove(context.WithoutCancel(ctx), id))
+	}, nil
+}
+
+// unwant tells that a container is to be removed, and waits if it is just being created.
+func (a *Agent) unwant(ctx context.Context, id string) error {
+	a.mu.Lock()
+	c := a.creations[id]
+	if c == nil {
+		a.mu.Unlock()
+		return nil
+	}
+	c.unwanted = true
+	a.mu.Unlock()
+	c.giveUp()
+	select {
+	case <-c.over:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("remove container %s, which is still being created: %w", id, ctx.Err())
+	}
 }
 
 // mountAll mounts a container's storages and returns where the content of each mount point is.
@@ -152,6 +205,9 @@ func (a *Agent) RemoveContainer(ctx context.Context, req *pb.RemoveContainerRequ
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(t)*time.Second)
 		defer cancel()
+	}
+	if err := a.unwant(ctx, req.GetContainerId()); err != nil {
+		return nil, err
 	}
 	return empty(a.remove(ctx, req.GetContainerId()))
 }

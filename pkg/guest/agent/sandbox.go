@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	pb "github.com/kata-containers/kata-containers/src/runtime/virtcontainers/pkg/agent/protocols/grpc"
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/emptypb"
 
@@ -78,17 +79,16 @@ func (a *Agent) UpdateEphemeralMounts(_ context.Context, req *pb.UpdateEphemeral
 
 // RemoveStaleVirtiofsShareMounts unmounts file systems inside the shared directory whose host side has gone.
 func (a *Agent) RemoveStaleVirtiofsShareMounts(context.Context, *pb.RemoveStaleVirtiofsShareMountsRequest) (*emptypb.Empty, error) {
-	raw, err := os.ReadFile("/proc/self/mountinfo")
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(Root + "/shared/containers"))
 	if err != nil {
 		return nil, fmt.Errorf("list mounts: %w", err)
 	}
-	for line := range strings.Lines(string(raw)) {
-		fields := strings.Fields(line)
-		if len(fields) < 5 || !strings.HasPrefix(fields[4], Root+"/shared/containers/") {
+	for _, m := range mounts {
+		if m.Mountpoint == Root+"/shared/containers" {
 			continue
 		}
-		if _, err := os.Stat(fields[4]); errors.Is(err, os.ErrNotExist) {
-			_ = unix.Unmount(fields[4], unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if _, err := os.Stat(m.Mountpoint); errors.Is(err, os.ErrNotExist) {
+			_ = unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 		}
 	}
 	return &emptypb.Empty{}, nil

@@ -7,8 +7,10 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,6 +28,58 @@ type container struct {
 	mu     sync.Mutex
 	procs  map[string]*process // by exec id, guarded by mu
 	recent []string            // exec ids, oldest first, guarded by mu
+
+	settings sync.Mutex // orders changes of the cgroup
+	quota    *int64     // of CPU time, which the container gets when it starts; nil afterwards; guarded by settings
+}
+
+// holdQuota takes the limit of CPU time out of the limits by which a container is created: making it is none of its work, and would
+// take minutes with a small one.
+func (c *container) holdQuota(r *cgroups.Resources) {
+	quota := r.CpuQuota
+	r.CpuQuota, c.quota = 0, &quota
+}
+
+// setQuota sets it, just before the container's own program runs.
+func (c *container) setQuota() error {
+	c.settings.Lock()
+	defer c.settings.Unlock()
+	if c.quota == nil {
+		return nil
+	}
+	if quota := *c.quota; quota != 0 {
+		if err := c.change(func(r *cgroups.Resources) { r.CpuQuota, r.SkipDevices = quota, true }); err != nil {
+			return err
+		}
+	}
+	c.quota = nil
+	return nil
+}
+
+// update changes limits; settings is not held. A container that has not started gets its new limit of CPU time with the start.
+func (c *container) update(limits *specs.LinuxResources) error {
+	c.settings.Lock()
+	defer c.settings.Unlock()
+	return c.change(func(r *cgroups.Resources) {
+		applyResources(r, limits)
+		if c.quota != nil {
+			if limits.CPU != nil && limits.CPU.Quota != nil {
+				*c.quota = *limits.CPU.Quota
+			}
+			r.CpuQuota = 0
+		}
+	})
+}
+
+// change alters the limits in the cgroup; settings is held.
+func (c *container) change(how func(*cgroups.Resources)) error {
+	config := c.lc.Config()
+	cg := *config.Cgroups
+	resources := *cg.Resources
+	how(&resources)
+	cg.Resources = &resources
+	config.Cgroups = &cg
+	return c.lc.Set(config)
 }
 
 // process finds a process; the first one goes by the container's id or none.

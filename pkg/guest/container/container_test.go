@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	pb "github.com/kata-containers/kata-containers/src/runtime/virtcontainers/pkg/agent/protocols/grpc"
 	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -164,5 +165,25 @@ func TestStreamKeepsWhatACallerThatLeftWouldHaveRead(t *testing.T) {
 	}
 	if _, err := s.read(ctx2, 10); !errors.Is(err, io.EOF) {
 		t.Errorf("read at the end = %v, want EOF", err)
+	}
+}
+
+func TestInputThatNobodyIsAtEndsAtOnce(t *testing.T) {
+	for _, nobody := range []bool{false, true} {
+		var s stdio
+		var p libcontainer.Process
+		if err := s.pipes(&p, nobody); err != nil {
+			t.Fatal(err)
+		}
+		if in := p.Stdin.(*os.File); (in.Name() == os.DevNull) != nobody || (s.stdin == nil) != nobody {
+			t.Errorf("nobody at the input is %v: the process reads %s, and the agent's end is %v", nobody, in.Name(), s.stdin)
+		}
+		if nobody {
+			if _, err := s.write(t.Context(), []byte("x")); !errors.Is(err, os.ErrClosed) {
+				t.Errorf("write to nobody's input = %v, want ErrClosed", err)
+			}
+			s.closeStdin()
+		}
+		s.close()
 	}
 }

@@ -79,7 +79,7 @@ func interruptible(ctx context.Context, setDeadline func(time.Time) error, trans
 
 // stdio is the agent's side of a process's standard streams, and the ends it hands to the process.
 type stdio struct {
-	stdin          *os.File // nil with a terminal
+	stdin          *os.File // nil with a terminal, and when nobody is at the input
 	stdout, stderr *stream
 	console        *os.File   // the terminal's master
 	winsize        sync.Mutex // guards nothing but the order of resizes
@@ -87,24 +87,43 @@ type stdio struct {
 	consoleSocket  *os.File
 }
 
-// pipes gives a process three pipes; libcontainer gives them to the process's user.
-func (s *stdio) pipes(p *libcontainer.Process) error {
-	var ends [3][2]*os.File
-	for i := range ends {
-		r, w, err := os.Pipe()
+// pipes gives a process two pipes for its output, and one for its input if somebody is at it; libcontainer gives them to the
+// process's user. The input that nobody is at is /dev/null, which ends at once; libcontainer opens the container's own.
+func (s *stdio) pipes(p *libcontainer.Process, noInput bool) (err error) {
+	defer func() {
 		if err != nil {
-			for _, e := range ends[:i] {
-				closeAll(e[:])
-			}
-			return fmt.Errorf("make standard streams: %w", err)
+			s.close()
+			err = fmt.Errorf("make standard streams: %w", err)
 		}
-		ends[i] = [2]*os.File{r, w}
+	}()
+	var stdin, stdout, stderr *os.File
+	if noInput {
+		stdin, err = os.Open(os.DevNull)
+	} else {
+		stdin, s.stdin, err = os.Pipe()
 	}
-	p.Stdin, s.stdin = ends[0][0], ends[0][1]
-	p.Stdout, s.stdout = ends[1][1], &stream{f: ends[1][0]}
-	p.Stderr, s.stderr = ends[2][1], &stream{f: ends[2][0]}
-	s.toProcess = []*os.File{ends[0][0], ends[1][1], ends[2][1]}
+	if err != nil {
+		return err
+	}
+	s.toProcess = append(s.toProcess, stdin)
+	if s.stdout, stdout, err = outputPipe(); err != nil {
+		return err
+	}
+	s.toProcess = append(s.toProcess, stdout)
+	if s.stderr, stderr, err = outputPipe(); err != nil {
+		return err
+	}
+	s.toProcess = append(s.toProcess, stderr)
+	p.Stdin, p.Stdout, p.Stderr = stdin, stdout, stderr
 	return nil
+}
+
+func outputPipe() (*stream, *os.File, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	return &stream{f: r}, w, nil
 }
 
 // terminal gives a process a terminal, which libcontainer sends back over a socket.

@@ -65,6 +65,7 @@ type Request struct {
 	// PIDTarget is the container whose PID namespace this one shares; empty for none. It wins over SharedPID.
 	PIDTarget string
 	Pause     bool // the pause container: it holds a place and runs nothing
+	NoInput   bool // nobody will be at the standard input
 }
 
 // Create makes a container and its first process, which waits for Start.
@@ -101,7 +102,7 @@ func (m *Manager) Create(req Request) (err error) {
 	if err := prepareSpec(req, ns, pid, m.cgroup.limits); err != nil {
 		return err
 	}
-	return m.launch(c, req.Spec)
+	return m.launch(c, req)
 }
 
 // pidNamespace is the PID namespace that a container joins; empty for one of its own.
@@ -123,11 +124,12 @@ func (m *Manager) pidNamespace(req Request, ns *namespaces) (string, error) {
 }
 
 // launch lets libcontainer make the container and its first process.
-func (m *Manager) launch(c *container, spec *specs.Spec) (err error) {
-	config, err := libcontainerConfig(c.id, spec)
+func (m *Manager) launch(c *container, req Request) (err error) {
+	config, err := libcontainerConfig(c.id, req.Spec)
 	if err != nil {
 		return err
 	}
+	c.holdQuota(config.Cgroups.Resources)
 	if c.lc, err = libcontainer.Create(m.cfg.StateDir, c.id, config); err != nil {
 		return fmt.Errorf("create container: %w", err)
 	}
@@ -136,7 +138,7 @@ func (m *Manager) launch(c *container, spec *specs.Spec) (err error) {
 			err = errors.Join(err, c.destroy())
 		}
 	}()
-	init, err := newProcess(spec.Process, true)
+	init, err := newProcess(req.Spec.Process, true, req.NoInput)
 	if err != nil {
 		return err
 	}
@@ -207,14 +209,17 @@ func (m *Manager) Start(id string) error {
 	if err != nil || c.lc == nil {
 		return err
 	}
+	if err := c.setQuota(); err != nil {
+		return fmt.Errorf("limit the CPU time of container %s: %w", id, err)
+	}
 	if err := c.lc.Exec(); err != nil {
 		return fmt.Errorf("start container %s: %w", id, err)
 	}
 	return nil
 }
 
-// Exec runs another process in a running container.
-func (m *Manager) Exec(id, execID string, spec *specs.Process) error {
+// Exec runs another process in a running container; noInput says that nobody will be at its standard input.
+func (m *Manager) Exec(id, execID string, spec *specs.Process, noInput bool) error {
 	c, err := m.find(id)
 	if err != nil {
 		return err
@@ -225,7 +230,7 @@ func (m *Manager) Exec(id, execID string, spec *specs.Process) error {
 	if c.init.ended() {
 		return fmt.Errorf("execute in %s: %w", id, ErrNotRunning)
 	}
-	p, err := newProcess(spec, false)
+	p, err := newProcess(spec, false, noInput)
 	if err != nil {
 		return err
 	}

@@ -23,15 +23,15 @@ type process struct {
 	status int32         // read it after done
 }
 
-// newProcess prepares a process with its streams.
-func newProcess(p *specs.Process, init bool) (*process, error) {
+// newProcess prepares a process with its streams; noInput says that nobody will be at its input.
+func newProcess(p *specs.Process, init, noInput bool) (*process, error) {
 	pr := &process{lp: libcontainerProcess(p), done: make(chan struct{})}
 	pr.lp.Init = init
 	var err error
 	if p.Terminal {
 		err = pr.io.terminal(pr.lp)
 	} else {
-		err = pr.io.pipes(pr.lp)
+		err = pr.io.pipes(pr.lp, noInput)
 	}
 	if err != nil {
 		return nil, err

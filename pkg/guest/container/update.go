@@ -16,13 +16,7 @@ func (m *Manager) Update(id string, r *specs.LinuxResources) error {
 		return err
 	}
 	m.cgroup.follow()
-	config := c.lc.Config()
-	cg := *config.Cgroups
-	resources := *cg.Resources
-	applyResources(&resources, r)
-	cg.Resources = &resources
-	config.Cgroups = &cg
-	if err := c.lc.Set(config); err != nil {
+	if err := c.update(r); err != nil {
 		return fmt.Errorf("update container %s: %w", id, err)
 	}
 	return nil

@@ -15,6 +15,9 @@ import (
 	"google.golang.org/grpc/status"
 )
 
+// noInput is what the shim sends as the port of an input that nobody is at.
+const noInput = 1<<32 - 1
+
 // TestGuest walks through a sandbox's life in one VM; the steps build on each other.
 func TestGuest(t *testing.T) {
 	v := boot(t)
@@ -31,6 +34,8 @@ func TestGuest(t *testing.T) {
 		{"output and exit status", testOutput},
 		{"exec", testExec},
 		{"stdin", testStdin},
+		{"nobody at the input", testNoInput},
+		{"removed while it is created", testRemovedEarly},
 		{"terminal", testTerminal},
 		{"terminal of a container", testTerminalContainer},
 		{"seccomp", testSeccomp},
@@ -40,6 +45,7 @@ func TestGuest(t *testing.T) {
 		{"fifty quick execs", testQuickExecs},
 		{"orphans are reaped", testOrphans},
 		{"limits and stats", testLimits},
+		{"a small CPU limit does not hold up the start", testQuota},
 		{"out of memory", testOOM},
 		{"clock", testClock},
 		{"privileged", testPrivileged},
@@ -204,6 +210,51 @@ func testStdin(t *testing.T, v *vm, _ string) {
 	if got := v.wait(t, "sleeper", "in"); got != 0 {
 		t.Errorf("status = %d", got)
 	}
+}
+
+// testNoInput: a program that reads an input nobody is at ends, whether it is a container's or executed in one.
+func testNoInput(t *testing.T, v *vm, slot string) {
+	const look = "readlink /proc/self/fd/0; cat; echo end"
+	req := createRequest("unattended", slot, shell(look))
+	req.StdinPort = noInput
+	v.start(t, req)
+	if got, code := v.output(t, "unattended", "", false), v.wait(t, "unattended", ""); got != "/dev/null\nend\n" || code != 0 {
+		t.Errorf("a container with nobody at its input said %q and ended with %d", got, code)
+	}
+	v.remove(t, "unattended")
+	exec := &pb.ExecProcessRequest{ContainerId: "sleeper", ExecId: "unattended", Process: shell(look), StdinPort: noInput}
+	if _, err := v.ExecProcess(t.Context(), exec); err != nil {
+		t.Fatal(err)
+	}
+	if got, code := v.output(t, "sleeper", "unattended", false), v.wait(t, "sleeper", "unattended"); got != "/dev/null\nend\n" || code != 0 {
+		t.Errorf("a program executed with nobody at its input said %q and ended with %d", got, code)
+	}
+}
+
+// testRemovedEarly: a container whose disk does not come holds up no other, and is gone as soon as it is removed.
+func testRemovedEarly(t *testing.T, v *vm, slot string) {
+	created := make(chan error, 1)
+	go func() {
+		_, err := v.CreateContainer(t.Context(), createRequest("early", "1f", process("true")))
+		created <- err
+	}()
+	for removed := false; !removed; { // until it is being created
+		if out, code := v.exec(t, "sleeper", fmt.Sprint("beside", time.Now().UnixNano()), shell("echo in")); out != "in\n" || code != 0 {
+			t.Errorf("exec while a container is being created = %q, %d", out, code)
+		}
+		if _, err := v.RemoveContainer(t.Context(), &pb.RemoveContainerRequest{ContainerId: "early"}); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-created:
+			if removed = true; status.Code(err) == codes.OK || !strings.Contains(err.Error(), "removed") {
+				t.Errorf("the creation ended with %v, want to hear of the removal", err)
+			}
+		default:
+		}
+	}
+	v.start(t, createRequest("early", slot, process("true")))
+	v.remove(t, "early")
 }
 
 func testTerminal(t *testing.T, v *vm, _ string) {
@@ -383,6 +434,38 @@ func testLimits(t *testing.T, v *vm, slot string) {
 		t.Errorf("limits after the update = %q", out)
 	}
 	v.remove(t, "limited") // removal kills
+}
+
+// testQuota: the limit of CPU time is that of the container's own program, and making the container is not slower for it.
+func testQuota(t *testing.T, v *vm, slot string) {
+	took := map[int64]time.Duration{}
+	for _, quota := range []int64{0, 1000} {
+		req := createRequest("quota", slot, process("sleep", "1000"))
+		req.OCI.Linux.Resources.CPU = &pb.LinuxCPU{Quota: quota, Period: 100000}
+		began := time.Now()
+		v.start(t, req)
+		took[quota] = time.Since(began)
+		v.remove(t, "quota")
+	}
+	if took[1000] > 4*took[0] {
+		t.Errorf("a container took %s to start, one with 10m of CPU %s", took[0], took[1000])
+	}
+	req := createRequest("quota", slot, process("sleep", "1000"))
+	req.OCI.Linux.Resources.CPU = &pb.LinuxCPU{Quota: 1000, Period: 100000}
+	if _, err := v.CreateContainer(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	update := &pb.UpdateContainerRequest{ContainerId: "quota", Resources: &pb.LinuxResources{CPU: &pb.LinuxCPU{Quota: 70000}}}
+	if _, err := v.UpdateContainer(t.Context(), update); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.StartContainer(t.Context(), &pb.StartContainerRequest{ContainerId: "quota"}); err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := v.exec(t, "quota", "max", shell("cat /sys/fs/cgroup/cpu.max")); out != "70000 100000\n" {
+		t.Errorf("the limit of a container that was changed before its start is %q", out)
+	}
+	v.remove(t, "quota")
 }
 
 func testOOM(t *testing.T, v *vm, slot string) {

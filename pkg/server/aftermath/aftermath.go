@@ -45,14 +45,14 @@ type Config struct {
 type Aftermath struct {
 	cfg     Config
 	log     *slog.Logger
-	pending map[types.UID]*corev1.Pod // deleted or about to be, to be made again; only Run uses it
+	pending pending // deleted or about to be, to be made again; only Run uses it
 }
 
 var _ run.Component = (*Aftermath)(nil)
 
 // New gives the component.
 func New(cfg Config, log *slog.Logger) *Aftermath {
-	return &Aftermath{cfg: cfg, log: log, pending: map[types.UID]*corev1.Pod{}}
+	return &Aftermath{cfg: cfg, log: log, pending: pending{file: cfg.RestoredFile + pendingSuffix}}
 }
 
 // Name is "aftermath".
@@ -77,6 +77,9 @@ func (a *Aftermath) Run(ctx context.Context) error {
 		a.until(ctx, "damaged database not told by an event", func() error { return a.tell(ctx, client, DatabaseDamaged, lost) })
 	}
 	if restored != nil {
+		if err := a.pending.load(); err != nil {
+			return err
+		}
 		a.until(ctx, "Pods of the backup's node not taken over", func() error { return a.settle(ctx, client, *restored) })
 	}
 	<-ctx.Done()
@@ -157,11 +160,11 @@ func (a *Aftermath) takeOver(ctx context.Context, client kubernetes.Interface, o
 	if err != nil {
 		return fmt.Errorf("list Pods of node %s: %w", old, err)
 	}
+	if err := a.pending.add(pods.Items); err != nil { // before any of them goes: this process may end at any point
+		return err
+	}
 	for i := range pods.Items {
 		pod := &pods.Items[i]
-		if again := Unbound(pod); again != nil {
-			a.pending[pod.UID] = again
-		}
 		now := int64(0)
 		err := client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &now, Preconditions: &metav1.Preconditions{UID: &pod.UID}})
 		if kube.IgnoreNotFound(err) != nil {
@@ -181,15 +184,16 @@ func (a *Aftermath) takeOver(ctx context.Context, client kubernetes.Interface, o
 // makeAgain creates the Pods that are pending. One that is refused does not keep the others back.
 func (a *Aftermath) makeAgain(ctx context.Context, client kubernetes.Interface) error {
 	var errs []error
-	for uid, pod := range a.pending {
+	var made []types.UID
+	for uid, pod := range a.pending.pods {
 		_, err := client.CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{})
 		if err != nil && !apierrors.IsAlreadyExists(err) {
 			errs = append(errs, fmt.Errorf("create Pod %s/%s again: %w", pod.Namespace, pod.Name, err))
 			continue
 		}
-		delete(a.pending, uid)
+		made = append(made, uid)
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, a.pending.remove(made))...)
 }
 
 // cordon keeps Pods away from a Node; one that is not there takes none.

@@ -1,9 +1,11 @@
 package aftermath
 
 import (
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -41,6 +43,9 @@ func TestSettle(t *testing.T) {
 				return false, nil, nil
 			})
 			a := New(Config{NodeName: tt.now, RestoredFile: note}, slog.New(slog.DiscardHandler))
+			if err := a.pending.load(); err != nil {
+				t.Fatal(err)
+			}
 			from := datadir.Restored{Node: "alpha", Created: time.Now()}
 			if tt.moved { // the kubelet has not registered the Node yet
 				if err := a.settle(t.Context(), client, from); err == nil {
@@ -73,5 +78,55 @@ func TestSettle(t *testing.T) {
 				t.Error("the note is still there")
 			}
 		})
+	}
+}
+
+// TestPodsSurviveAKill: the process ends after any of the calls to the apiserver, and its successor makes the Pods of nobody again.
+func TestPodsSurviveAKill(t *testing.T) {
+	for after := range 12 {
+		client := fake.NewClientset(
+			&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "alpha"}},
+			&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "beta"}},
+			&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "one", UID: "1"}, Spec: corev1.PodSpec{NodeName: "alpha"}},
+			&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "two", UID: "2"}, Spec: corev1.PodSpec{NodeName: "alpha"}},
+		)
+		client.PrependReactor("list", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) { // the stand-in knows no field selectors
+			all, err := client.Tracker().List(corev1.SchemeGroupVersion.WithResource("pods"), corev1.SchemeGroupVersion.WithKind("Pod"), "")
+			if err != nil {
+				return true, nil, err
+			}
+			list := all.(*corev1.PodList)
+			list.Items = slices.DeleteFunc(list.Items, func(p corev1.Pod) bool { return p.Spec.NodeName != "alpha" })
+			return true, list, nil
+		})
+		client.PrependReactor("create", "events", func(clienttesting.Action) (bool, runtime.Object, error) { return true, &corev1.Event{}, nil }) // nor generated names
+		calls, killed := 0, true
+		client.PrependReactor("*", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
+			calls++
+			return killed && calls > after, nil, errors.New("the process has ended")
+		})
+		note := filepath.Join(t.TempDir(), "restored.json")
+		from := datadir.Restored{Node: "alpha", Created: time.Now()}
+		for killed = true; ; killed = false {
+			a := New(Config{NodeName: "beta", RestoredFile: note}, slog.New(slog.DiscardHandler))
+			if err := a.pending.load(); err != nil {
+				t.Fatal(err)
+			}
+			err := a.settle(t.Context(), client, from)
+			if !killed {
+				if err != nil {
+					t.Fatal(err)
+				}
+				break
+			}
+		}
+		for _, name := range []string{"one", "two"} {
+			if pod, err := client.CoreV1().Pods("n").Get(t.Context(), name, metav1.GetOptions{}); err != nil || pod.Spec.NodeName != "" {
+				t.Errorf("killed after %d calls: Pod %s is lost: %v", after, name, err)
+			}
+		}
+		if left, err := filepath.Glob(note + "*"); err != nil || len(left) > 0 {
+			t.Errorf("killed after %d calls: left %v, %v", after, left, err)
+		}
 	}
 }

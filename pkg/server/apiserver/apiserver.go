@@ -51,7 +51,7 @@ func (a *APIServer) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	completed, err := a.options(ctx, listener)
+	completed, plugins, err := a.options(ctx, listener)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
@@ -59,6 +59,9 @@ func (a *APIServer) Run(ctx context.Context) error {
 	servers, err := chain(completed, a.cfg.Groups, a.cfg.Definitions)
 	if err != nil {
 		return errors.Join(err, listener.Close())
+	}
+	if err := servers.GenericAPIServer.AddReadyzChecks(plugins); err != nil {
+		return errors.Join(fmt.Errorf("add to /readyz: %w", err), listener.Close())
 	}
 	prepared, err := servers.PrepareRun()
 	if err != nil {
@@ -70,27 +73,28 @@ func (a *APIServer) Run(ctx context.Context) error {
 	return nil
 }
 
-func (a *APIServer) options(ctx context.Context, listener net.Listener) (options.CompletedOptions, error) {
+func (a *APIServer) options(ctx context.Context, listener net.Listener) (options.CompletedOptions, *admission.Readiness, error) {
 	opts := options.NewServerRunOptions()
-	if err := admission.Install(opts.Admission.GenericAdmission, a.cfg.Admission); err != nil {
-		return options.CompletedOptions{}, err
+	plugins, err := admission.Install(opts.Admission.GenericAdmission, a.cfg.Admission)
+	if err != nil {
+		return options.CompletedOptions{}, nil, err
 	}
 	bounds.Install(opts.Admission.GenericAdmission)
 	if err := kubeflags.Parse("kube-apiserver", opts.Flags(), Args(a.cfg)); err != nil {
-		return options.CompletedOptions{}, err
+		return options.CompletedOptions{}, nil, err
 	}
 	if err := opts.GenericServerRunOptions.ComponentGlobalsRegistry.Set(); err != nil {
-		return options.CompletedOptions{}, fmt.Errorf("set feature gates of kube-apiserver: %w", err)
+		return options.CompletedOptions{}, nil, fmt.Errorf("set feature gates of kube-apiserver: %w", err)
 	}
 	opts.SecureServing.Listener = listener
 	completed, err := opts.Complete(ctx)
 	if err != nil {
-		return options.CompletedOptions{}, fmt.Errorf("complete options of kube-apiserver: %w", err)
+		return options.CompletedOptions{}, nil, fmt.Errorf("complete options of kube-apiserver: %w", err)
 	}
 	if errs := completed.Validate(); len(errs) > 0 {
-		return options.CompletedOptions{}, fmt.Errorf("validate options of kube-apiserver: %w", utilerrors.NewAggregate(errs))
+		return options.CompletedOptions{}, nil, fmt.Errorf("validate options of kube-apiserver: %w", utilerrors.NewAggregate(errs))
 	}
-	return completed, nil
+	return completed, plugins, nil
 }
 
 // listen takes the port here, not in the depth of the apiserver, so that the error can say what to do.

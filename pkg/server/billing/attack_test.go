@@ -13,7 +13,6 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/api/billing/v1alpha1"
 	"github.com/nodeless/nodeless/pkg/bill/books"
-	"github.com/nodeless/nodeless/pkg/lifespan"
 	"github.com/nodeless/nodeless/tests/attack"
 )
 
@@ -27,7 +26,7 @@ func TestUsagesComeInPages(t *testing.T) {
 		if i == 3 {
 			for n := range 5 {
 				w.pass(time.Minute)
-				must(t, w.ledger.Resize(t.Context(), id(i), lifespan.Resize{At: w.now.Boot, Spec: fmt.Sprintf("%dC4Gi", 2+n%2*2), SpecType: "intel"}))
+				w.resize(id(i), fmt.Sprintf("%dC4Gi", 2+n%2*2))
 				want = append(want, fmt.Sprintf("pod-%s.%s-%d", id(i), id(i)[:8], n+1))
 			}
 		}

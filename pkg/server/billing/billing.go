@@ -24,8 +24,8 @@ const (
 	interval = time.Minute
 	// grace is how long after its end an hour is settled: by then the ledger has what happened in it.
 	grace = 2 * time.Minute
-	// memory is how long ago a sandbox may have ended whose charges are compared with the ledger after each hour. At the first time after
-	// a start all are.
+	// memory is how long before the last settlement a sandbox may have ended whose charges are compared with the ledger once more. Where
+	// nothing was settled yet all are.
 	memory = 35 * 24 * time.Hour
 )
 

@@ -48,13 +48,15 @@ func (s *Server) lives(ctx context.Context, from, to time.Time, now meter.Instan
 }
 
 // seenUntil is up to when a usage is known to have run. The wall clock does not count for one that runs: it may have been set
-// since. Nothing is known of one on a host of which now is not; the meter will find out.
+// since. Of one on another host, or of another boot of this one, is known what the ledger was told last.
 func seenUntil(u meter.Usage, now meter.Instant) time.Time {
 	switch {
 	case !u.End.IsZero():
 		return u.End
 	case u.BootID == now.BootID:
 		return u.Start.Add(u.Until(now))
+	case u.Seen.After(u.Start):
+		return u.Seen
 	}
 	return u.Start
 }
@@ -73,6 +75,9 @@ func hours(u bill.Usage, do func(hour time.Time, seconds int64)) {
 func (s *Server) Settle(ctx context.Context, now meter.Instant) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.remember(ctx); err != nil {
+		return err
+	}
 	l, err := s.lives(ctx, s.since(now), time.Time{}, now)
 	if err != nil {
 		return err
@@ -93,7 +98,15 @@ func (s *Server) Settle(ctx context.Context, now meter.Instant) error {
 		s.tell(at, charges)
 	}
 	s.last = now.Wall
-	return nil
+	return s.cfg.Books.Mark(ctx, s.last)
+}
+
+// remember takes up what an earlier process had settled: the ledger is read whole only where nobody ever did.
+func (s *Server) remember(ctx context.Context) (err error) {
+	if s.last.IsZero() {
+		s.last, err = s.cfg.Books.Marked(ctx)
+	}
+	return err
 }
 
 // settled is the set of settled hours.

@@ -228,10 +228,7 @@ func TestAResizeIsPricedFromItsMoment(t *testing.T) {
 	w := newWorld(t, "CNY")
 	w.start(id(0), "shop", "1C2Gi", "intel", "")
 	w.pass(30 * time.Minute)
-	must(t, w.ledger.Resize(t.Context(), id(0), lifespan.Resize{At: w.now.Boot, Spec: "2C4Gi", SpecType: "intel"}))
-	r := w.starts[id(0)]
-	r.Resizes = []lifespan.Resize{{At: w.now.Boot, Spec: "2C4Gi", SpecType: "intel"}}
-	w.starts[id(0)] = r
+	w.resize(id(0), "2C4Gi")
 	w.pass(30 * time.Minute)
 	w.end(id(0))
 	w.hourly(2)
@@ -360,5 +357,74 @@ func TestValidateNamesEveryFault(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Validate = %v, want %q in it", err, want)
 		}
+	}
+}
+
+// TestARestartReadsWhatIsNew: a server that starts takes up what the last one had settled, and does not read the ledger of all years.
+func TestARestartReadsWhatIsNew(t *testing.T) {
+	w := newWorld(t, "USD")
+	w.start(id(0), "shop", "1C2Gi", "intel", "")
+	w.pass(time.Hour)
+	w.end(id(0))
+	w.hourly(1)
+	w.pass(2 * memory)
+	w.start(id(1), "shop", "1C2Gi", "intel", "")
+	w.hourly(2)
+	w.restart("USD")
+	asked := &asks{Ledger: w.ledger}
+	w.server.cfg.Ledger = asked
+	before := len(w.statement(time.Time{}, time.Time{}, nil))
+	asked.from = nil
+	w.hourly(1)
+	if len(asked.from) == 0 {
+		t.Fatal("nothing was asked of the ledger")
+	}
+	for _, from := range asked.from {
+		if oldest := w.now.Wall.Add(-memory - 3*time.Hour); from.Before(oldest) {
+			t.Errorf("the ledger is read from %v on, want nothing before %v", from, oldest)
+		}
+	}
+	if after := len(w.statement(time.Time{}, time.Time{}, nil)); after != before+1 {
+		t.Errorf("%d lines after one more hour, there were %d", after, before)
+	}
+	w.end(id(1))
+	w.hourly(2)
+	w.everySecondOnce()
+}
+
+// asks notes what is asked of the ledger.
+type asks struct {
+	Ledger
+	from []time.Time
+}
+
+func (a *asks) Usages(ctx context.Context, from, to time.Time, f meter.Filter) ([]meter.Usage, error) {
+	a.from = append(a.from, from)
+	return a.Ledger.Usages(ctx, from, to, f)
+}
+
+// TestWhatRunsElsewhereIsBilled: a Pod on another host, or of another boot, is charged for up to when the ledger was told that it ran, and
+// for the rest once its end is known.
+func TestWhatRunsElsewhereIsBilled(t *testing.T) {
+	w := newWorld(t, "USD")
+	r := w.record(id(0), "shop", "1C2Gi", "intel", "")
+	r.BootID = "22222222-2222-2222-2222-222222222222"
+	w.put(r)
+	must(t, w.ledger.Saw(t.Context(), map[string]time.Duration{id(0): r.StartBoot + 3*time.Hour + 5*time.Minute}))
+	w.hourly(4)
+	seconds := func() (sum int64) {
+		for _, e := range w.statement(time.Time{}, time.Time{}, nil) {
+			sum += e.Seconds
+		}
+		return sum
+	}
+	if got := seconds(); got != 3*3600+300 {
+		t.Errorf("charged for %d seconds of a Pod that was last seen after 3 h 5 min", got)
+	}
+	r.EndBoot = r.StartBoot + 3*time.Hour + 20*time.Minute
+	w.put(r)
+	w.hourly(1)
+	if got := seconds(); got != 3*3600+1200 {
+		t.Errorf("charged for %d seconds of a Pod that ended after 3 h 20 min", got)
 	}
 }

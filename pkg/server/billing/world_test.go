@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -101,6 +102,15 @@ func (w *world) put(r lifespan.Record) {
 func (w *world) start(sandbox, namespace, size, kind, charge string) {
 	w.t.Helper()
 	r := w.record(sandbox, namespace, size, kind, charge)
+	w.starts[sandbox] = r
+	w.put(r)
+}
+
+// resize gives a life that runs another spec from now on.
+func (w *world) resize(sandbox, size string) {
+	w.t.Helper()
+	r := w.starts[sandbox]
+	r.Resizes = append(slices.Clone(r.Resizes), lifespan.Resize{At: w.now.Boot, Spec: size, SpecType: r.SpecType})
 	w.starts[sandbox] = r
 	w.put(r)
 }

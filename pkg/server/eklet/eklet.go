@@ -44,13 +44,16 @@ type Eklet struct {
 	cfg    Config
 	log    *slog.Logger
 	now    func() time.Time
+	notes  kube.Teller
 	client kubernetes.Interface // made by Run; tests set it before
 }
 
 var _ run.Component = (*Eklet)(nil)
 
 // New gives a component that has not touched anything yet.
-func New(cfg Config, log *slog.Logger) *Eklet { return &Eklet{cfg: cfg, log: log, now: time.Now} }
+func New(cfg Config, log *slog.Logger) *Eklet {
+	return &Eklet{cfg: cfg, log: log, now: time.Now, notes: kube.NewTeller()}
+}
 
 // Name is "eklet".
 func (e *Eklet) Name() string { return "eklet" }

@@ -91,6 +91,32 @@ func TestSpecsAreTold(t *testing.T) {
 	})
 }
 
+// TestWhatWasSaidIsNotTriedAgain: a Pod that changes every moment costs a request for each thing there is to say, not for each change.
+func TestWhatWasSaidIsNotTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pod := sized("web", time.Now())
+		client := fake.NewClientset(pod)
+		said(t, client, func(ctx context.Context) {
+			for range 20 {
+				time.Sleep(2 * time.Second)
+				pod.ResourceVersion += "1"
+				if _, err := client.CoreV1().Pods("default").Update(ctx, pod, metav1.UpdateOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+		tried := 0
+		for _, action := range client.Actions() {
+			if action.Matches("create", "events") {
+				tried++
+			}
+		}
+		if tried != 1 {
+			t.Errorf("%d events were tried, want 1", tried)
+		}
+	})
+}
+
 func TestResizeIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pod := sized("web", time.Now().Add(-time.Hour))

@@ -122,5 +122,5 @@ func (e *Eklet) annotate(ctx context.Context, pod *corev1.Pod, now spec.Size) er
 
 // event says something about a Pod, once for each mark.
 func (e *Eklet) event(ctx context.Context, pod *corev1.Pod, mark, reason, message string) error {
-	return kube.Tell(ctx, e.client, pod, kube.Note{Mark: mark, Type: corev1.EventTypeNormal, Reason: reason, Message: message}, e.now())
+	return e.notes.Tell(ctx, e.client, pod, kube.Note{Mark: mark, Type: corev1.EventTypeNormal, Reason: reason, Message: message}, e.now())
 }

@@ -89,5 +89,5 @@ func (s *Spot) annotate(ctx context.Context, pod *corev1.Pod, at *string) error 
 
 // event is written once for each Pod and mark.
 func (s *Spot) event(ctx context.Context, pod *corev1.Pod, mark, kind, reason, message string) error {
-	return kube.Tell(ctx, s.client, pod, kube.Note{Mark: "spot-" + mark, Type: kind, Reason: reason, Message: message}, s.now())
+	return s.notes.Tell(ctx, s.client, pod, kube.Note{Mark: "spot-" + mark, Type: kind, Reason: reason, Message: message}, s.now())
 }

@@ -64,6 +64,7 @@ type Spot struct {
 	cfg     Config
 	log     *slog.Logger
 	now     func() time.Time
+	notes   kube.Teller
 	shuffle func(n int, swap func(i, j int))
 	client  kubernetes.Interface // made by Run; tests set it before
 }
@@ -72,7 +73,7 @@ var _ run.Component = (*Spot)(nil)
 
 // New gives a component that has not touched anything yet.
 func New(cfg Config, log *slog.Logger) *Spot {
-	return &Spot{cfg: cfg, log: log, now: time.Now, shuffle: rand.Shuffle}
+	return &Spot{cfg: cfg, log: log, now: time.Now, notes: kube.NewTeller(), shuffle: rand.Shuffle}
 }
 
 // Name is "spot".

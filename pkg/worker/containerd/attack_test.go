@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -34,10 +33,8 @@ func (r *running) second() (*testregistry.Registry, string) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	l := r.spare[0]
+	r.spare = r.spare[1:]
 	own.Serve(l, false)
 	r.t.Cleanup(func() {
 		if err := own.Close(); err != nil {
@@ -232,7 +229,7 @@ func pullPrivate(t *testing.T) *private {
 	r := startChild(t, fast)
 	p := &private{running: r, layer: layer("gzip", testregistry.File("key", 0o600, noise(10<<10)))}
 	p.image = r.push("hub/private", p.layer)
-	mine := strings.Replace(r.host, "127.0.0.1", "localhost", 1)
+	mine := r.elsewhere()
 	if err := r.pullFor(t.Context(), "owner", mine+"/hub/private:1", &cri.AuthConfig{Username: "pod", Password: "of-the-secret"}); err != nil {
 		t.Fatal(err)
 	}
@@ -294,7 +291,7 @@ func TestAttackADigestIsNoPassword(t *testing.T) {
 // TestSharedLayersAreFetchedOnce: whose registry shows that it has a layer gets the one that is there.
 func TestSharedLayersAreFetchedOnce(t *testing.T) {
 	p := pullPrivate(t)
-	mine := strings.Replace(p.host, "127.0.0.1", "localhost", 1)
+	mine := p.elsewhere()
 	auth := &cri.AuthConfig{Username: "pod", Password: "of-the-secret"}
 	blob := "pod GET /v2/%s/blobs/" + p.m.Layers[0].Digest.String()
 	p.push("hub/other", p.layer, layer("", testregistry.File("more", 0o644, "")))

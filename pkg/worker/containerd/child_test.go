@@ -46,7 +46,8 @@ type running struct {
 	t        *testing.T
 	cfg      Config
 	registry *testregistry.Registry
-	host     string // of the registry
+	host     string         // of the registry
+	spare    []net.Listener // for other registries, which the operator's file names
 	images   cri.ImageServiceClient
 	client   *client.Client
 }
@@ -92,18 +93,32 @@ func (r *running) serve(dir string) {
 	}
 	r.registry.Serve(l, false)
 	r.host = l.Addr().String()
+	var more strings.Builder
+	for range 2 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.t.Cleanup(func() { _ = l.Close() })
+		r.spare = append(r.spare, l)
+		fmt.Fprintf(&more, "  %s: {}\n", l.Addr())
+	}
 	file := fmt.Sprintf(`
 mirrors:
   docker.io: {endpoint: ["https://%[1]s"], rewrite: {"^library/(.*)$": hub/$1}}
 configs:
   %[1]s: {auth: {username: operator, password: of-the-file}, tls: {ca_file: %[2]s/ca.pem}}
-`, r.host, dir)
+  %[3]s: {}
+%[4]s`, r.host, dir, r.elsewhere(), more.String())
 	for name, data := range map[string][]byte{"ca.pem": r.registry.CA, filepath.Base(r.cfg.Registries): []byte(file)} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			r.t.Fatal(err)
 		}
 	}
 }
+
+// elsewhere is the registry by another name, at which the operator's file has no password for it.
+func (r *running) elsewhere() string { return strings.Replace(r.host, "127.0.0.1", "localhost", 1) }
 
 // start runs the component until the end of the test.
 func (r *running) start(dir string) {
@@ -213,7 +228,7 @@ func TestImagesArePulled(t *testing.T) {
 		})
 	}
 	t.Run("password", func(t *testing.T) {
-		mine := strings.Replace(r.host, "127.0.0.1", "localhost", 1) // the same one, by a name without settings
+		mine := r.elsewhere()
 		if err := r.pull(mine+"/hub/plain:1", &cri.AuthConfig{Username: "pod", Password: "wrong"}); err == nil || !strings.Contains(err.Error(), "401 Unauthorized") {
 			t.Errorf("with a wrong password: %v", err)
 		}

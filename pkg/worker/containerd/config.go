@@ -3,6 +3,7 @@ package containerd
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 
 	"github.com/nodeless/nodeless/pkg/bundle"
@@ -45,6 +46,8 @@ type Config struct {
 	Registries string // the operator's file of registries; it need not exist
 
 	Pull       pull.Limits
+	Denied     []netip.Prefix // ranges that neither Pods nor pulls reach
+	Cluster    []netip.Prefix // ranges of Pods and Services, which pulls do not reach
 	Memory     Memory
 	Runc       Runc
 	Restricted bool // the process lacks CAP_SYS_RESOURCE

@@ -9,6 +9,7 @@ import (
 	"slices"
 )
 
+// longestLine is how much of a line is kept, in bytes. An error in it may be the words of a guest's agent, 4 MiB of them.
 const longestLine = 64 << 10
 
 // logLines turns containerd's JSON log into records of ours. What containerd calls information is detail to us, and
@@ -16,6 +17,7 @@ const longestLine = 64 << 10
 type logLines struct {
 	log  *slog.Logger
 	rest []byte // an unfinished line
+	skip bool   // the unfinished line is as long as a line may be, and was logged
 }
 
 // shimLine is `time="..." level=warning msg="..." sandbox=...`.
@@ -25,11 +27,17 @@ func (l *logLines) Write(p []byte) (int, error) {
 	l.rest = append(l.rest, p...)
 	for {
 		line, rest, whole := bytes.Cut(l.rest, []byte("\n"))
-		if !whole && len(l.rest) < longestLine {
+		if !whole && (l.skip || len(l.rest) < longestLine) {
+			if l.skip {
+				l.rest = nil
+			}
 			return len(p), nil
 		}
 		l.rest = rest
-		l.line(bytes.TrimSpace(line))
+		if !l.skip {
+			l.line(bytes.TrimSpace(line[:min(len(line), longestLine)]))
+		}
+		l.skip = !whole
 	}
 }
 

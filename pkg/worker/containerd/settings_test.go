@@ -3,6 +3,7 @@ package containerd
 import (
 	"flag"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path"
 	"path/filepath"
@@ -26,6 +27,7 @@ func exampleConfig() Config {
 		Kata: Kata{Shim: "/b/bin/containerd-shim-kata-v2", VMM: "/b/bin/nodeless-vmm", Virtiofsd: "/b/bin/virtiofsd", Kernel: "/b/guest/vmlinux", Initrd: "/b/guest/initrd"},
 		Root: "/d/agent/containerd", State: "/r/containerd/state", Socket: "/r/containerd/containerd.sock", ConfigFile: "/r/containerd.toml", KataFile: "/r/kata.toml",
 		VMMConfig: "/r/vmm.json", CNIConf: "/r/cni/net.d", Images: "/d/agent/images", Certs: "/d/agent/certs.d", Registries: "/e/registries.yaml", Pull: pull.DefaultLimits(),
+		Denied: []netip.Prefix{netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("10.0.0.0/8")}, Cluster: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")},
 	}
 }
 
@@ -171,7 +173,7 @@ func TestLogLines(t *testing.T) {
 	for _, part := range []string{
 		`{"level":"info","msg":"detail","time":"t"}` + "\n" + `{"level":"error","ms`, `g":"no disk","time":"t","pod":"a","error":"full"}` + "\n\n",
 		`time="t" level=warning msg="no /dev/x"` + "\n" + `time="t" level=error msg="lost" sandbox=s` + "\n",
-		"panic: at the disco\n" + strings.Repeat("x", longestLine+5),
+		"panic: at the disco\n" + strings.Repeat("x", longestLine+5), strings.Repeat("y", 2*longestLine), "the end of it\nanother\n",
 	} {
 		if n, err := l.Write([]byte(part)); n != len(part) || err != nil {
 			t.Fatalf("Write = %d, %v", n, err)
@@ -181,7 +183,8 @@ func TestLogLines(t *testing.T) {
 		`level=WARN msg="containerd says" text="no disk" error=full pod=a`,
 		`level=WARN msg="shim says" text="msg=\"lost\" sandbox=s"`,
 		`level=WARN msg="containerd wrote" line="panic: at the disco"`,
-		`level=WARN msg="containerd wrote" line=` + strings.Repeat("x", longestLine+5),
+		`level=WARN msg="containerd wrote" line=` + strings.Repeat("x", longestLine), // and nothing more of a line that is too long
+		`level=WARN msg="containerd wrote" line=another`,
 	}
 	if diff := cmp.Diff(want, strings.Split(strings.TrimSpace(out.String()), "\n")); diff != "" {
 		t.Errorf("log (-want +got):\n%s", diff)

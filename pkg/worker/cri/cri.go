@@ -108,6 +108,7 @@ func newServer(f *front, images *puller, p passer) *grpc.Server {
 	server := grpc.NewServer(
 		grpc.ForceServerCodecV2(rawCodec{}), grpc.UnknownServiceHandler(p.pass),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
+		grpc.UnaryInterceptor(brieflyOne), grpc.StreamInterceptor(brieflyAll),
 	)
 	server.RegisterService(only(cri.RuntimeService_ServiceDesc), f)
 	server.RegisterService(only(cri.ImageService_ServiceDesc), images)

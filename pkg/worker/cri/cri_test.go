@@ -37,6 +37,7 @@ type upstream struct {
 	whose   chan []string // the namespaces that calls said they are about
 	streams streaming.Server
 	status  *cri.ContainerStatus
+	fails   error              // what calls fail with; nil for how they do otherwise
 	boots   chan chan struct{} // each sandbox that is being made; it is made when its channel is closed
 }
 
@@ -45,11 +46,17 @@ func (*upstream) Version(ctx context.Context, req *cri.VersionRequest) (*cri.Ver
 	return &cri.VersionResponse{Version: req.GetVersion(), RuntimeName: fmt.Sprint(md.Get("caller"))}, nil
 }
 
-func (*upstream) StopContainer(_ context.Context, req *cri.StopContainerRequest) (*cri.StopContainerResponse, error) {
+func (u *upstream) StopContainer(_ context.Context, req *cri.StopContainerRequest) (*cri.StopContainerResponse, error) {
+	if u.fails != nil {
+		return nil, u.fails
+	}
 	return nil, status.Errorf(codes.NotFound, "no container %s", req.GetContainerId())
 }
 
-func (*upstream) GetContainerEvents(_ *cri.GetEventsRequest, s cri.RuntimeService_GetContainerEventsServer) error {
+func (u *upstream) GetContainerEvents(_ *cri.GetEventsRequest, s cri.RuntimeService_GetContainerEventsServer) error {
+	if u.fails != nil {
+		return u.fails
+	}
 	for _, id := range []string{"a", "b"} {
 		if err := s.Send(&cri.ContainerEventResponse{ContainerId: id}); err != nil {
 			return err
@@ -81,7 +88,7 @@ type pulled struct {
 
 func (p pulled) PullImage(ctx context.Context, _ *cri.PullImageRequest) (*cri.PullImageResponse, error) {
 	p.say(ctx)
-	return &cri.PullImageResponse{ImageRef: "pulled"}, nil
+	return &cri.PullImageResponse{ImageRef: "pulled"}, p.fails
 }
 
 // TestContainerdIsToldWhoseAnImageIs: by the Pod in the request, whatever the caller says beside it.

@@ -12,6 +12,7 @@
 //   - ContainerStatus: the kubelet reads a container's last message from a mount; it gets a copy that no guest can change.
 //   - PodSandboxStats and ListPodSandboxStats: the memory and the disk of a Pod are what the host counts, not what its guest says.
 //   - RunPodSandbox waits until its microVM may boot: as many boot at a time as there are cores, and namespaces take turns.
+//   - Errors of all calls, and what a container's status says of its end, are 2 KiB of text at most: they may be a guest's words.
 //
 // Every other call goes through undecoded, streams included. See docs/adr/0020 and 0024.
 package cri

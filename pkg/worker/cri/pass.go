@@ -75,7 +75,9 @@ func (p passer) pass(_ any, in grpc.ServerStream) error {
 		_ = out.CloseSend() // it always succeeds
 	}()
 	err = copyFrames(in, out)
-	in.SetTrailer(out.Trailer())
+	trailer := out.Trailer().Copy()
+	trailer.Delete(detailsTrailer)
+	in.SetTrailer(trailer)
 	return err
 }
 
@@ -85,7 +87,8 @@ type messages interface {
 	RecvMsg(m any) error
 }
 
-// copyFrames copies until the source ends; its status, unless it is a good one, is the error.
+// copyFrames copies until the source ends; its status, unless it is a good one, is the error. A call that the other server has answered
+// before it had all is no error: io.EOF says that its status can be received.
 func copyFrames(to, from messages) error {
 	for {
 		var f frame
@@ -96,7 +99,9 @@ func copyFrames(to, from messages) error {
 		if err != nil {
 			return err // a status, to be passed on as it is
 		}
-		if err := to.SendMsg(&f); err != nil {
+		if err := to.SendMsg(&f); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
 			return fmt.Errorf("pass message on: %w", err)
 		}
 	}

@@ -85,11 +85,11 @@ func (e ends) follow(ctx context.Context, address string) error {
 
 // unwrapped removes what containerd's server of streams puts before each cause, because ours is about to put it there.
 func unwrapped(err error) error {
-	text := err.Error()
+	text := words(err.Error())
 	for _, before := range []string{"Internal error occurred: ", "error executing command in container: ", "error attaching to container: "} {
 		text = strings.TrimPrefix(text, before)
 	}
-	if text == err.Error() {
+	if whole := err.Error(); text == whole {
 		return err // it may be an exit code, which is more than its text
 	}
 	return errors.New(text)

@@ -54,6 +54,9 @@ func (r *behind) Exec(_ context.Context, _ string, cmd []string, in io.Reader, o
 		_, err := io.Copy(io.Discard, in) // until the connection goes
 		return err
 	}
+	if cmd[0] == "rant" {
+		return errors.New(tirade(8 << 10))
+	}
 	return errors.New("no such file")
 }
 

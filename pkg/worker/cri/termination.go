@@ -40,13 +40,14 @@ func newLastWords(pods, dir string) (lastWords, error) {
 	return lastWords{pods, dir}, nil
 }
 
-// ContainerStatus shows the kubelet a copy of the container's last message, and no other mount at its place.
+// ContainerStatus shows the kubelet a copy of the container's last message, no other mount at its place, and few words about its end.
 func (f *front) ContainerStatus(ctx context.Context, req *cri.ContainerStatusRequest) (*cri.ContainerStatusResponse, error) {
 	resp, err := f.upstream.ContainerStatus(outgoing(ctx), req)
 	if err != nil {
 		return nil, err
 	}
 	f.messages.replace(resp.GetStatus())
+	inFewWords(resp.GetStatus())
 	return resp, nil
 }
 

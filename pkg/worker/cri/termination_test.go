@@ -18,8 +18,8 @@ func (u *upstream) ContainerStatus(context.Context, *cri.ContainerStatusRequest)
 	return &cri.ContainerStatusResponse{Status: u.status}, nil
 }
 
-func (*upstream) RemoveContainer(context.Context, *cri.RemoveContainerRequest) (*cri.RemoveContainerResponse, error) {
-	return &cri.RemoveContainerResponse{}, nil
+func (u *upstream) RemoveContainer(context.Context, *cri.RemoveContainerRequest) (*cri.RemoveContainerResponse, error) {
+	return &cri.RemoveContainerResponse{}, u.fails
 }
 
 // ended is a container that has ended, with the mounts at the place of its last message.

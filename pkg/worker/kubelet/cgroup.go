@@ -1,14 +1,15 @@
 package kubelet
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/nodeless/nodeless/pkg/hint"
@@ -21,36 +22,34 @@ type cgroups struct {
 }
 
 // hostCgroups reads the mounts of this process.
-func hostCgroups() cgroups {
-	raw, err := os.ReadFile("/proc/self/mountinfo")
+func hostCgroups() (cgroups, error) {
+	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
-		return cgroups{}
+		return cgroups{}, fmt.Errorf("find cgroups: %w", err)
 	}
-	return parseCgroups(raw)
+	defer f.Close()
+	return parseCgroups(f)
 }
 
 // parseCgroups reads lines such as "32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu".
-func parseCgroups(mountinfo []byte) cgroups {
-	var found cgroups
+func parseCgroups(mounts io.Reader) (found cgroups, err error) {
+	infos, err := mountinfo.GetMountsFromReader(mounts, nil)
+	if err != nil {
+		return cgroups{}, fmt.Errorf("find cgroups: %w", err)
+	}
 	var unified string
-	scanner := bufio.NewScanner(bytes.NewReader(mountinfo))
-	for scanner.Scan() {
-		before, after, ok := strings.Cut(scanner.Text(), " - ")
-		place, kind := strings.Fields(before), strings.Fields(after)
-		if !ok || len(place) < 5 || len(kind) == 0 {
-			continue
-		}
-		switch kind[0] {
+	for _, m := range infos {
+		switch m.FSType {
 		case "cgroup":
-			found.v1 = append(found.v1, place[4])
+			found.v1 = append(found.v1, m.Mountpoint)
 		case "cgroup2":
-			unified = place[4]
+			unified = m.Mountpoint
 		}
 	}
 	if len(found.v1) == 0 {
 		found.unified = unified
 	}
-	return found
+	return found, nil
 }
 
 // prepareCgroups makes the cgroup that all Pods live below. The kubelet demands that it exists.

@@ -53,7 +53,11 @@ func (k *Kubelet) Run(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := prepareCgroups(hostCgroups(), k.cfg.CgroupRoot); err != nil {
+	mounted, err := hostCgroups()
+	if err != nil {
+		return err
+	}
+	if err := prepareCgroups(mounted, k.cfg.CgroupRoot); err != nil {
 		return err
 	}
 	resolv, err := resolvConf(k.cfg.HostResolvConf, k.cfg.ResolvConf)
@@ -68,7 +72,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("prepare kubelet: %w", err)
 	}
-	deps.VolumePlugins, deps.DynamicPluginProber = volumePlugins(), nil
+	deps.VolumePlugins, deps.DynamicPluginProber = volumePlugins(ctx, k.log), nil
 	if deps.CAdvisorInterface, err = measure(ctx, server, k.cfg.CPUOvercommit); err != nil {
 		return err
 	}

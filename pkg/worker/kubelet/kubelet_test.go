@@ -33,8 +33,9 @@ func TestParseCgroups(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, parseCgroups([]byte(tt.in)), cmp.AllowUnexported(cgroups{})); diff != "" {
-				t.Errorf("parseCgroups (-want +got):\n%s", diff)
+			got, err := parseCgroups(strings.NewReader(tt.in))
+			if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(cgroups{})); diff != "" || err != nil {
+				t.Errorf("parseCgroups: %v (-want +got):\n%s", err, diff)
 			}
 		})
 	}

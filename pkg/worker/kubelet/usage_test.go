@@ -36,7 +36,7 @@ func tall(t *testing.T, root string, depth int) int {
 }
 
 func TestUsage(t *testing.T) {
-	if p, ok := boundedUsage(emptydir.ProbeVolumePlugins())[0].(emptyDirs); !ok {
+	if p, ok := (givers{}).emptyDirs(emptydir.ProbeVolumePlugins())[0].(emptyDirs); !ok {
 		t.Errorf("emptyDirs are counted by upstream: %T", p)
 	}
 	root := t.TempDir()
@@ -50,10 +50,51 @@ func TestUsage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	got, err := usage(root)
+	got, err := usage(root, leastOfFile)
 	if err != nil || got.inodes != 3001 || got.bytes < 3000*4096 || got.bytes > 3000*4096+(1<<20) || got.tooDeep {
 		t.Errorf("usage = %+v, %v", got, err)
 	}
+}
+
+func TestWhatAFileCountsAs(t *testing.T) {
+	const gib = 1 << 30
+	for _, tc := range []struct {
+		name                  string
+		capacity, files, want int64
+	}{
+		{"as many as there are blocks", 100 * gib, 100 * gib / 4096, 4096},
+		{"ext4 as it is made by default", 100 * gib, 100 * gib / 16384, 16384},
+		{"files on demand", 100 * gib, 0, 4096},
+		{"made for large files", 100 * gib, 100 * gib >> 20, 16384},
+		{"made for small files", 100 * gib, 100 * gib >> 10, 4096},
+	} {
+		if got := ofFile(tc.capacity, tc.files); got != tc.want {
+			t.Errorf("%s: %d, want %d", tc.name, got, tc.want)
+		}
+	}
+}
+
+// TestAttackAVolumeOfEmptyFiles: they take no block of the host's disk, and its files are as limited as its bytes.
+func TestAttackAVolumeOfEmptyFiles(t *testing.T) {
+	attack.Try(t, "T7", "empty files without end", func(t *testing.T) attack.Outcome {
+		root := t.TempDir()
+		for i := range 500 {
+			if err := os.WriteFile(filepath.Join(root, fmt.Sprint(i)), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink("x", filepath.Join(root, fmt.Sprint("link", i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := (&emptyDir{Mounter: &mounted{dir: root}, onDisk: true}).GetMetrics()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if used := got.Used.Value(); used < 1000*leastOfFile || used < 1000*ofFile(got.Capacity.Value(), got.Inodes.Value()) {
+			t.Errorf("a thousand empty files count as %d bytes", used)
+		}
+		return attack.Contained
+	})
 }
 
 // TestAttackAVolumeThatCannotBeCounted: a guest fills its emptyDir with what a reader on the host may stumble over.
@@ -68,7 +109,7 @@ func TestAttackAVolumeThatCannotBeCounted(t *testing.T) {
 		}
 	}
 	attack.Try(t, "T4", "links and a FIFO in an emptyDir", func(t *testing.T) attack.Outcome {
-		if got, err := usage(root); err != nil || got.inodes != 5 {
+		if got, err := usage(root, leastOfFile); err != nil || got.inodes != 5 {
 			t.Errorf("usage = %+v, %v; want the five that are there", got, err)
 		}
 		return attack.Contained
@@ -84,7 +125,7 @@ func TestAttackAVolumeThatCannotBeCounted(t *testing.T) {
 		if _, err := unix.Write(f, make([]byte, 8<<20)); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := usage(root); err != nil || got.bytes < 8<<20 {
+		if got, err := usage(root, leastOfFile); err != nil || got.bytes < 8<<20 {
 			t.Errorf("usage = %+v, %v; want the hidden 8 MiB in it", got, err)
 		}
 		return attack.Contained
@@ -93,7 +134,7 @@ func TestAttackAVolumeThatCannotBeCounted(t *testing.T) {
 		unix.Close(tall(t, t.TempDir(), 10))
 		deep := t.TempDir()
 		unix.Close(tall(t, deep, deepest+100))
-		if got, err := usage(deep); err != nil || !got.tooDeep {
+		if got, err := usage(deep, leastOfFile); err != nil || !got.tooDeep {
 			t.Errorf("usage = %+v, %v; want it too deep", got, err)
 		}
 		return attack.Contained
@@ -122,10 +163,13 @@ func TestAttackAVolumeThatCannotBeCounted(t *testing.T) {
 		var before, after runtime.MemStats
 		runtime.GC()
 		runtime.ReadMemStats(&before)
-		got, err := usage(many)
+		got, err := usage(many, leastOfFile)
 		runtime.ReadMemStats(&after)
 		if err != nil || got.inodes != names+3 {
 			t.Errorf("usage = %+v, %v", got, err)
+		}
+		if want := int64(names * leastOfFile); got.bytes < want {
+			t.Errorf("so many files count as %d bytes, want %d", got.bytes, want)
 		}
 		if grown := int64(after.HeapInuse) - int64(before.HeapInuse); grown > 8<<20 {
 			t.Errorf("counting took %d MiB", grown>>20)

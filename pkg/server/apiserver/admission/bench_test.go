@@ -17,7 +17,7 @@ import (
 func BenchmarkPod(b *testing.B) {
 	s := plugin(b)
 	classes := informers.NewSharedInformerFactory(fake.NewClientset(), 0).Scheduling().V1().PriorityClasses().Lister()
-	r := &ruling{size: s, nodes: s.nodes, classes: classes}
+	r := &ruling{waiting: newWaiting(RulesName, nil), size: s, nodes: s.nodes, classes: classes}
 	template := with(microVM(box("300m 700Mi", "1 1Gi"), box("300m 700Mi", "")), map[string]string{api.SpotPod: "true"})
 	for b.Loop() {
 		pod := template.DeepCopy()

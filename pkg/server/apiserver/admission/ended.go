@@ -19,7 +19,7 @@ const EndedName = "EndedPodProxy"
 // ended refuses pods/proxy to a Pod that has ended. It keeps its address in its status, while the host gives the address to another
 // Pod, of whomever, after a minute (pkg/cni): the request would reach that one.
 type ended struct {
-	*admission.Handler
+	*waiting
 	pods corelisters.PodLister
 }
 
@@ -33,7 +33,7 @@ var (
 func (e *ended) SetExternalKubeInformerFactory(f informers.SharedInformerFactory) {
 	pods := f.Core().V1().Pods()
 	e.pods = pods.Lister()
-	e.SetReadyFunc(pods.Informer().HasSynced)
+	e.follow(pods.Informer().HasSynced)
 }
 
 // ValidateInitialization fails before the first request when the plugin was not given what it needs.
@@ -49,8 +49,8 @@ func (e *ended) Validate(_ context.Context, a admission.Attributes, _ admission.
 	if a.GetResource().GroupResource() != core.Resource("pods") || a.GetSubresource() != "proxy" {
 		return nil
 	}
-	if !e.WaitForReady() {
-		return admission.NewForbidden(a, fmt.Errorf("admission plugin %s: not yet ready to handle the request", EndedName))
+	if err := e.await(a); err != nil {
+		return err
 	}
 	_, name, _, valid := utilnet.SplitSchemeNamePort(a.GetName())
 	if !valid {

@@ -20,7 +20,7 @@ func TestAttackEndedPod(t *testing.T) {
 		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name}, Status: corev1.PodStatus{Phase: phase, PodIP: "10.42.0.5"}}
 	}
 	factory := informers.NewSharedInformerFactory(fake.NewClientset(pod("runs", corev1.PodRunning), pod("done", corev1.PodSucceeded), pod("failed", corev1.PodFailed)), 0)
-	plugin := &ended{Handler: admission.NewHandler(admission.Connect)}
+	plugin := &ended{waiting: newWaiting(EndedName, nil, admission.Connect)}
 	plugin.SetExternalKubeInformerFactory(factory)
 	factory.Start(t.Context().Done())
 	factory.WaitForCacheSync(t.Context().Done())

@@ -42,8 +42,8 @@ func (r *ruling) connect(ctx context.Context, a admission.Attributes) error {
 	if a.GetResource().GroupResource() != core.Resource("pods") {
 		return nil
 	}
-	if !r.WaitForReady() {
-		return admission.NewForbidden(a, fmt.Errorf("admission plugin %s: not yet ready to handle the request", RulesName))
+	if err := r.await(a); err != nil {
+		return err
 	}
 	name := a.GetName()
 	if a.GetSubresource() == "proxy" { // may be SCHEME:NAME:PORT

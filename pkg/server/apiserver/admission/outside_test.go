@@ -28,7 +28,7 @@ func ruler(t *testing.T, may ...string) *ruling {
 	for _, name := range may {
 		allowed[name] = true
 	}
-	r := &ruling{Handler: admission.NewHandler(admission.Create, admission.Update, admission.Connect), size: plugin(t)}
+	r := &ruling{waiting: newWaiting(RulesName, nil, admission.Create, admission.Update, admission.Connect), size: plugin(t)}
 	r.authorizer = authorizer.AuthorizerFunc(func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
 		if allowed[a.GetUser().GetName()] {
 			return authorizer.DecisionAllow, "", nil

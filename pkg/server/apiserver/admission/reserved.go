@@ -68,6 +68,9 @@ func (r *ruling) pod(ctx context.Context, a admission.Attributes, object *core.P
 	if a.GetOperation() != admission.Create {
 		return r.podUpdate(ctx, a, object, w)
 	}
+	if err := r.await(a); err != nil {
+		return rules.Findings{}, err
+	}
 	var pod corev1.Pod
 	if err := legacyscheme.Scheme.Convert(object, &pod, nil); err != nil {
 		return rules.Findings{}, fmt.Errorf("convert Pod: %w", err)

@@ -34,7 +34,7 @@ const RulesName = "ServerlessRules"
 // ruling gives Pods the annotations and companions that the operator has for all of them, refuses what cannot be had without nodes,
 // with every reason at once, and warns of what has no effect.
 type ruling struct {
-	*admission.Handler
+	*waiting
 	settings rules.Settings
 	size     *size // for what a workload's Pods will be
 
@@ -51,6 +51,7 @@ type ruling struct {
 var (
 	_ admission.MutationInterface                  = (*ruling)(nil)
 	_ admission.ValidationInterface                = (*ruling)(nil)
+	_ admission.InitializationValidator            = (*ruling)(nil)
 	_ initializer.WantsExternalKubeInformerFactory = (*ruling)(nil)
 	_ initializer.WantsExternalKubeClientSet       = (*ruling)(nil)
 	_ initializer.WantsDrainedNotification         = (*ruling)(nil)
@@ -72,14 +73,11 @@ func (r *ruling) SetExternalKubeInformerFactory(f informers.SharedInformerFactor
 	r.size.nodes = r.nodes
 	r.classes = f.Scheduling().V1().PriorityClasses().Lister()
 	r.pods = f.Core().V1().Pods().Lister()
-	hosts, classes, pods := f.Core().V1().Nodes().Informer().HasSynced, f.Scheduling().V1().PriorityClasses().Informer().HasSynced, f.Core().V1().Pods().Informer().HasSynced
-	synced := func() bool { return hosts() && classes() && pods() }
+	r.follow(f.Core().V1().Nodes().Informer().HasSynced, f.Scheduling().V1().PriorityClasses().Informer().HasSynced, f.Core().V1().Pods().Informer().HasSynced)
 	if r.settings.DaemonSets == rules.PolicyInject {
 		r.sets = f.Apps().V1().DaemonSets().Lister()
-		others, sets := synced, f.Apps().V1().DaemonSets().Informer().HasSynced
-		synced = func() bool { return others() && sets() }
+		r.follow(f.Apps().V1().DaemonSets().Informer().HasSynced)
 	}
-	r.SetReadyFunc(synced)
 }
 
 // ValidateInitialization starts following the one ConfigMap, of which the shared informers would keep all.
@@ -90,6 +88,7 @@ func (r *ruling) ValidateInitialization() error {
 	only := informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.FieldSelector = "metadata.name=" + rules.GlobalName })
 	factory := informers.NewSharedInformerFactoryWithOptions(r.client, 0, informers.WithNamespace(rules.GlobalNamespace), only)
 	r.globals = factory.Core().V1().ConfigMaps().Lister()
+	r.follow(factory.Core().V1().ConfigMaps().Informer().HasSynced)
 	factory.Start(r.stop)
 	return nil
 }
@@ -103,6 +102,9 @@ func (r *ruling) Admit(_ context.Context, a admission.Attributes, _ admission.Ob
 	case *core.Pod:
 		if a.GetOperation() != admission.Create || mirror(a, object) {
 			return nil
+		}
+		if err := r.await(a); err != nil {
+			return err
 		}
 		if err := r.annotate(object); err != nil {
 			return err
@@ -241,6 +243,9 @@ func (r *ruling) workload(ctx context.Context, a admission.Attributes) (rules.Fi
 	template := templateOf(a.GetObject())
 	if template == nil || unchanged(a) {
 		return rules.Findings{}, nil
+	}
+	if err := r.await(a); err != nil {
+		return rules.Findings{}, err
 	}
 	meta, ok := a.GetObject().(metav1.Object)
 	if !ok {

@@ -36,8 +36,9 @@ type Config struct {
 }
 
 // Install puts our plugins among the others: after LimitRanger, which says for Pods what they do not say themselves, and before
-// those that build on what ours set.
-func Install(opts *genericoptions.AdmissionOptions, cfg Config) error {
+// those that build on what ours set. What it gives belongs into /readyz.
+func Install(opts *genericoptions.AdmissionOptions, cfg Config) (*Readiness, error) {
+	ready := &Readiness{}
 	opts.Plugins.Register(PluginName, func(io.Reader) (admission.Interface, error) {
 		return &defaultRuntimeClass{Handler: admission.NewHandler(admission.Create)}, nil
 	})
@@ -45,31 +46,34 @@ func Install(opts *genericoptions.AdmissionOptions, cfg Config) error {
 		return &hostNamespaces{Handler: admission.NewHandler(admission.Create)}, nil
 	})
 	if err := cfg.Rules.Validate(); err != nil {
-		return fmt.Errorf("install admission plugin %s: %w", RulesName, err)
+		return nil, fmt.Errorf("install admission plugin %s: %w", RulesName, err)
 	}
-	newSize := func() *size {
-		return &size{Handler: admission.NewHandler(admission.Create, admission.Update), catalog: cfg.Catalog, native: cfg.Native, grace: int64(cfg.SpotGrace / time.Second), tellers: []string{pki.UserEklet, pki.UserSpot}}
+	newSize := func(w *waiting) *size {
+		return &size{waiting: w, catalog: cfg.Catalog, native: cfg.Native, grace: int64(cfg.SpotGrace / time.Second), tellers: []string{pki.UserEklet, pki.UserSpot}}
 	}
-	opts.Plugins.Register(SizeName, func(io.Reader) (admission.Interface, error) { return newSize(), nil })
+	opts.Plugins.Register(SizeName, func(io.Reader) (admission.Interface, error) {
+		return newSize(newWaiting(SizeName, ready, admission.Create, admission.Update)), nil
+	})
 	opts.Plugins.Register(RulesName, func(io.Reader) (admission.Interface, error) {
-		return &ruling{Handler: admission.NewHandler(admission.Create, admission.Update, admission.Connect), settings: cfg.Rules, size: newSize()}, nil
+		w := newWaiting(RulesName, ready, admission.Create, admission.Update, admission.Connect)
+		return &ruling{waiting: w, settings: cfg.Rules, size: newSize(w)}, nil
 	})
 	opts.Plugins.Register(StorageName, func(io.Reader) (admission.Interface, error) {
 		return &storage{Handler: admission.NewHandler(admission.Create)}, nil
 	})
 	opts.Plugins.Register(EndedName, func(io.Reader) (admission.Interface, error) {
-		return &ended{Handler: admission.NewHandler(admission.Connect)}, nil
+		return &ended{waiting: newWaiting(EndedName, ready, admission.Connect)}, nil
 	})
 	if cfg.Native {
 		opts.Decorators = append(admission.Decorators{admission.DecoratorFunc(withoutOverhead)}, opts.Decorators...)
 	}
 	at := slices.Index(opts.RecommendedPluginOrder, runtimeclass.PluginName)
 	if at < 0 {
-		return fmt.Errorf("install admission plugin %s: there is no plugin %s", PluginName, runtimeclass.PluginName)
+		return nil, fmt.Errorf("install admission plugin %s: there is no plugin %s", PluginName, runtimeclass.PluginName)
 	}
 	// A copy: the list is shared by all of the process.
 	opts.RecommendedPluginOrder = slices.Insert(slices.Clone(opts.RecommendedPluginOrder), at, EndedName, PluginName, HostNamespacesName, RulesName, SizeName, StorageName)
-	return nil
+	return ready, nil
 }
 
 // defaultRuntimeClass names the class of microVMs in Pods that name none. They would run in one anyway, but then nobody

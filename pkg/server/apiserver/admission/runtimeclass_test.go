@@ -40,7 +40,7 @@ func TestDefaultRuntimeClass(t *testing.T) {
 func TestInstallGoesBeforeTheOverhead(t *testing.T) {
 	opts := options.NewAdmissionOptions().GenericAdmission
 	before := slices.Clone(options.AllOrderedPlugins)
-	if err := Install(opts, Config{}); err != nil {
+	if _, err := Install(opts, Config{}); err != nil {
 		t.Fatal(err)
 	}
 	order := opts.RecommendedPluginOrder

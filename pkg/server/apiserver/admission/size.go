@@ -29,7 +29,7 @@ const SizeName = "PodSize"
 // size gives each Pod a spec of the catalog: as the Pod's own resources (spec.resources), by which the scheduler and quotas count
 // it and to which its microVM is made (docs/adr/0025), and as annotations, by which people see it and the meter bills it.
 type size struct {
-	*admission.Handler
+	*waiting
 	catalog spec.Catalog
 	native  bool     // a Pod's own figures stay as they are; its spec is what it is billed by
 	grace   int64    // seconds that a spot Pod has to end in, at most
@@ -46,7 +46,7 @@ var (
 func (s *size) SetExternalKubeInformerFactory(f informers.SharedInformerFactory) {
 	nodes := f.Core().V1().Nodes()
 	s.nodes = nodes.Lister()
-	s.SetReadyFunc(nodes.Informer().HasSynced)
+	s.follow(nodes.Informer().HasSynced)
 }
 
 // ValidateInitialization fails before the first request when the plugin was not given what it needs.
@@ -67,6 +67,9 @@ func (s *size) Admit(ctx context.Context, a admission.Attributes, _ admission.Ob
 	case a.GetOperation() == admission.Create && a.GetSubresource() == "":
 		if again := a.GetReinvocationContext(); again != nil && again.IsReinvoke() && pod.Annotations[api.AskedWhole] == "" && !s.native {
 			pod.Spec.Resources = nil // that was us, before a webhook changed the Pod
+		}
+		if err := s.await(a); err != nil {
+			return err
 		}
 		return s.create(ctx, pod)
 	case old == nil:

@@ -31,13 +31,14 @@ func plugin(t testing.TB) *size {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &size{Handler: admission.NewHandler(admission.Create, admission.Update), catalog: catalog, grace: 120, tellers: []string{"teller"}}
+	s := &size{waiting: newWaiting(SizeName, nil, admission.Create, admission.Update), catalog: catalog, grace: 120, tellers: []string{"teller"}}
 	factory := informers.NewSharedInformerFactory(fake.NewClientset(), 0)
 	s.SetExternalKubeInformerFactory(factory)
 	if err := s.ValidateInitialization(); err != nil {
 		t.Fatal(err)
 	}
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "host", Labels: map[string]string{api.CPUTypeLabel: "intel"}}}
+	s.synced = nil // the store is filled by hand
 	if err := factory.Core().V1().Nodes().Informer().GetStore().Add(node); err != nil {
 		t.Fatal(err)
 	}

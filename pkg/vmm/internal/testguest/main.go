@@ -140,6 +140,9 @@ func answer(question string) []string {
 	case "fill": // the scratch disk, from now on
 		go fill()
 		lines = append(lines, "filling")
+	case "pour": // into the folder that "share" has mounted, from now on
+		go pour()
+		lines = append(lines, "pouring")
 	case "filled": // MiB
 		lines = append(lines, strconv.FormatInt(filled.Load(), 10))
 	case "device": // made in the folder that "share" has mounted
@@ -175,6 +178,23 @@ func fill() {
 			}
 			filled.Add(1)
 		}
+	}
+}
+
+// pour writes to a file of the shared folder, over and over, a MiB at a time.
+func pour() {
+	f, err := os.Create("/tmp/poured")
+	if err != nil {
+		fmt.Println("testguest:", err)
+		return
+	}
+	block := bytes.Repeat([]byte("not zero"), 1<<17)
+	for n := int64(0); ; n++ {
+		if _, err := f.WriteAt(block, n%64<<20); err != nil {
+			fmt.Println("testguest:", err)
+			return
+		}
+		filled.Add(1)
 	}
 }
 

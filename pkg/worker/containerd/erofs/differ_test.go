@@ -23,6 +23,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/archive/compression"
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/errdefs"
+	goerofs "github.com/erofs/go-erofs"
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -335,4 +336,53 @@ func tree(t *testing.T, root string) map[string]string {
 		}
 	}
 	return list
+}
+
+// A layer may hold nothing but another name for a file of the layer below it; the lowest has none below.
+func TestAHardLinkToTheLayerBelow(t *testing.T) {
+	for _, unpacking := range []string{"in turn", "at once"} {
+		t.Run(unpacking, func(t *testing.T) {
+			s := newSnapshotter(t)
+			apply := func(key, parent string, tar []byte) {
+				cs, desc := store(t, ocispec.MediaTypeImageLayer, tar)
+				if _, err := NewDiffer(cs).Apply(t.Context(), desc, prepare(t, s, key, parent)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var links bytes.Buffer
+			tw := tar.NewWriter(&links)
+			if err := errors.Join(tw.WriteHeader(&tar.Header{Typeflag: tar.TypeLink, Name: "again", Linkname: "hello"}), tw.Close()); err != nil {
+				t.Fatal(err)
+			}
+			apply("one", "", aTar(t))
+			if err := s.Commit(t.Context(), "below", "one"); err != nil {
+				t.Fatal(err)
+			}
+			parent, opts := "below", []snapshots.Opt{}
+			if unpacking == "at once" { // containerd then names the parent at the end
+				parent, opts = "", []snapshots.Opt{snapshots.WithParent("below")}
+			}
+			apply("two", parent, links.Bytes())
+			if err := s.Commit(t.Context(), "above", "two", opts...); err != nil {
+				t.Fatal(err)
+			}
+			names := []string{}
+			merged, err := goerofs.Open(bytes.NewReader(read(t, prepare(t, s, "container", "above")[0].Source)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range []string{"hello", "again"} {
+				if content, err := fs.ReadFile(merged, name); err == nil && string(content) == "hello" {
+					names = append(names, name)
+				}
+			}
+			if !slices.Equal(names, []string{"hello", "again"}) {
+				t.Errorf("the file is there as %q, want both its names", names)
+			}
+			apply("alone", "", links.Bytes())
+			if err := s.Commit(t.Context(), "lowest", "alone"); !errors.Is(err, image.ErrFormat) {
+				t.Errorf("a lowest layer with a link to nothing: got error %v, want %v", err, image.ErrFormat)
+			}
+		})
+	}
 }

@@ -127,6 +127,20 @@ func (f files) dropUpper(id string) error {
 	return errors.Join(errs...)
 }
 
+// standsAlone refuses an image of a lowest layer that has hard links to files of layers below.
+func (f files) standsAlone(id string) error {
+	layer, err := os.Open(f.layer(id))
+	if err != nil {
+		return fmt.Errorf("open layer: %w", err)
+	}
+	defer layer.Close()
+	links, err := image.LinksBelow(layer)
+	if err == nil && links {
+		err = fmt.Errorf("the lowest layer has a hard link to a file that it lacks: %w", image.ErrFormat)
+	}
+	return err
+}
+
 // mergeLayers makes the merged image of a chain, named by its ids from the top down, if it is not there yet. The caller
 // sees to it that no two do so at once.
 func (f files) mergeLayers(ctx context.Context, ids []string) (err error) {

@@ -212,8 +212,14 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 		return fmt.Errorf("commit snapshot %s: %w", key, err)
 	}
 	err = s.db.WithTransaction(ctx, true, func(ctx context.Context) error {
-		_, err := storage.CommitActive(ctx, key, name, snapshots.Usage(usage), opts...)
-		return err
+		if _, err := storage.CommitActive(ctx, key, name, snapshots.Usage(usage), opts...); err != nil {
+			return err
+		}
+		_, info, _, err := storage.GetInfo(ctx, name)
+		if err != nil || info.Parent != "" {
+			return err
+		}
+		return s.standsAlone(id)
 	})
 	if err != nil {
 		return fmt.Errorf("commit snapshot %s: %w", key, err)

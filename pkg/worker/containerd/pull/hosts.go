@@ -3,23 +3,19 @@ package pull
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
+	"net/url"
+	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/core/remotes/docker/config"
 	"github.com/containerd/errdefs"
 
-	"github.com/nodeless/nodeless/pkg/netdev"
 	"github.com/nodeless/nodeless/pkg/registries"
 )
 
@@ -41,13 +37,14 @@ type hosts struct {
 	known   registries.Config
 	certs   string
 	secrets *secrets
+	reach   *reach
 }
 
 // of lists the places of a registry's images in the order in which they are tried.
 func (h *hosts) of(registry string) ([]docker.RegistryHost, error) {
-	switch _, err := config.HostDirFromRoot(h.certs)(registry); {
+	switch dir, err := config.HostDirFromRoot(h.certs)(registry); {
 	case err == nil:
-		return config.ConfigureHosts(h.ctx, config.HostOptions{HostDir: config.HostDirFromRoot(h.certs), Credentials: h.secrets.of, UpdateClient: bind})(registry)
+		return h.byHostsToml(registry, filepath.Base(dir) == defaultHosts)
 	case !errdefs.IsNotFound(err):
 		return nil, err
 	}
@@ -62,18 +59,40 @@ func (h *hosts) of(registry string) ([]docker.RegistryHost, error) {
 	return all, nil
 }
 
-// bind has the bounds hold for a client that containerd has made by an operator's hosts.toml. It may be called twice.
-func bind(client *http.Client) error {
-	if plain, ok := client.Transport.(*http.Transport); ok {
-		restrict(plain, true) // the operator has named it
-		client.Transport = &bounded{next: plain}
+// defaultHosts is the folder of an operator's hosts.toml that is for every registry without a folder of its own.
+const defaultHosts = "_default"
+
+// byHostsToml lists the places by an operator's hosts.toml. He has named those in it, and the registry by its folder. A stranger's registry
+// is among them too, if the file is for all.
+func (h *hosts) byHostsToml(registry string, forAll bool) ([]docker.RegistryHost, error) {
+	known := map[string]bool{}
+	options := config.HostOptions{HostDir: config.HostDirFromRoot(h.certs), Credentials: h.secrets.of, UpdateClient: func(client *http.Client) error {
+		// The bounds hold for these clients too. It may be called twice.
+		if plain, ok := client.Transport.(*http.Transport); ok {
+			h.restrict(plain, func(hostPort string) bool { return known[hostPort] || h.known.Names(hostPort) })
+			client.Transport = &bounded{next: plain}
+		}
+		return nil
+	}}
+	all, err := config.ConfigureHosts(h.ctx, options)(registry)
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	own, err := docker.DefaultHost(registry)
+	if err != nil {
+		return nil, err
+	}
+	for _, host := range all {
+		if !forAll || host.Host != own {
+			known[withPort(&url.URL{Scheme: host.Scheme, Host: host.Host})] = true
+		}
+	}
+	return all, nil
 }
 
-// restrict bounds what a registry may have of this host besides an image's parts. One that is here may be at a loopback address.
-func restrict(plain *http.Transport, here bool) {
-	plain.DialContext = dialer(dialTimeout, here)
+// restrict bounds what a registry may have of this host besides an image's parts.
+func (h *hosts) restrict(plain *http.Transport, is named) {
+	plain.DialContext, plain.Proxy = h.reach.dialer(dialTimeout, is), h.reach.through(is)
 	plain.ForceAttemptHTTP2, plain.TLSNextProto = false, map[string]func(string, *tls.Conn) http.RoundTripper{} // a stream of HTTP/2 may have megabytes waiting
 	plain.MaxResponseHeaderBytes = maxHeaders
 }
@@ -84,7 +103,11 @@ func (h *hosts) host(e registries.Endpoint) (docker.RegistryHost, error) {
 		return docker.RegistryHost{}, err
 	}
 	plain := docker.DefaultHTTPTransport(tlsConfig)
-	restrict(plain, e.Here)
+	is := nobody // whom the operator does not know sends us to nobody whom he knows
+	if e.Named {
+		is = h.known.Names
+	}
+	h.restrict(plain, is)
 	var transport http.RoundTripper = plain
 	if e.Guessed {
 		tlsConfig.InsecureSkipVerify = true
@@ -115,45 +138,6 @@ func (h *hosts) credentials(e registries.Endpoint) func(string) (string, string,
 			name, secret = own.Username, own.Password+own.Token // it has one of the two
 		}
 		return name, secret, err
-	}
-}
-
-// These answer an image that names, or whose registry sends the host to, an address where the host is somebody: the metadata service of its
-// cloud, or its own programs that listen to itself alone. It is the host who asks, and what is said there it may pass on to the registry.
-var (
-	errMetadata = errors.New("an image's registry is not at the address of a cloud's metadata service")
-	errLoopback = errors.New("a registry at a loopback address is one that the image names so, or that the operator's registries.yaml names")
-)
-
-// allowed looks at the address itself, whatever name it had.
-func allowed(here bool) func(context.Context, string, string, syscall.RawConn) error {
-	denied := netdev.MetadataServices()
-	return func(_ context.Context, _, address string, _ syscall.RawConn) error {
-		addr, err := netip.ParseAddrPort(address)
-		if err != nil {
-			return err
-		}
-		at := addr.Addr().Unmap().WithZone("")
-		switch {
-		case at.IsLinkLocalUnicast(), slices.ContainsFunc(denied, func(p netip.Prefix) bool { return p.Contains(at) }):
-			return errMetadata
-		case !here && (at.IsLoopback() || at.IsUnspecified()):
-			return errLoopback
-		}
-		return nil
-	}
-}
-
-// dialer connects. That a host did not answer in time is final: containerd would try five times what times out.
-func dialer(limit time.Duration, here bool) func(ctx context.Context, network, addr string) (net.Conn, error) {
-	d := net.Dialer{Timeout: limit, KeepAlive: 30 * time.Second, ControlContext: allowed(here)}
-	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := d.DialContext(ctx, network, addr)
-		var timeout net.Error
-		if errors.As(err, &timeout) && timeout.Timeout() && ctx.Err() == nil {
-			return nil, errors.New(err.Error()) // a kind that containerd does not know
-		}
-		return conn, err
 	}
 }
 

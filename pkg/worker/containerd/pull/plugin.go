@@ -3,6 +3,7 @@ package pull
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/diff"
@@ -31,6 +32,24 @@ type settings struct {
 	Timeout    string `toml:"pull_timeout"`
 	Rate       int64  `toml:"pull_rate"` // bytes a second
 	Window     string `toml:"pull_window"`
+
+	Denied  []string `toml:"denied"`  // ranges that no Pod reaches, and so no pull
+	Cluster []string `toml:"cluster"` // ranges of Pods and Services
+}
+
+// reach is where pulls go, as the settings have it.
+func (s *settings) reach() (*reach, error) {
+	var ranges [2][]netip.Prefix
+	for i, texts := range [][]string{s.Denied, s.Cluster} {
+		for _, text := range texts {
+			p, err := netip.ParsePrefix(text)
+			if err != nil {
+				return nil, fmt.Errorf("ranges that pulls do not reach: %w", err)
+			}
+			ranges[i] = append(ranges[i], p)
+		}
+	}
+	return newReach(ranges[0], ranges[1]), nil
 }
 
 // Register makes the plugin known to containerd. Call it once, before containerd starts.
@@ -81,8 +100,12 @@ func initTransfer(ic *plugin.InitContext) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	reach, err := conf.reach()
+	if err != nil {
+		return nil, err
+	}
 	return &Service{
-		Transferrer: transferrer(newKeyedLock()), certs: conf.Certs, known: known, store: db.ContentStore(), places: newPlaces(limits),
+		Transferrer: transferrer(newKeyedLock()), certs: conf.Certs, known: known, store: db.ContentStore(), reach: reach, places: newPlaces(limits),
 		locks: &tenantLocks{locks: map[string]*tenantLock{}}, transferrer: transferrer,
 	}, nil
 }

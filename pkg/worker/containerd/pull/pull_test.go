@@ -114,7 +114,7 @@ func pull(t *testing.T, ref, file string, s secret, ca []byte, host string) (dig
 	}
 	var f fetchAll
 	service := &Service{
-		certs: certs, known: known, places: newPlaces(DefaultLimits()), locks: &tenantLocks{locks: map[string]*tenantLock{}},
+		certs: certs, known: known, reach: newReach(nil, nil), places: newPlaces(DefaultLimits()), locks: &tenantLocks{locks: map[string]*tenantLock{}},
 		transferrer: func(unpack.KeyedLocker) transfer.Transferrer { return &f },
 	}
 	err = service.Transfer(t.Context(), asked, nil)
@@ -138,7 +138,8 @@ func TestPull(t *testing.T) {
 		"a mirror of everything, by digest":         {"ghcr.io/hub/box@" + want.String(), "mirrors: {\"*\": {endpoint: [\"https://HOST\"]}}\nconfigs: {HOST: {" + trusted + "}}", secret{"me", "secret"}, ""},
 		"the second mirror, as the first is not up": {"docker.io/hub/box:1", "mirrors: {docker.io: {endpoint: [\"https://127.0.0.1:1\", \"https://HOST\"]}}\nconfigs: {HOST: {" + trusted + "}}", secret{"me", "secret"}, ""},
 		"no look at the certificate":                {"HOST/hub/box:1", "configs: {HOST: {tls: {insecure_skip_verify: true}}}", secret{"me", "secret"}, ""},
-		"a registry of this host needs no setting":  {"HOST/hub/box:1", "", secret{"me", "secret"}, ""},
+		"a registry of this host needs its name":    {"HOST/hub/box:1", "configs: {HOST: }", secret{"me", "secret"}, ""},
+		"a registry of this host without it":        {"HOST/hub/box:1", "", secret{"me", "secret"}, "names its host and port under configs in registries.yaml"},
 		"wrong password":                            {"HOST/hub/box:1", "configs: {HOST: {" + trusted + "}}", secret{"me", "no"}, "401 Unauthorized"},
 		"no password":                               {"HOST/hub/box:1", "configs: {HOST: {" + trusted + "}}", secret{}, "access denied"},
 		"an authority that nobody knows":            {"127.0.0.1:1/hub/box:1", "mirrors: {\"127.0.0.1:1\": {endpoint: [\"https://HOST\"]}}", secret{"me", "secret"}, "unknown authority"},
@@ -162,7 +163,7 @@ func TestPull(t *testing.T) {
 func TestPlainRegistryOfThisHost(t *testing.T) {
 	r, _, want := serve(t)
 	host := listen(t, r, true)
-	if got, err := pull(t, host+"/hub/box:1", "", secret{"me", "secret"}, r.CA, host); err != nil || got != want {
+	if got, err := pull(t, host+"/hub/box:1", "mirrors: {HOST: {}}", secret{"me", "secret"}, r.CA, host); err != nil || got != want {
 		t.Errorf("got %s, %v; want %s", got, err, want)
 	}
 }
@@ -175,6 +176,8 @@ func TestSecretThatCannotBeRead(t *testing.T) {
 		t.Errorf("error = %v, want %v", err, errBadSecret)
 	}
 }
+
+func all(string) bool { return true }
 
 // TestAHostThatDoesNotAnswerIsTriedOnce: its error must not look like one that is worth another try.
 func TestAHostThatDoesNotAnswerIsTriedOnce(t *testing.T) {
@@ -194,7 +197,7 @@ func TestAHostThatDoesNotAnswerIsTriedOnce(t *testing.T) {
 	// Nobody accepts, and there is room for one or two who wait.
 	for range 5 {
 		var conn net.Conn
-		if conn, err = dialer(100*time.Millisecond, true)(t.Context(), "tcp", addr); err != nil {
+		if conn, err = newReach(nil, nil).dialer(100*time.Millisecond, all)(t.Context(), "tcp", addr); err != nil {
 			break
 		}
 		defer conn.Close()
@@ -212,7 +215,7 @@ func TestAHostThatDoesNotAnswerIsTriedOnce(t *testing.T) {
 func TestAttackAnImageAtTheMetadataService(t *testing.T) {
 	attack.Try(t, "T3", "an image whose registry is the host's metadata service", func(t *testing.T) attack.Outcome {
 		for _, address := range []string{"169.254.169.254:80", "[fe80::1%lo]:443", "[::ffff:169.254.169.254]:80", "100.100.100.200:80", "168.63.129.16:80", "192.0.0.192:80"} {
-			if _, err := dialer(time.Second, true)(t.Context(), "tcp", address); !errors.Is(err, errMetadata) {
+			if _, err := newReach(nil, nil).dialer(time.Second, all)(t.Context(), "tcp", address); !errors.Is(err, errMetadata) {
 				t.Errorf("%s: %v, want %v", address, err, errMetadata)
 			}
 		}
@@ -242,7 +245,7 @@ func TestAttackARegistryThatSendsTheHostToItself(t *testing.T) {
 	defer outside.Close()
 	for what, repository := range map[string]string{"by the place of its tokens": "hub/box", "by a redirect": "elsewhere/box"} {
 		attack.Try(t, "T3", "a registry has the host ask its own programs "+what, func(t *testing.T) attack.Outcome {
-			h := hosts{ctx: t.Context(), secrets: &secrets{}}
+			h := hosts{ctx: t.Context(), secrets: &secrets{}, reach: newReach(nil, nil)}
 			e := registries.Endpoint{URL: url.URL{Scheme: "http", Host: strings.TrimPrefix(outside.URL, "http://"), Path: "/v2"}}
 			host, err := h.host(e)
 			if err != nil {
@@ -250,11 +253,11 @@ func TestAttackARegistryThatSendsTheHostToItself(t *testing.T) {
 			}
 			// The test's own registry is at a loopback address too.
 			host.Client.Transport.(*bounded).next.(*http.Transport).DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-				return dialer(time.Second, addr == e.URL.Host)(ctx, network, addr)
+				return h.reach.dialer(time.Second, func(to string) bool { return to == e.URL.Host })(ctx, network, addr)
 			}
 			resolver := docker.NewResolver(docker.ResolverOptions{Hosts: func(string) ([]docker.RegistryHost, error) { return []docker.RegistryHost{host}, nil }})
-			if _, _, err := resolver.Resolve(t.Context(), "example.com/"+repository+":1"); !errors.Is(err, errLoopback) {
-				t.Errorf("the pull ends with %v, want %v", err, errLoopback)
+			if _, _, err := resolver.Resolve(t.Context(), "example.com/"+repository+":1"); !errors.Is(err, errOwn) {
+				t.Errorf("the pull ends with %v, want %v", err, errOwn)
 			}
 			if len(asked) > 0 || strings.Contains(told, "of-the-host") {
 				t.Errorf("the host was asked for %s, and told %q", <-asked, told)
@@ -276,7 +279,7 @@ func TestAttackBoundsByHostsToml(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(certs, "_default", "hosts.toml"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		h := hosts{ctx: t.Context(), certs: certs, secrets: &secrets{}}
+		h := hosts{ctx: t.Context(), certs: certs, secrets: &secrets{}, reach: newReach(nil, nil)}
 		all, err := h.of("example.com")
 		if err != nil || len(all) < 2 {
 			t.Fatalf("%d hosts, %v", len(all), err)

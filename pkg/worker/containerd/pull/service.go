@@ -26,6 +26,7 @@ type Service struct {
 	certs                string
 	known                registries.Config
 	store                content.Store
+	reach                *reach
 	places               *places
 	locks                *tenantLocks
 	transferrer          func(unpack.KeyedLocker) transfer.Transferrer // what pulls
@@ -91,7 +92,7 @@ func (s *Service) remote(ctx context.Context, asked *registry.OCIRegistry) (*rem
 		return nil, nil
 	}
 	secrets.reference = spec.Reference
-	h := hosts{ctx: ctx, known: s.known, certs: s.certs, secrets: secrets}
+	h := hosts{ctx: ctx, known: s.known, certs: s.certs, secrets: secrets, reach: s.reach}
 	return &remote{reference: spec.Reference, resolver: docker.NewResolver(docker.ResolverOptions{Hosts: h.of}), places: s.places}, nil
 }
 

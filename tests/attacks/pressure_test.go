@@ -1,0 +1,201 @@
+package attacks_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+
+	"github.com/nodeless/nodeless/pkg/memcg"
+	"github.com/nodeless/nodeless/tests/attack"
+	"github.com/nodeless/nodeless/tests/testbed"
+	"github.com/nodeless/nodeless/tests/testcluster"
+)
+
+const (
+	// smallest is the least spec: with its microVM such a Pod has 960 MiB of the host.
+	smallest = "    resources: {limits: {cpu: 250m, memory: 512Mi}}\n"
+	// smallHost is the memory of a host for three of them, and what the kubelet leaves free.
+	smallHost = 3*960<<20 + 200<<20
+	logRate   = 1 // MiB a second that its Pods may say
+	// hoard has a Pod touch all the memory that it can: a volume in memory, one that its host caches, pages of files and a process's own. Some of
+	// it ends with the kernel of the guest ending a process.
+	hoard = `head -c 300000000 /dev/zero >/m/fill; rm -f /m/fill
+head -c 400000000 /dev/zero >/d/fill; cat /d/fill >/dev/null; /hello alloc 400
+dd if=/dev/zero of=/sparse bs=1M count=0 seek=900; cat /sparse >/dev/null; true`
+)
+
+// TestAttackASmallHost: tenants fill a small host, with more Pods than it holds, which take all that they can. Then the host is short of
+// memory, and evicts one of those who have much, whatever their guests say.
+func TestAttackASmallHost(t *testing.T) {
+	attack.Slow(t)
+	c := newSmallHost(t)
+	victim, mallory, magnate := newTenant(t, c, "victim"), newTenant(t, c, "mallory"), newTenant(t, c, "magnate", "--quota", "none")
+	victim.Apply(testcluster.Sleeper("neighbour", smallest))
+	victim.Ready("neighbour")
+	hoarders := []*tenant{mallory, magnate}
+	attack.Try(t, "T6", "tenants fill the host's memory with more Pods than it holds", func(t *testing.T) attack.Outcome {
+		finish := watch(t, victim, "neighbour")
+		for _, h := range hoarders {
+			h.Apply(hoarder("hog"))
+		}
+		for _, h := range hoarders {
+			h.Ready("hog")
+			h.Apply(hoarder("more"))
+		}
+		for _, h := range hoarders {
+			h.MustExec("hog", "sh", "-c", "("+hoard+") >/dev/null 2>&1 &")
+		}
+		for _, h := range hoarders {
+			untilHoards(h)
+		}
+		for _, h := range hoarders {
+			h.Pod("more", "finds no room", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodPending && p.Spec.NodeName == "" })
+		}
+		finish(t)
+		return attack.Contained
+	})
+	attack.Try(t, "T13", "a container says more than its Pod may", func(t *testing.T) attack.Outcome { return babble(t, mallory) })
+	attack.Try(t, "T16", "a guest whose containers use next to nothing takes memory of which the host runs short", func(t *testing.T) attack.Outcome {
+		return lieUnderPressure(t, c, victim, hoarders)
+	})
+}
+
+// newSmallHost is a cluster on a host of its own, whose Pods have little memory together.
+func newSmallHost(t *testing.T) *testcluster.Cluster {
+	t.Helper()
+	host, err := testbed.New(testbed.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &testcluster.Cluster{Host: host}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Errorf("stop cluster: %v", err)
+		}
+	})
+	total, err := memcg.Total("/proc/meminfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rest := total - memcg.For(total, 110).KubeReserved - smallHost
+	if rest < 0 {
+		t.Skipf("skipped: a machine with %d MiB of memory is too small", total>>20)
+	}
+	c.Flags = []string{fmt.Sprintf("--kubelet-arg=system-reserved=memory=%d", rest), fmt.Sprintf("--pod-log-rate=%d", logRate)}
+	if err := c.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func hoarder(name string) string {
+	return testcluster.Sleeper(name, smallest+"    volumeMounts: [{name: d, mountPath: /d}, {name: m, mountPath: /m}]\n"+
+		"  volumes: [{name: d, emptyDir: {}}, {name: m, emptyDir: {medium: Memory}}]\n")
+}
+
+// babble has a container fill its log as fast as it can. What it may save up is gone when the time is taken.
+func babble(t *testing.T, from *tenant) attack.Outcome {
+	const all = 12 << 20
+	say := fmt.Sprintf("yes | head -c %d >/proc/1/fd/1", all)
+	from.MustExec("hog", "sh", "-c", say)
+	began := time.Now()
+	from.MustExec("hog", "sh", "-c", say)
+	pace := all / time.Since(began).Seconds()
+	t.Logf("%.2f MiB a second of %d", pace/(1<<20), logRate)
+	if pace > 1.5*logRate*(1<<20) {
+		return attack.Succeeded
+	}
+	return attack.Contained
+}
+
+// untilHoards waits until a hoarder has most of what its Pod may have of the host.
+func untilHoards(h *tenant) {
+	h.T.Helper()
+	h.Until("the Pod of "+h.Name+" has taken its memory", func() (bool, error) {
+		stats, err := figuresOf(h.Space, h.Ready("hog"))
+		if err != nil || stats.Memory == nil || stats.Memory.WorkingSetBytes == nil {
+			return false, err
+		}
+		mib := *stats.Memory.WorkingSetBytes >> 20
+		return mib > 650, fmt.Errorf("it has %d MiB", mib)
+	})
+}
+
+// lieUnderPressure starts the server anew with a bound by which the host is short of 300 MiB. The neighbour's container has more than a
+// hoarder's, by the guests' word.
+func lieUnderPressure(t *testing.T, c *testcluster.Cluster, victim *tenant, hoarders []*tenant) attack.Outcome {
+	victim.MustExec("neighbour", "sh", "-c", "HOLD=1 /hello alloc 100 >/dev/null 2>&1 &")
+	victim.Until("the neighbour's container is the larger one, by the guests' word", func() (bool, error) {
+		its, err := guestWord(victim, "neighbour")
+		for _, h := range hoarders {
+			other, otherErr := guestWord(h, "hog")
+			if err != nil || otherErr != nil || its < other+(50<<20) {
+				return false, fmt.Errorf("it has %d MiB, that of %s %d (%w, %w)", its>>20, h.Name, other>>20, err, otherErr)
+			}
+		}
+		return true, nil
+	})
+	left := memoryLeft(t, victim.Space)
+	if err := c.Server.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	c.Flags = append(c.Flags, fmt.Sprintf("--kubelet-arg=eviction-soft=memory.available<%d", left+(300<<20)),
+		"--kubelet-arg=eviction-soft-grace-period=memory.available=1s", "--kubelet-arg=eviction-pressure-transition-period=10s")
+	if err := c.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	finish := watch(t, victim, "neighbour")
+	victim.Until("one of those who have much is evicted", func() (bool, error) {
+		for _, h := range hoarders {
+			if evicted, err := told(h.Space, "hog", "Evicted"); evicted || err != nil {
+				return evicted, err
+			}
+		}
+		return false, nil
+	})
+	victim.Until("the host is short no longer", func() (bool, error) {
+		nodes, err := victim.Cluster.Client.CoreV1().Nodes().List(victim.Ctx, metav1.ListOptions{})
+		if err != nil || len(nodes.Items) != 1 {
+			return false, err
+		}
+		for _, cond := range nodes.Items[0].Status.Conditions {
+			if cond.Type == corev1.NodeMemoryPressure {
+				return cond.Status == corev1.ConditionFalse && time.Since(cond.LastTransitionTime.Time) < time.Minute, nil
+			}
+		}
+		return false, nil
+	})
+	finish(t)
+	return attack.Contained
+}
+
+// guestWord is what the containers of a Pod use, as its guest says.
+func guestWord(owner *tenant, name string) (bytes uint64, err error) {
+	stats, err := figuresOf(owner.Space, owner.Ready(name))
+	for _, c := range stats.Containers {
+		if c.Memory != nil && c.Memory.WorkingSetBytes != nil {
+			bytes += *c.Memory.WorkingSetBytes
+		}
+	}
+	return bytes, err
+}
+
+// memoryLeft is what the kubelet takes for the host's free memory.
+func memoryLeft(t *testing.T, s *testcluster.Space) uint64 {
+	t.Helper()
+	pod := s.Ready("neighbour")
+	raw, err := s.Cluster.Client.CoreV1().RESTClient().Get().AbsPath("/api/v1/nodes", pod.Spec.NodeName, "proxy/stats/summary").DoRaw(s.Ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var summary v1alpha1.Summary
+	if err := json.Unmarshal(raw, &summary); err != nil || summary.Node.Memory == nil || summary.Node.Memory.AvailableBytes == nil {
+		t.Fatalf("the kubelet does not say what is left of memory: %v", err)
+	}
+	return *summary.Node.Memory.AvailableBytes
+}
