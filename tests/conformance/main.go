@@ -48,7 +48,7 @@ func run(ctx context.Context, args []string) error {
 		set.StringVar(&o.list, "list", "", "upstream's conformance.yaml")
 		set.StringVar(&o.state, "state", "", "folder in which verdicts are kept")
 		set.StringVar(&o.group, "group", "all", "group of tests, or all")
-		set.StringVar(&o.only, "only", "", "only tests whose name contains this")
+		set.StringVar(&o.only, "only", "", "only tests whose name this regular expression fits")
 		set.StringVar(&o.sizing, "sizing", native, "how Pods are sized: native or spec")
 		set.DurationVar(&o.limit, "limit", 4*time.Hour, "how long each group may take")
 		set.IntVar(&o.procs, "procs", 3, "tests at one time")

@@ -45,12 +45,16 @@ func (o options) chosen(names []string) (byGroup map[string][]string, all []stri
 	if o.group != "all" && !slices.Contains(groups, o.group) {
 		return nil, nil, fmt.Errorf("group %q: choose of all, %s", o.group, strings.Join(groups, ", "))
 	}
+	only, err := regexp.Compile(o.only)
+	if err != nil {
+		return nil, nil, fmt.Errorf("pattern of names: %w", err)
+	}
 	smoke := lines(smokeTests)
 	byGroup = map[string][]string{}
 	for _, name := range names {
 		group := groupOf(name)
 		switch {
-		case !strings.Contains(name, o.only):
+		case !only.MatchString(name):
 			continue
 		case o.group == "all" || o.group == group:
 		case o.smoke && slices.Contains(smoke, name):
