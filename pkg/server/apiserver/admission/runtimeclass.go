@@ -59,7 +59,7 @@ func Install(opts *genericoptions.AdmissionOptions, cfg Config) (*Readiness, err
 		return &ruling{waiting: w, settings: cfg.Rules, size: newSize(w)}, nil
 	})
 	opts.Plugins.Register(StorageName, func(io.Reader) (admission.Interface, error) {
-		return &storage{Handler: admission.NewHandler(admission.Create)}, nil
+		return &storage{Handler: admission.NewHandler(admission.Create), native: cfg.Native}, nil
 	})
 	opts.Plugins.Register(EndedName, func(io.Reader) (admission.Interface, error) {
 		return &ended{waiting: newWaiting(EndedName, ready, admission.Connect)}, nil
