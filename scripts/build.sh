@@ -30,6 +30,7 @@ modules=$!
 echo "build: parts from outside"
 scripts/build-bundle.sh
 small ./cmd/nodeless-vmm bin/nodeless-vmm
+small ./cmd/nodeless-converter bin/nodeless-converter
 small ./cmd/nodeless-virtiofsd bin/virtiofsd
 
 echo "build: cni/nodeless"

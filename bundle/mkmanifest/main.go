@@ -44,10 +44,10 @@ type options struct {
 
 // required is every file without which no Pod starts.
 var required = []string{
-	"bin/nodeless", "bin/nodeless-vmm", "bin/virtiofsd", "bin/containerd-shim-kata-v2", "bin/crictl", "cni/nodeless",
+	"bin/nodeless", "bin/nodeless-vmm", "bin/nodeless-converter", "bin/virtiofsd", "bin/containerd-shim-kata-v2", "bin/crictl", "cni/nodeless",
 	"aux/iptables", "aux/iptables-save", "aux/iptables-restore", "aux/ip6tables", "aux/ip6tables-save", "aux/ip6tables-restore", "aux/nft",
 	"netfilter/bin/xtables-nft-multi", "netfilter/bin/nft", "netfilter/lib/ld-linux-x86-64.so.2",
-	"qemu/bin/qemu-system-x86_64", "qemu/bin/virtiofsd", "qemu/lib/ld-linux-x86-64.so.2", "qemu/modules/accel-tcg-x86_64.so",
+	"qemu/bin/qemu-system-x86_64", "qemu/bin/virtiofsd", "qemu/lib/ld-linux-x86-64.so.2", "qemu/lib/append.so", "qemu/modules/accel-tcg-x86_64.so",
 	"qemu/share/bios-256k.bin", "qemu/share/kvmvapic.bin", "qemu/share/linuxboot_dma.bin", "qemu/share/pvh.bin",
 	"guest/vmlinux", "guest/initrd", "guest/scratch.ext4", "guest/scratch-large.ext4", "images/pause.tar", "images/hello.tar", "images/inference.tar",
 }

@@ -121,7 +121,7 @@ func deleteSandbox(c call) error {
 
 // sandbox is the one that is meant, as this host knows it; exe is a file in the bundle's bin folder.
 func (c call) sandbox(exe string) sandbox {
-	return sandbox{id: c.id, bundle: filepath.Dir(filepath.Dir(exe)), root: "/", scratch: scratchDir(os.Getenv(configEnv)), socket: c.socket(), self: os.Getpid()}
+	return sandbox{id: c.id, bundle: filepath.Dir(filepath.Dir(exe)), root: "/", scratch: scratchDir(os.Getenv(configEnv)), socket: c.socket(), task: c.task, self: os.Getpid()}
 }
 
 // socket is where the shim of a sandbox listens; for the id of a plain container there is no such file.
@@ -160,6 +160,9 @@ func (c call) newService(ctx context.Context, id string, stockPublisher shimapi.
 		return nil, err
 	}
 	c.id = id
+	if c.task, err = os.Getwd(); err != nil { // where containerd has started us
+		return nil, err
+	}
 	sb := c.sandbox(exe)
 	return service{
 		Shim: stock, sandbox: sb, volumes: newVolumes("/", id), end: sb.kill,

@@ -25,6 +25,7 @@ type sandbox struct {
 	// scratch is the folder of the Pods' disks; empty if it is not known.
 	scratch string
 	socket  string // of the shim; empty if it is not known
+	task    string // the folder that containerd keeps for its task; may be empty or gone
 	self    int
 }
 
@@ -74,8 +75,8 @@ func (s sandbox) remove() error {
 	if !validID.MatchString(s.id) {
 		return fmt.Errorf("invalid id %q", s.id)
 	}
-	if !s.known() {
-		return removeFile(s.socket)
+	if !s.known() { // to Kata; a sandbox that did not boot may have its cgroups nevertheless
+		return errors.Join(removeFile(s.socket), removeCgroups(s.podsCgroups()))
 	}
 	if err := s.kill(); err != nil {
 		return err
@@ -108,7 +109,7 @@ func (s sandbox) finish() error {
 			return fmt.Errorf("leave cgroup %s: %w", dir, err)
 		}
 	}
-	return errors.Join(s.kill(), s.removeDisk(), removeFile(s.socket), removeCgroups(own))
+	return errors.Join(s.kill(), s.removeDisk(), removeFile(s.socket), removeCgroups(own), removeCgroups(s.podsCgroups()))
 }
 
 func (s sandbox) removeDisk() error {
@@ -242,6 +243,24 @@ func (s sandbox) cgroups() []string {
 		}
 		return nil // hierarchies change while we walk
 	})
+	return found
+}
+
+// podsCgroups lists those folders kata_<id> that are in the Pod's cgroup, which the task's description names. A microVM that did not boot
+// has them, and this process need not have been in any.
+func (s sandbox) podsCgroups() []string {
+	d, err := readDescription(s.task)
+	if err != nil || d.Linux.CgroupsPath == "" {
+		return nil
+	}
+	dir := filepath.Join(filepath.Dir(filepath.Clean("/"+d.Linux.CgroupsPath)), s.cgroupName())
+	var found []string
+	hierarchies, _ := filepath.Glob(filepath.Join(s.root, "sys/fs/cgroup/*")) // the pattern is good
+	for _, h := range append(hierarchies, filepath.Join(s.root, "sys/fs/cgroup")) {
+		if info, err := os.Stat(filepath.Join(h, dir)); err == nil && info.IsDir() {
+			found = append(found, filepath.Join(h, dir))
+		}
+	}
 	return found
 }
 

@@ -159,6 +159,36 @@ func TestScratchDir(t *testing.T) {
 	}
 }
 
+// A microVM that did not boot is not on Kata's books, and no process of ours is in its cgroups. They go nevertheless, at the shim's end
+// and when containerd has it deleted.
+func TestCgroupsOfASandboxThatDidNotBoot(t *testing.T) {
+	for name, remove := range map[string]func(sandbox) error{"finish": sandbox.finish, "delete": sandbox.remove} {
+		root := tree(t, map[string]string{
+			"task/config.json":    `{"linux":{"cgroupsPath":"/n/kubepods/pod1/` + mine + `"}}`,
+			"proc/self/cgroup":    "0::/n/containerd\n",
+			"proc/self/mountinfo": "",
+		})
+		left := []string{"cpu/n/kubepods/pod1/kata_" + mine, "n/kubepods/pod1/kata_" + mine}
+		kept := []string{"cpu/n/kubepods/pod1/kata_" + other, "cpu/n/kubepods/pod2/kata_" + mine}
+		for _, dir := range append(left, kept...) {
+			if err := os.MkdirAll(filepath.Join(root, "sys/fs/cgroup", dir), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s := sandbox{id: mine, bundle: "/bundle", root: root, task: filepath.Join(root, "task")}
+		for range 2 {
+			if err := remove(s); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+		}
+		for i, dir := range append(left, kept...) {
+			if _, err := os.Stat(filepath.Join(root, "sys/fs/cgroup", dir)); (err == nil) != (i >= len(left)) {
+				t.Errorf("%s: %s is there: %v", name, dir, err == nil)
+			}
+		}
+	}
+}
+
 // A sandbox whose mounts cannot all be seen is not deleted: what is mounted there would be deleted with it.
 func TestNothingIsDeletedWhereMountsCannotBeSeen(t *testing.T) {
 	for name, mounts := range map[string]string{

@@ -71,6 +71,9 @@ func (b *Bundle) VMM() string { return b.path("bin", "nodeless-vmm") }
 // Virtiofsd is the wrapper that Kata starts for shared volumes.
 func (b *Bundle) Virtiofsd() string { return b.path("bin", "virtiofsd") }
 
+// Converter is what makes EROFS images of layers, for containerd.
+func (b *Bundle) Converter() string { return b.path("bin", "nodeless-converter") }
+
 // Shim is the Kata shim.
 func (b *Bundle) Shim() string { return b.path("bin", "containerd-shim-kata-v2") }
 

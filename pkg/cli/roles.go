@@ -12,6 +12,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/netdev"
 	"github.com/nodeless/nodeless/pkg/run"
 	"github.com/nodeless/nodeless/pkg/server"
+	"github.com/nodeless/nodeless/pkg/server/apiserver"
 	"github.com/nodeless/nodeless/pkg/vmm"
 	"github.com/nodeless/nodeless/pkg/worker"
 	"github.com/nodeless/nodeless/pkg/worker/containerd"
@@ -77,8 +78,8 @@ func serverConfig(cfg config.Config) server.Config {
 		Data: cfg.Paths.Data, Run: cfg.Paths.Run, Kubeconfig: cfg.Paths.Kubeconfig,
 		NodeName: cfg.Node.Name, NodeIP: cfg.Node.IP,
 		Bind: cfg.API.Bind, Port: cfg.API.Port, Advertise: cfg.API.Advertise, TLSSANs: cfg.API.TLSSANs, Datastore: cfg.API.Datastore,
-		SnapshotInterval: cfg.API.SnapshotInterval,
-		ServiceCIDR:      cfg.Network.ServiceCIDR, NodePorts: cfg.Network.NodePorts.String(), DNS: cfg.Network.DNS, Domain: cfg.Network.Domain,
+		Limits: apiserver.Limits{Requests: cfg.API.MaxRequests, Conns: cfg.API.MaxConns}, SnapshotInterval: cfg.API.SnapshotInterval,
+		ServiceCIDR: cfg.Network.ServiceCIDR, NodePorts: cfg.Network.NodePorts.String(), DNS: cfg.Network.DNS, Domain: cfg.Network.Domain,
 		NoDNS: cfg.Disabled("dns"), NoMetrics: cfg.Disabled("metrics"), NoAudit: cfg.Disabled("audit"),
 		APIServerArgs: cfg.Extra.APIServer, ControllerManagerArgs: cfg.Extra.ControllerManager, SchedulerArgs: cfg.Extra.Scheduler,
 	}

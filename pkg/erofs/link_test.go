@@ -4,15 +4,9 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
-	"fmt"
-	"io/fs"
-	"math/rand/v2"
 	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 
-	"github.com/containerd/containerd/v2/pkg/archive"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -87,80 +81,4 @@ func TestHardLinksToLayersBelow(t *testing.T) {
 			}
 		})
 	}
-}
-
-// What containerd has in a directory when it has unpacked the layers into it one by one is what the merged image must hold, hard links
-// to whatever was there before included; and what it cannot unpack must be refused.
-func TestMergeIsWhatUnpackingLeaves(t *testing.T) {
-	needMounts(t)
-	refused := 0
-	for seed := range uint64(60) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			r := rand.New(rand.NewPCG(seed, 2))
-			root := t.TempDir()
-			var layers [][]member
-			for i := range 2 + r.IntN(5) {
-				members := linkedLayer(r, filesBelow(t, root), i == 0)
-				layers = append(layers, members)
-				if _, err := archive.Apply(t.Context(), root, bytes.NewReader(makeTar(t, members...))); err != nil {
-					refused++
-					if _, got := mergeAll(t, layers); !errors.Is(got, ErrFormat) {
-						t.Errorf("got error %v, want %v: containerd says %v", got, ErrFormat, err)
-					}
-					return
-				}
-			}
-			image, err := mergeAll(t, layers)
-			if err != nil {
-				t.Fatal(err)
-			}
-			want, err := seen(root)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(want, listImage(t, image)); diff != "" {
-				t.Errorf("(-unpacked +merged):\n%s", diff)
-			}
-		})
-	}
-	if refused == 0 || refused > 40 {
-		t.Errorf("%d of 60 are refused: the layers are not as meant", refused)
-	}
-}
-
-// filesBelow are headers of hard links to all that is there, with the attributes that it has, as tools that make layers write them.
-func filesBelow(t *testing.T, root string) (files []tar.Header) {
-	t.Helper()
-	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
-		}
-		info, err := entry.Info()
-		if err != nil {
-			return err
-		}
-		hdr, err := tar.FileInfoHeader(info, "")
-		if err == nil {
-			hdr.Typeflag, hdr.Linkname, hdr.Size, hdr.Format = tar.TypeLink, strings.TrimPrefix(path, root+"/"), 0, tar.FormatPAX
-			files = append(files, *hdr)
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return files
-}
-
-// linkedLayer is a random layer with hard links to what is below strewn in.
-func linkedLayer(r *rand.Rand, below []tar.Header, first bool) (all []member) {
-	for _, m := range randomLayer(r, first) {
-		all = append(all, m)
-		if m.Typeflag == tar.TypeDir && len(below) > 0 && r.IntN(2) == 0 {
-			hdr := below[r.IntN(len(below))]
-			hdr.Name = m.Name + fmt.Sprintf("/link%d", r.IntN(3))
-			all = append(all, member{hdr, ""})
-		}
-	}
-	return all
 }

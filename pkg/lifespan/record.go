@@ -20,7 +20,8 @@ import (
 type Record struct {
 	Sandbox string `json:"sandbox"`
 	Pod
-	Node string `json:"node,omitempty"` // where it runs
+	Cluster string `json:"cluster,omitempty"` // the id of the cluster whose Pod it is: a host may have several
+	Node    string `json:"node,omitempty"`    // where it runs
 
 	BootID    string        `json:"bootID"`            // of the boot that the times below count from
 	QEMU      Process       `json:"qemu"`              // what lives
@@ -99,7 +100,7 @@ func (r Record) Validate() error {
 		check(validText(s.Spec) && validText(s.SpecType), "resizes[%d]: a spec of more than %d bytes, or no text", i, longestText)
 		last = s.At
 	}
-	return errors.Join(append(errs, r.Pod.validate(), textError("node", r.Node))...)
+	return errors.Join(append(errs, r.Pod.validate(), textError("node", r.Node), textError("cluster", r.Cluster))...)
 }
 
 func (p Pod) validate() error {

@@ -14,6 +14,7 @@ const mib = 1 << 20
 type Budget struct {
 	Server        int64 // what Go aims at in the server, the garbage included
 	Containerd    int64 // the same in containerd
+	Converters    int64 // where the kernel ends conversions of layers, which run beside containerd, all of them together
 	ContainerdMax int64 // where the kernel ends containerd; files that it has just written and shims that begin in its cgroup count too
 
 	KubeReserved   int64 // kept back from Pods for both
@@ -24,7 +25,8 @@ type Budget struct {
 func For(total int64, pods int) Budget {
 	b := Budget{
 		Server:         between(total/8, 1024*mib, 8192*mib),
-		Containerd:     between(total/12, 1024*mib, 1792*mib),
+		Containerd:     512 * mib,
+		Converters:     between(total/12, 1024*mib, 1792*mib),
 		KubeReserved:   min(between(total/12, 512*mib, 4096*mib), total/4),
 		SystemReserved: min(between(total/64, 128*mib, 1024*mib), total/16),
 	}

@@ -16,7 +16,10 @@ import (
 var errNone = errors.New("no cgroup hierarchy with memory is mounted")
 
 // Group is a cgroup with a bound.
-type Group struct{ dir string }
+type Group struct {
+	dir string
+	v2  bool
+}
 
 // Make makes the cgroup of the name, such as "/nodeless/containerd", and bounds it. What it is below is made too. mounts is
 // /proc/self/mountinfo.
@@ -28,10 +31,8 @@ func Make(mounts, name string, bound int64) (Group, error) {
 	if mount == "" {
 		return Group{}, fmt.Errorf("make cgroup %s: %w", name, errNone)
 	}
-	g := Group{dir: filepath.Join(mount, name)}
-	file := "memory.limit_in_bytes"
+	g := Group{dir: filepath.Join(mount, name), v2: v2}
 	if v2 {
-		file = "memory.max"
 		if err := passDown(mount, name); err != nil {
 			return Group{}, fmt.Errorf("make cgroup %s: %w", name, err)
 		}
@@ -39,16 +40,65 @@ func Make(mounts, name string, bound int64) (Group, error) {
 	if err := os.MkdirAll(g.dir, 0o755); err != nil {
 		return Group{}, fmt.Errorf("make cgroup %s: %w", name, err)
 	}
-	if err := os.WriteFile(filepath.Join(g.dir, file), []byte(strconv.FormatInt(bound, 10)), 0o644); err != nil {
-		return Group{}, fmt.Errorf("bound cgroup %s: %w", name, err)
+	return g, g.Bound(bound)
+}
+
+// Bound changes the bound.
+func (g Group) Bound(bound int64) error {
+	file := "memory.limit_in_bytes"
+	if g.v2 {
+		file = "memory.max"
 	}
-	return g, nil
+	if err := os.WriteFile(filepath.Join(g.dir, file), []byte(strconv.FormatInt(bound, 10)), 0o644); err != nil {
+		return fmt.Errorf("bound cgroup %s: %w", g.dir, err)
+	}
+	return nil
+}
+
+// Ended tells whether the kernel has ended a process of the group for its memory.
+func (g Group) Ended() bool {
+	file := "memory.oom_control"
+	if g.v2 {
+		file = "memory.events"
+	}
+	raw, err := os.ReadFile(filepath.Join(g.dir, file))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(raw)) {
+		if n, ok := strings.CutPrefix(line, "oom_kill "); ok && strings.TrimSpace(n) != "0" {
+			return true
+		}
+	}
+	return false
+}
+
+// Remove removes the group when its processes have ended.
+func (g Group) Remove() error {
+	if err := os.Remove(g.dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove cgroup: %w", err)
+	}
+	return nil
 }
 
 // Join moves a process into the group.
 func (g Group) Join(pid int) error {
 	if err := os.WriteFile(filepath.Join(g.dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0o644); err != nil {
 		return fmt.Errorf("move process %d to its cgroup: %w", pid, err)
+	}
+	return nil
+}
+
+// Sweep removes the groups below that no process is in.
+func (g Group) Sweep() error {
+	entries, err := os.ReadDir(g.dir)
+	if err != nil {
+		return fmt.Errorf("sweep cgroup: %w", err)
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			_ = os.Remove(filepath.Join(g.dir, e.Name())) // one that is not empty stays
+		}
 	}
 	return nil
 }

@@ -19,12 +19,12 @@ const gib = 1 << 30
 func TestBudget(t *testing.T) {
 	for _, tt := range []struct {
 		total int64
-		want  string // server, containerd, its bound, reserved for both, for the system; MiB
+		want  string // server, containerd, its bound, conversions, reserved for both, for the system; MiB
 	}{
-		{2 * gib, "1024 1024 3296 512 128"}, {8 * gib, "1024 1024 3296 682 128"}, {24 * gib, "3072 1792 4064 2048 384"}, {512 * gib, "8192 1792 4064 4096 1024"},
+		{2 * gib, "1024 512 2784 1024 512 128"}, {8 * gib, "1024 512 2784 1024 682 128"}, {24 * gib, "3072 512 2784 1792 2048 384"}, {512 * gib, "8192 512 2784 1792 4096 1024"},
 	} {
 		b := For(tt.total, 110)
-		if got := fmt.Sprint(b.Server/mib, b.Containerd/mib, b.ContainerdMax/mib, b.KubeReserved/mib, b.SystemReserved/mib); got != tt.want {
+		if got := fmt.Sprint(b.Server/mib, b.Containerd/mib, b.ContainerdMax/mib, b.Converters/mib, b.KubeReserved/mib, b.SystemReserved/mib); got != tt.want {
 			t.Errorf("%d GiB: %s, want %s", tt.total/gib, got, tt.want)
 		}
 	}

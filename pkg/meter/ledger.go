@@ -25,7 +25,8 @@ var indexes string
 
 // file is the ledger to pkg/sqlfile; its application id is "nlml".
 func file() sqlfile.Kind {
-	return sqlfile.Kind{Name: "ledger", ApplicationID: 0x6e6c6d6c, Version: 1, Schema: schema, Indexes: indexes}
+	return sqlfile.Kind{Name: "ledger", ApplicationID: 0x6e6c6d6c, Schema: schema, Indexes: indexes,
+		Upgrades: []string{"ALTER TABLE starts ADD COLUMN cluster TEXT NOT NULL DEFAULT ''"}}
 }
 
 // Errors of Open.
@@ -141,8 +142,8 @@ func insertStart(ctx context.Context, tx *sql.Tx, r lifespan.Record) error {
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, "INSERT INTO starts ("+startColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-		r.Sandbox, r.Namespace, r.Name, r.UID, r.Workload, r.Node, r.Spec, r.SpecType, r.Charge, string(tags),
+	_, err = tx.ExecContext(ctx, "INSERT INTO starts ("+startColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+		r.Sandbox, r.Cluster, r.Namespace, r.Name, r.UID, r.Workload, r.Node, r.Spec, r.SpecType, r.Charge, string(tags),
 		r.BootID, r.QEMU.PID, r.QEMU.Ticks, r.VMM.PID, r.VMM.Ticks, r.Start.UnixNano(), int64(r.StartBoot))
 	return err
 }

@@ -52,7 +52,7 @@ func openLedger(t *testing.T) *Ledger {
 // sample is a life that runs.
 func sample(sandbox string) Life {
 	return Life{Record: lifespan.Record{
-		Sandbox: sandbox, Node: "host-1",
+		Sandbox: sandbox, Cluster: "cls-00000001", Node: "host-1",
 		Pod: lifespan.Pod{Namespace: "shop", Name: "pod-" + sandbox, UID: "uid-" + sandbox, Workload: "Deployment/web", Spec: "1C2Gi", SpecType: "intel", Charge: "SPOT",
 			Tags: map[string]string{"team": "a"}},
 		BootID: thisBoot, QEMU: lifespan.Process{PID: 12, Ticks: 345}, VMM: lifespan.Process{PID: 11, Ticks: 344},
@@ -227,7 +227,7 @@ func TestOpenRefusesOtherFiles(t *testing.T) {
 		name, statement string
 		want            error
 	}{
-		{"of a newer program", "PRAGMA user_version = 2", ErrNewer},
+		{"of a newer program", "PRAGMA user_version = 99", ErrNewer},
 		{"of another program", "PRAGMA application_id = 1; PRAGMA user_version = 1", ErrForeign},
 		{"of a program that signs nothing", "PRAGMA application_id = 0; PRAGMA user_version = 0", ErrForeign},
 	}
@@ -355,7 +355,7 @@ func TestUsages(t *testing.T) {
 	usages, err := l.Usages(t.Context(), minute(0), minute(1), Filter{})
 	must(t, err)
 	want := Usage{
-		Sandbox: "short", Namespace: "shop", Pod: "pod-short", PodUID: "uid-short", Workload: "Deployment/web", Node: "host-1",
+		Sandbox: "short", Cluster: "cls-00000001", Namespace: "shop", Pod: "pod-short", PodUID: "uid-short", Workload: "Deployment/web", Node: "host-1",
 		Spec: spec.Size{Type: "intel", CPU: 1000, Memory: 2 * spec.Gi}, Charge: "SPOT", Tags: map[string]string{"team": "a"},
 		Start: noon, End: minute(10), BootID: thisBoot, StartBoot: at(0),
 	}

@@ -11,12 +11,12 @@ import (
 	"github.com/nodeless/nodeless/pkg/spec"
 )
 
-const startColumns = "sandbox, namespace, pod, pod_uid, workload, node, spec, spec_type, charge, tags, " +
+const startColumns = "sandbox, cluster, namespace, pod, pod_uid, workload, node, spec, spec_type, charge, tags, " +
 	"boot_id, qemu_pid, qemu_ticks, vmm_pid, vmm_ticks, start_wall, start_boot"
 
 // lifeColumns, what the lives are taken from, and lifeJoins give a row for each resize of each life, and one for a life without any. It is one statement, and thus sees one
 // state of the ledger.
-const lifeColumns = "SELECT s.sandbox, s.namespace, s.pod, s.pod_uid, s.workload, s.node, s.spec, s.spec_type, s.charge, s.tags, " +
+const lifeColumns = "SELECT s.sandbox, s.cluster, s.namespace, s.pod, s.pod_uid, s.workload, s.node, s.spec, s.spec_type, s.charge, s.tags, " +
 	"s.boot_id, s.qemu_pid, s.qemu_ticks, s.vmm_pid, s.vmm_ticks, s.start_wall, s.start_boot, e.end_boot, e.estimated, n.at_boot, r.at_boot, r.spec, r.spec_type FROM "
 
 const lifeJoins = " LEFT JOIN ends e ON e.sandbox = s.sandbox LEFT JOIN seen n ON n.sandbox = s.sandbox LEFT JOIN resizes r ON r.sandbox = s.sandbox "
@@ -84,7 +84,7 @@ func scanLife(rows *sql.Rows) (life Life, resize *lifespan.Resize, err error) {
 	var startWall int64
 	var end, estimated, seen, at sql.NullInt64
 	var newSpec, newType sql.NullString
-	if err := rows.Scan(&r.Sandbox, &r.Namespace, &r.Name, &r.UID, &r.Workload, &r.Node, &r.Spec, &r.SpecType, &r.Charge, &tags,
+	if err := rows.Scan(&r.Sandbox, &r.Cluster, &r.Namespace, &r.Name, &r.UID, &r.Workload, &r.Node, &r.Spec, &r.SpecType, &r.Charge, &tags,
 		&r.BootID, &r.QEMU.PID, &r.QEMU.Ticks, &r.VMM.PID, &r.VMM.Ticks, &startWall, &r.StartBoot, &end, &estimated, &seen, &at, &newSpec, &newType); err != nil {
 		return life, nil, err
 	}
@@ -113,6 +113,7 @@ type Usage struct {
 	Sandbox string // its id; no other has it
 	Stretch int    // counts the specs that the sandbox had, from 0
 
+	Cluster                                string // its id; empty for what ran before clusters had one
 	Namespace, Pod, PodUID, Workload, Node string // empty where it was not known
 
 	Spec   spec.Size // the zero Size when the Pod had none, or none that can be read: see Unsized
@@ -169,7 +170,7 @@ func (l *Ledger) Usages(ctx context.Context, from, to time.Time, f Filter) ([]Us
 func stretches(life Life) []Usage {
 	r := life.Record
 	u := Usage{
-		Sandbox: r.Sandbox, Namespace: r.Namespace, Pod: r.Name, PodUID: r.UID, Workload: r.Workload, Node: r.Node,
+		Sandbox: r.Sandbox, Cluster: r.Cluster, Namespace: r.Namespace, Pod: r.Name, PodUID: r.UID, Workload: r.Workload, Node: r.Node,
 		Spec: size(r.Spec, r.SpecType), Charge: r.Charge, Tags: r.Tags,
 		Start: r.Start, BootID: r.BootID, StartBoot: r.StartBoot,
 	}

@@ -5,7 +5,8 @@ CREATE TABLE starts (
 	namespace TEXT NOT NULL, pod TEXT NOT NULL, pod_uid TEXT NOT NULL, workload TEXT NOT NULL, node TEXT NOT NULL,
 	spec TEXT NOT NULL, spec_type TEXT NOT NULL, charge TEXT NOT NULL, tags TEXT NOT NULL,
 	boot_id TEXT NOT NULL, qemu_pid INTEGER NOT NULL, qemu_ticks INTEGER NOT NULL, vmm_pid INTEGER NOT NULL, vmm_ticks INTEGER NOT NULL,
-	start_wall INTEGER NOT NULL, start_boot INTEGER NOT NULL
+	start_wall INTEGER NOT NULL, start_boot INTEGER NOT NULL,
+	cluster TEXT NOT NULL DEFAULT '' -- its id; empty in what was written before clusters had one
 ) STRICT;
 CREATE INDEX starts_by_time ON starts (start_wall);
 

@@ -20,8 +20,8 @@ import (
 	"github.com/nodeless/nodeless/pkg/atomicfile"
 )
 
-// skew is how far a certificate's validity is dated back, for hosts whose clock is behind.
-const skew = 5 * time.Minute
+// Skew is how far a certificate's validity is dated back, for hosts whose clock is behind.
+const Skew = 5 * time.Minute
 
 // signer is an authority ready to sign.
 type signer struct {
@@ -41,7 +41,7 @@ func staleness(l Leaf, cert *x509.Certificate, key *ecdsa.PrivateKey, by signer,
 		return "two thirds of its life are over"
 	case !key.PublicKey.Equal(cert.PublicKey):
 		return "key does not fit"
-	case l.Life > 0 && cert.NotAfter.Sub(cert.NotBefore) > l.Life+skew:
+	case l.Life > 0 && cert.NotAfter.Sub(cert.NotBefore) > l.Life+Skew:
 		return "its life is too long"
 	case cert.CheckSignatureFrom(by.cert) != nil:
 		return "other authority"
@@ -137,8 +137,8 @@ func (l Leaf) User() (string, error) {
 	return cert.Subject.CommonName, nil
 }
 
-// backdate is skew, or less for certificates that live shortly.
-func backdate(life time.Duration) time.Duration { return min(skew, life/20) }
+// backdate is Skew, or less for certificates that live shortly.
+func backdate(life time.Duration) time.Duration { return min(Skew, life/20) }
 
 func newSerial() (*big.Int, error) {
 	return rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))

@@ -30,12 +30,14 @@ const (
 	UserSpot            = "nodeless:spot"                     // bound to nodeless:spot in manifests
 	UserCronScaler      = "nodeless:cronscaler"               // bound to nodeless:cronscaler in manifests
 	UserFrontProxy      = "nodeless:front-proxy-client"
+	UserSupervisor      = "nodeless:supervisor"
 	UserAdmin           = "nodeless:admin" // and the fingerprint of its key; bound to cluster-admin in manifests
 	groupAdministrators = "system:masters"
 )
 
-// supervisorLife is short: nobody can take the rights of system:masters away from who has a copy of the certificate.
-const supervisorLife = 24 * time.Hour
+// SupervisorLife is short: nobody can take the rights of system:masters away from who has a copy of the certificate. The apiserver takes no
+// certificate for that group which was made to live longer.
+const SupervisorLife = 24 * time.Hour
 
 // Host is what the certificates of a host depend on.
 type Host struct {
@@ -60,7 +62,7 @@ func (h Host) Leaves() []Leaf {
 		client(h.TLSDir, APIServerKubelet, ClientCA, UserAPIServer, ""),
 		{Name: Admin, Dir: h.TLSDir, Signer: ClientCA, CommonName: UserAdmin, Keyed: true},
 		// The supervisor acts before there is any role, and mends bindings that are lost. Its key never leaves the host.
-		{Name: Supervisor, Dir: h.TLSDir, Signer: ClientCA, CommonName: "nodeless:supervisor", Organization: groupAdministrators, Life: supervisorLife},
+		{Name: Supervisor, Dir: h.TLSDir, Signer: ClientCA, CommonName: UserSupervisor, Organization: groupAdministrators, Life: SupervisorLife},
 		client(h.TLSDir, ControllerManager, ClientCA, "system:kube-controller-manager", ""),
 		client(h.TLSDir, Scheduler, ClientCA, "system:kube-scheduler", ""),
 		client(h.TLSDir, DNS, ClientCA, UserDNS, ""),

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/retry"
 
 	"github.com/nodeless/nodeless/pkg/users"
@@ -82,7 +83,7 @@ func (p *people) fillAttacks() []attackRow {
 			if err == nil {
 				return attack.Succeeded
 			}
-			if !strings.Contains(err.Error(), "request is too large") {
+			if !apierrors.IsRequestEntityTooLargeError(err) || !strings.Contains(err.Error(), "up to 512 KiB") {
 				t.Errorf("refused by %v", err)
 			}
 			return attack.Refused
@@ -192,7 +193,8 @@ func newEvent() *eventsv1.Event {
 	}
 }
 
-// rewrite changes one large ConfigMap again and again: the database keeps what it was for minutes.
+// rewrite changes one large ConfigMap again and again: the database keeps what it was for minutes. It hears that it is too fast, and when to come
+// again; what is refused then is not counted by the quota.
 func (p *people) rewrite(t *testing.T, dir string) attack.Outcome {
 	attack.Slow(t)
 	const most = 200
@@ -201,19 +203,34 @@ func (p *people) rewrite(t *testing.T, dir string) attack.Outcome {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Its own client would wait as it is told, and try again.
+	send := func(r *rest.Request, cm *corev1.ConfigMap) error {
+		return r.MaxRetries(0).Namespace("a2").Resource("configmaps").Body(cm).Do(ctx).Error()
+	}
+	direct := p.clients["alice"].CoreV1().RESTClient()
 	end, began := attack.Succeeded, time.Now()
 	for n := range most {
-		cm.Data = map[string]string{"x": strings.Repeat(string(rune('a'+n%26)), 1000<<10)}
-		next, err := maps.Update(ctx, cm, metav1.UpdateOptions{})
+		cm.ResourceVersion, cm.Data = "", map[string]string{"x": strings.Repeat(string(rune('a'+n%26)), 1000<<10)}
+		err := send(direct.Put().Name("large"), cm)
 		if err != nil {
-			if !strings.Contains(err.Error(), "too many requests") {
-				t.Errorf("number %d: %v", n+1, err)
-			}
+			tooFast(t, err)
 			t.Logf("refused after %d", n)
 			end = attack.Refused
 			break
 		}
-		cm = next
+	}
+	before := p.counted(t, "a2")
+	for i := range 5 {
+		cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("fast-", i)}, Data: map[string]string{"x": strings.Repeat("x", 1000<<10)}}
+		switch err := send(direct.Post(), cm); {
+		case err == nil:
+			before++
+		default:
+			tooFast(t, err)
+		}
+	}
+	if after := p.counted(t, "a2"); after != before {
+		t.Errorf("the quota counts %d ConfigMaps, want the %d that were made", after, before)
 	}
 	var size int64
 	for _, name := range []string{"state.db", "state.db-wal"} {
@@ -226,6 +243,25 @@ func (p *people) rewrite(t *testing.T, dir string) attack.Outcome {
 		t.Errorf("another tenant: %v", err)
 	}
 	return end
+}
+
+// counted is how many ConfigMaps the quota of a namespace counts.
+func (p *people) counted(t *testing.T, namespace string) int64 {
+	t.Helper()
+	quota, err := p.admin.CoreV1().ResourceQuotas(namespace).Get(t.Context(), "nodeless-tenant", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := quota.Status.Used["count/configmaps"]
+	return used.Value()
+}
+
+// tooFast expects what one hears who has more written than the database takes.
+func tooFast(t *testing.T, err error) {
+	t.Helper()
+	if seconds, known := apierrors.SuggestsClientDelay(err); !apierrors.IsTooManyRequests(err) || !known || seconds < 1 || !strings.Contains(err.Error(), "write less often") {
+		t.Errorf("refused by %v (wait %d, %t), want a 429 that says when to try again and what to do", err, seconds, known)
+	}
 }
 
 // identityAttacks would stay somebody for ever, or unseen.

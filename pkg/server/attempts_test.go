@@ -132,6 +132,46 @@ func askForCertificate(client kubernetes.Interface) func(context.Context) error 
 	}
 }
 
+// parkedDaemonSet makes one that would run on every host, and lets it try to leave its label. No node has that.
+func parkedDaemonSet(client kubernetes.Interface, ns string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		d := deployment()
+		sets := client.AppsV1().DaemonSets(ns)
+		made, err := sets.Create(ctx, &appsv1.DaemonSet{
+			ObjectMeta: metav1.ObjectMeta{Name: "agent"}, Spec: appsv1.DaemonSetSpec{Selector: d.Spec.Selector, Template: d.Spec.Template}}, metav1.CreateOptions{})
+		if err != nil {
+			return err
+		}
+		path := "/apis/apps/v1/namespaces/" + ns + "/daemonsets/agent"
+		without := map[string]any{"spec": map[string]any{"template": map[string]any{"spec": map[string]any{"nodeSelector": nil}}}}
+		if err := patch(client, path, without)(ctx); err != nil {
+			return err
+		}
+		if made, err = sets.Get(ctx, "agent", metav1.GetOptions{}); err == nil && made.Spec.Template.Spec.NodeSelector["nodeless.dev/daemonsets"] != "park" {
+			return fmt.Errorf("the DaemonSet looks for nodes with %v", made.Spec.Template.Spec.NodeSelector)
+		}
+		return err
+	}
+}
+
+// chartRole makes the Role of a program that runs Pods, as charts have it (Airflow's, Argo's, Jenkins'), with verbs that mean nothing and a group
+// that is no more.
+func chartRole(client kubernetes.Interface, ns string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		every := []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"}
+		read := every[:3]
+		_, err := client.RbacV1().Roles(ns).Create(ctx, &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: "chart"}, Rules: []rbacv1.PolicyRule{
+			{APIGroups: []string{""}, Resources: []string{"pods", "pods/exec", "pods/attach", "pods/portforward", "events"}, Verbs: every},
+			{APIGroups: []string{""}, Resources: []string{"pods/log", "pods/status", "services/status", "namespaces"}, Verbs: read},
+			{APIGroups: []string{"apps", "extensions"}, Resources: []string{"deployments", "deployments/scale", "replicasets"}, Verbs: every},
+			{APIGroups: []string{"apps"}, Resources: []string{"deployments/status", "statefulsets/status", "daemonsets/status"}, Verbs: read},
+			{APIGroups: []string{"batch"}, Resources: []string{"jobs/status"}, Verbs: read},
+			{APIGroups: []string{"authorization.k8s.io"}, Resources: []string{"localsubjectaccessreviews"}, Verbs: []string{"create"}},
+		}}, metav1.CreateOptions{})
+		return err
+	}
+}
+
 // tenantAttempts are those of alice, and a few of bob.
 func (p *people) tenantAttempts() []attempt {
 	alice, bob := p.clients["alice"], p.clients["bob"]
@@ -172,12 +212,11 @@ func (p *people) tenantAttempts() []attempt {
 		{"take a host's port", invalid, createPod(alice, "a", func(pod *corev1.Pod) {
 			pod.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 80}}
 		})},
-		{"run a Pod on every host", invalid, func(ctx context.Context) error {
-			d := deployment()
-			_, err := alice.AppsV1().DaemonSets("a").Create(ctx, &appsv1.DaemonSet{
-				ObjectMeta: metav1.ObjectMeta{Name: "agent"}, Spec: appsv1.DaemonSetSpec{Selector: d.Spec.Selector, Template: d.Spec.Template}}, metav1.CreateOptions{})
-			return err
-		}},
+		{"make a DaemonSet, which has no Pods", works, parkedDaemonSet(alice, "a")},
+		{"make the Role of a chart", works, chartRole(alice, "a")},
+		{"make a Role by which one is another account", refused, role(alice, "a", "", "serviceaccounts", "impersonate")},
+		{"make a Role by which endpoints are written", refused, role(alice, "a", "discovery.k8s.io", "endpointslices", "update")},
+		{"make a Role by which a Pod's address is written", refused, role(alice, "a", "", "pods/status", "update")},
 		{"take a host's address for a Service", refused, func(ctx context.Context) error {
 			_, err := alice.CoreV1().Services("a").Create(ctx, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "thief"},
 				Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 6443}}, ExternalIPs: []string{"10.99.0.1"}}}, metav1.CreateOptions{})

@@ -133,6 +133,7 @@ func TestControlPlane(t *testing.T) {
 	expectSealed(t, filepath.Join(dir, "data", "server", "db"))
 	expectMetricsWithoutFigures(t, client)
 	expectReloads(t, dir)
+	expectRestored(t, dir)
 	measureIdle(t, first)
 	admin, err := os.ReadFile(filepath.Join(dir, "kubeconfig"))
 	if err != nil {

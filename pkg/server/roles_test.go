@@ -15,7 +15,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -55,6 +57,8 @@ func TestRoles(t *testing.T) {
 
 	t.Run("table", p.testTable)
 	t.Run("tenant", func(t *testing.T) { try(t, p.tenantAttempts()) })
+	t.Run("installed", p.testInstalledRoles)
+	t.Run("quota", p.testQuotaCountsTheMicroVM)
 	t.Run("operator", func(t *testing.T) { try(t, p.operatorAttempts()) })
 	t.Run("deleted", p.testDeleted)
 	server.stop(t)
@@ -164,6 +168,66 @@ var (
 	writeVerbs   = []string{"create", "update", "patch", "delete", "deletecollection"}
 	specialVerbs = []string{"bind", "escalate", "impersonate", "approve", "sign", "attest", "proxy", "use", "*"}
 )
+
+// testInstalledRoles: what is installed in a cluster adds to what tenants can, by the labels that charts have, in their own namespaces and in
+// nobody else's, and nothing of the cluster's.
+func (p *people) testInstalledRoles(t *testing.T) {
+	every := slices.Concat(readVerbs, writeVerbs)
+	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "cert-manager-edit", Labels: map[string]string{"rbac.authorization.k8s.io/aggregate-to-edit": "true"}},
+		Rules: []rbacv1.PolicyRule{
+			{APIGroups: []string{"cert-manager.io"}, Resources: []string{"certificates"}, Verbs: every},
+			{APIGroups: []string{""}, Resources: []string{"nodes", "persistentvolumes", "secrets"}, Verbs: every},
+		}}
+	if _, err := p.admin.RbacV1().ClusterRoles().Create(t.Context(), role, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	can := func(ns, group, resource string) review {
+		return review{who: "alice", spec: authorizationv1.SelfSubjectAccessReviewSpec{
+			ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: ns, Verb: "create", Group: group, Resource: resource}}}
+	}
+	own := can("a", "cert-manager.io", "certificates")
+	eventually(t, "the right to make certificates", func(ctx context.Context) (bool, error) {
+		got, err := p.clients["alice"].AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{Spec: own.spec}, metav1.CreateOptions{})
+		return err == nil && got.Status.Allowed, err
+	})
+	p.ask(t, []review{can("b", "cert-manager.io", "certificates"), can("", "cert-manager.io", "certificates"), can("kube-system", "", "secrets"), can("b", "", "secrets"),
+		can("", "", "nodes"), can("", "", "persistentvolumes"), can("", "", "secrets")})
+	if err := p.admin.RbacV1().ClusterRoles().Delete(t.Context(), role.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// testQuotaCountsTheMicroVM: a Pod that asks for nothing is 1C2Gi, and in a quota of memory 448 MiB more, as docs/users.md says.
+func (p *people) testQuotaCountsTheMicroVM(t *testing.T) {
+	quotas := p.admin.CoreV1().ResourceQuotas("a2")
+	try := func(most string) error {
+		quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "small"},
+			Spec: corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{"limits.memory": resource.MustParse(most)}}}
+		if _, err := quotas.Create(t.Context(), quota, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the quota to be counted", func(ctx context.Context) (bool, error) {
+			got, err := quotas.Get(ctx, "small", metav1.GetOptions{})
+			return err == nil && len(got.Status.Used) > 0, err
+		})
+		// One that is there already counts, too: simplePod "there".
+		_, err := p.clients["alice"].CoreV1().Pods("a2").Create(t.Context(), simplePod("counted"), metav1.CreateOptions{})
+		if err := quotas.Delete(t.Context(), "small", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the end of the quota", func(ctx context.Context) (bool, error) {
+			_, err := quotas.Get(ctx, "small", metav1.GetOptions{})
+			return apierrors.IsNotFound(err), err
+		})
+		return err
+	}
+	if err := try("4991Mi"); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "limits.memory=2496Mi") {
+		t.Errorf("a second Pod that asks for nothing, where 4991Mi are left for both: %v, want it refused", err)
+	}
+	if err := try("4992Mi"); err != nil {
+		t.Errorf("a second Pod that asks for nothing, where 4992Mi are left for both: %v", err)
+	}
+}
 
 // readTable gives the rows by "group/resource", and for each path that is no resource whether a tenant and an operator may get it.
 func readTable(t *testing.T) (rows map[string]tableRow, paths map[string][2]bool) {

@@ -22,6 +22,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/server/aftermath"
 	"github.com/nodeless/nodeless/pkg/server/apiserver"
 	"github.com/nodeless/nodeless/pkg/server/apiserver/admission"
+	"github.com/nodeless/nodeless/pkg/server/apiserver/bounds"
 	"github.com/nodeless/nodeless/pkg/server/billing"
 	"github.com/nodeless/nodeless/pkg/server/bootstrap"
 	"github.com/nodeless/nodeless/pkg/server/controllermanager"
@@ -53,6 +54,7 @@ type Config struct {
 	Bind      netip.Addr // of the apiserver
 	Port      int
 	Advertise netip.Addr // NodeIP when not set
+	Limits    apiserver.Limits
 	TLSSANs   []string
 	Datastore string // etcd endpoint; SQLite in the data dir when empty
 	// SnapshotInterval is the time between two copies of the SQLite file; none are made when it is 0.
@@ -138,10 +140,12 @@ func steps(cfg Config, cred *credentials.Credentials, books accounts, worker []r
 	var list []run.Step
 	endpoint := cfg.Datastore
 	lost := func() string { return "" }
+	var room bounds.Room
 	if endpoint == "" {
 		store := cfg.datastore()
 		endpoint = store.Endpoint()
 		component := datastore.New(store, log)
+		room = component.Room
 		lost = func() string {
 			if r := component.Recovered(); r != nil {
 				return r.String()
@@ -151,6 +155,7 @@ func steps(cfg Config, cred *credentials.Credentials, books accounts, worker []r
 		list = append(list, run.Step{Component: component})
 	}
 	api, measure, charge := cfg.apiserver(cred, endpoint), metrics.New(cfg.metrics(cred), log), billing.New(cfg.billing(books), log)
+	api.Room = room
 	api.Groups, api.Definitions = append(api.Groups, charge.Group()), append(api.Definitions, billingapi.Definitions)
 	if !cfg.NoMetrics {
 		api.Groups = append(api.Groups, measure.Group(), measure.CustomGroup())

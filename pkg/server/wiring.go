@@ -20,6 +20,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/server/quota"
 	"github.com/nodeless/nodeless/pkg/server/scheduler"
 	"github.com/nodeless/nodeless/pkg/server/spot"
+	"github.com/nodeless/nodeless/pkg/spec"
 )
 
 // WorkerFiles are the files that the components of the worker on this host use. Run makes them before it starts any
@@ -83,13 +84,19 @@ func (c Config) apiserver(cred *credentials.Credentials, endpoint string) apiser
 			ServiceAccountKey: cred.ServiceAccountKeyFile(),
 		},
 		Access:    cred.Access(pki.Supervisor),
-		ExtraArgs: c.APIServerArgs,
-		Admission: admission.Config{Catalog: c.Serverless.Catalog, Rules: c.Serverless.Rules, Native: c.Serverless.Native, SpotGrace: c.spot(cred).Grace()},
+		ExtraArgs: c.APIServerArgs, Limits: c.Limits,
+		Admission: admission.Config{Catalog: c.Serverless.Catalog, Rules: c.Serverless.Rules, Native: c.Serverless.Native, SpotGrace: c.spot(cred).Grace(), Cost: c.cost},
 	}
 	if !c.NoAudit {
 		conf.AuditLog, conf.AuditPolicyFile = c.Data.AuditLog(), c.Run.AuditPolicy()
 	}
 	return conf
+}
+
+// cost is what an hour of a spec costs by the list.
+func (c Config) cost(s spec.Size) (float64, bool) {
+	amount, err := c.Serverless.Prices.Cost(s, 3600, 100)
+	return float64(amount), err == nil
 }
 
 func (c Config) advertise() netip.Addr {

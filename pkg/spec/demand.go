@@ -53,6 +53,7 @@ func DemandOf(pod *corev1.PodSpec, rules Rules) Demand {
 	if d.CPU == 0 && d.Memory == 0 && d.GPU == 0 {
 		d.CPU, d.Memory, d.Usual = usualCPU, usualMemory, true
 	}
+	d.Usual = d.Usual && d.CPU == usualCPU && d.Memory == usualMemory // or an init container asks for more
 	return d
 }
 

@@ -35,10 +35,15 @@ var (
 type Kind struct {
 	Name          string // for people: "ledger"
 	ApplicationID uint32 // what SQLite's header has; no other kind has it, and it is not 0
-	Version       int    // of Schema, from 1
 	Schema        string // statements that make the tables in an empty file
 	Indexes       string // statements that make indexes where there are none, also in a file of an older program
+
+	// Upgrades are the statements that bring a file of an older program to Schema: the first from version 1 to 2, and so on.
+	Upgrades []string
 }
+
+// version is Schema's, from 1.
+func (k Kind) version() int { return len(k.Upgrades) + 1 }
 
 // Open opens a file of a kind and makes it, mode 0600, where there is none. Several processes may have it open. The error is
 // ErrNewer or ErrForeign when this program must not touch the file; it is left as it is then.
@@ -120,20 +125,27 @@ func (k Kind) setUp(ctx context.Context, db *sql.DB) error {
 		}
 	}
 	switch {
-	case app == int(k.ApplicationID) && version > k.Version:
-		return fmt.Errorf("%w: the version of the %s is %d, this program knows up to %d", ErrNewer, k.Name, version, k.Version)
-	case app == int(k.ApplicationID) && version == k.Version:
-		if k.Indexes == "" {
-			return nil
-		}
-		if _, err := tx.ExecContext(ctx, k.Indexes); err != nil {
-			return err
-		}
-		return tx.Commit()
+	case app == int(k.ApplicationID) && version > k.version():
+		return fmt.Errorf("%w: the version of the %s is %d, this program knows up to %d", ErrNewer, k.Name, version, k.version())
+	case app == int(k.ApplicationID) && version > 0:
+		return k.upgrade(ctx, tx, version)
 	case app != 0 || version != 0 || tables != 0:
 		return fmt.Errorf("%w, not a %s: application %#x, version %d, %d tables", ErrForeign, k.Name, app, version, tables)
 	}
-	if _, err := tx.ExecContext(ctx, fmt.Sprintf("%s; %s; PRAGMA application_id = %d; PRAGMA user_version = %d", k.Schema, k.Indexes, k.ApplicationID, k.Version)); err != nil {
+	if _, err := tx.ExecContext(ctx, fmt.Sprintf("%s; %s; PRAGMA application_id = %d; PRAGMA user_version = %d", k.Schema, k.Indexes, k.ApplicationID, k.version())); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// upgrade brings a file of a version to that of this program.
+func (k Kind) upgrade(ctx context.Context, tx *sql.Tx, version int) error {
+	for ; version < k.version(); version++ {
+		if _, err := tx.ExecContext(ctx, fmt.Sprintf("%s; PRAGMA user_version = %d", k.Upgrades[version-1], version+1)); err != nil {
+			return fmt.Errorf("bring the %s from version %d to %d: %w", k.Name, version, version+1, err)
+		}
+	}
+	if _, err := tx.ExecContext(ctx, k.Indexes); err != nil {
 		return err
 	}
 	return tx.Commit()

@@ -10,7 +10,8 @@ import (
 )
 
 func notes() Kind {
-	return Kind{Name: "notes", ApplicationID: 0x6e6c7478, Version: 2, Schema: "CREATE TABLE notes (text TEXT NOT NULL) STRICT"}
+	return Kind{Name: "notes", ApplicationID: 0x6e6c7478, Schema: "CREATE TABLE notes (text TEXT NOT NULL, who TEXT NOT NULL DEFAULT '') STRICT",
+		Upgrades: []string{"ALTER TABLE notes ADD COLUMN who TEXT NOT NULL DEFAULT ''"}}
 }
 
 func must(t *testing.T, err error) {
@@ -38,7 +39,7 @@ func TestOpen(t *testing.T) {
 		}
 		db, err := Open(t.Context(), file, notes())
 		must(t, err)
-		_, err = db.ExecContext(t.Context(), "INSERT INTO notes VALUES ('x')")
+		_, err = db.ExecContext(t.Context(), "INSERT INTO notes (text) VALUES ('x')")
 		must(t, err)
 		for _, suffix := range []string{"", "-wal", "-shm"} {
 			if info, err := os.Stat(file + suffix); err != nil || info.Mode().Perm() != 0o600 {
@@ -55,7 +56,7 @@ func TestOpenRefusesOtherFiles(t *testing.T) {
 		want            error
 	}{
 		{"of a newer program", "PRAGMA user_version = 3", ErrNewer},
-		{"of an older program", "PRAGMA user_version = 1", ErrForeign},
+		{"of no version", "PRAGMA user_version = 0", ErrForeign},
 		{"of another kind", "PRAGMA application_id = 1", ErrForeign},
 		{"that nobody signed", "PRAGMA application_id = 0; PRAGMA user_version = 0", ErrForeign},
 	} {
@@ -77,17 +78,40 @@ func TestOpenRefusesOtherFiles(t *testing.T) {
 	}
 }
 
+// TestUpgrade: what an older program wrote is kept, and an older program does not touch the file from then on.
+func TestUpgrade(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "notes.db")
+	older := notes()
+	older.Schema, older.Upgrades = "CREATE TABLE notes (text TEXT NOT NULL) STRICT", nil
+	db, err := Open(t.Context(), file, older)
+	must(t, err)
+	_, err = db.ExecContext(t.Context(), "INSERT INTO notes VALUES ('kept')")
+	must(t, errors.Join(err, db.Close()))
+	for range 2 {
+		db, err = Open(t.Context(), file, notes())
+		must(t, err)
+		var text, who string
+		must(t, errors.Join(db.QueryRowContext(t.Context(), "SELECT text, who FROM notes").Scan(&text, &who), db.Close()))
+		if text != "kept" || who != "" {
+			t.Errorf("after the upgrade there is %q by %q", text, who)
+		}
+	}
+	if _, err := Open(t.Context(), file, older); !errors.Is(err, ErrNewer) {
+		t.Errorf("an older program: %v, want %v", err, ErrNewer)
+	}
+}
+
 func TestCopy(t *testing.T) {
 	dir := t.TempDir()
 	file, copied := filepath.Join(dir, "notes ?.db"), filepath.Join(dir, "copy ?.db")
 	db, err := Open(t.Context(), file, notes())
 	must(t, err)
 	defer db.Close()
-	_, err = db.ExecContext(t.Context(), "INSERT INTO notes VALUES ('x'), ('y')")
+	_, err = db.ExecContext(t.Context(), "INSERT INTO notes (text) VALUES ('x'), ('y')")
 	must(t, err)
 	tx, err := db.BeginTx(t.Context(), nil) // somebody is writing
 	must(t, err)
-	_, err = tx.ExecContext(t.Context(), "INSERT INTO notes VALUES ('z')")
+	_, err = tx.ExecContext(t.Context(), "INSERT INTO notes (text) VALUES ('z')")
 	must(t, err)
 	must(t, Copy(t.Context(), file, copied))
 	must(t, tx.Commit())

@@ -170,7 +170,7 @@ func scratch(s Spec) []string {
 	if s.Scratch == "" {
 		return nil
 	}
-	const common = "discard=unmap,detect-zeroes=unmap,cache.no-flush=on"
+	const common = "discard=unmap,cache.no-flush=on"
 	disk := "file.driver=file,file.aio=threads,file.cache.no-flush=on,file.filename=" + escape(s.Scratch)
 	node := "driver=raw,node-name=scratch," + common + "," + disk
 	if s.Disk.limited() {

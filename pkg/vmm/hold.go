@@ -140,7 +140,7 @@ func (k *keeper) keepRoom() {
 			pause = k.bounds.pause(r, k.held.Held)
 		}
 		if k.v.spec.Share != nil { // fixed by now
-			pause = min(pause, k.volumes.look(time.Now(), k.held.Held))
+			pause = min(pause, k.volumes.look(time.Now(), len(k.shared.stopped) > 0))
 		}
 	}
 }

@@ -36,6 +36,7 @@ type HostConfig struct {
 
 	LifespanDir string `json:"lifespanDir,omitempty"` // where the microVMs' lives are recorded; empty for no record
 	NodeName    string `json:"nodeName,omitempty"`    // this host's, for the record
+	ClusterID   string `json:"clusterID,omitempty"`   // of the cluster whose microVMs these are, for the record
 
 	Disk Disk `json:"disk"`
 	// LogRate is how many bytes a second all containers of a Pod say to their logs; 0 for no bound. The shim reads it (cmd/kata-shim).

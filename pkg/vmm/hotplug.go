@@ -15,20 +15,6 @@ import (
 	"github.com/nodeless/nodeless/pkg/vmm/qmp"
 )
 
-const (
-	// removeRetry is how often the guest is asked again to let go of a device.
-	removeRetry = time.Second
-	// removeLimit is when asking ends and the slot is given up.
-	removeLimit = time.Minute
-)
-
-// device is a hot-plugged device and its slot.
-type device struct {
-	id   string
-	slot int
-	undo []step // what to take away after the device, last first
-}
-
 // step is one QMP command.
 type step struct {
 	name string
@@ -191,7 +177,7 @@ func (v *vm) reserve(kind string, take func(slots) (int, error)) (*device, error
 		return nil, err
 	}
 	v.nextID++
-	d := &device{id: fmt.Sprintf("%s%d", kind, v.nextID), slot: slot}
+	d := newDevice(fmt.Sprintf("%s%d", kind, v.nextID), slot)
 	v.devices[d.id] = d
 	return d, nil
 }
@@ -203,15 +189,19 @@ func (v *vm) deviceAdd(d *device, props map[string]any) step {
 	return step{"device_add", props}
 }
 
+// release forgets a device that QEMU does not have, or does not have any more. The slot is free from then on, and others may be in it.
 func (v *vm) release(d *device) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.devices[d.id] != d {
+		return
+	}
 	v.slots.free(d.slot)
 	delete(v.devices, d.id)
 }
 
-// plug runs the steps that make d appear. When they outlast the budget, the answer is given all the same
-// and a later failure is only logged. A failed step undoes those before it.
+// plug runs the steps that make d appear. When they outlast the budget, the answer says where the device will be, for which the guest's
+// agent waits; a later failure is only logged. A failed step undoes those before it.
 func (v *vm) plug(ctx context.Context, d *device, budget time.Duration, steps ...step) (deviceInfo, error) {
 	client, err := v.client()
 	if err != nil {
@@ -226,9 +216,12 @@ func (v *vm) plug(ctx context.Context, d *device, budget time.Duration, steps ..
 					v.undo(ctx, client, d)
 				}
 				v.release(d)
+				close(d.settled)
 				return err
 			}
 		}
+		v.setState(d, plugged)
+		close(d.settled)
 		return nil
 	})
 	if late != nil {
@@ -246,76 +239,11 @@ func (v *vm) undo(ctx context.Context, client *qmp.Client, d *device) {
 	}
 }
 
-// remove asks the guest to let go of a device and frees its slot. A device that is not there is removed
-// already. When the guest takes long, the asking goes on in the background.
-func (v *vm) remove(ctx context.Context, id string) error {
-	v.mu.Lock()
-	d, ok := v.devices[id]
-	v.mu.Unlock()
-	if !ok {
-		return nil
-	}
-	client, err := v.client()
-	if err != nil {
-		return fmt.Errorf("remove device %s: %w", id, err)
-	}
-	err, late := within(context.WithoutCancel(ctx), hotplugBudget, func(ctx context.Context) error {
-		if err := v.unplug(ctx, client, id); err != nil {
-			return err
-		}
-		v.undo(ctx, client, d)
-		v.release(d)
-		return nil
-	})
-	if late != nil {
-		v.log.Warn("guest takes long to release a device", "device", id)
-		go v.logLate("remove device", id, late)
-	}
-	if err != nil {
-		return fmt.Errorf("remove device %s: %w", id, err)
-	}
-	return nil
-}
-
-// unplug repeats the request until the device has gone: a guest that was not listening yet drops it.
-func (v *vm) unplug(ctx context.Context, client *qmp.Client, id string) error {
-	v.mu.Lock()
-	gone, ok := v.waiting[id]
-	if !ok {
-		gone = make(chan struct{})
-		v.waiting[id] = gone
-	}
-	v.mu.Unlock()
-	again := time.NewTicker(removeRetry)
-	defer again.Stop()
-	limit := time.NewTimer(removeLimit)
-	defer limit.Stop()
-	for first := true; ; first = false {
-		err := client.Execute(ctx, "device_del", map[string]any{"id": id}, nil)
-		var refused *qmp.Error
-		switch {
-		case errors.As(err, &refused) && refused.Class == qmp.ClassDeviceNotFound:
-			return nil
-		case err != nil && (first || !errors.As(err, &refused)):
-			return err // a repetition may be refused because the first is still under way
-		}
-		select {
-		case <-gone:
-			return nil
-		case <-again.C:
-		case <-limit.C:
-			return errors.New("the guest does not release it; its slot stays occupied")
-		case <-client.Done():
-			return qmp.ErrClosed
-		}
-	}
-}
-
 // within runs work and waits for it up to the budget. When that is over, late delivers the result.
 func within(ctx context.Context, budget time.Duration, work func(context.Context) error) (err error, late <-chan error) {
 	done := make(chan error, 1)
 	go func() {
-		ctx, cancel := context.WithTimeout(ctx, removeLimit+qmpTimeout)
+		ctx, cancel := context.WithTimeout(ctx, 2*qmpTimeout)
 		defer cancel()
 		done <- work(ctx)
 	}()

@@ -63,7 +63,7 @@ func (v *vm) newRecord(p *process) (lifespan.Record, error) {
 	}
 	start := p.started.Boot()
 	return lifespan.Record{
-		Sandbox: v.id, Pod: v.readPod(), Node: v.cfg.NodeName, BootID: id, QEMU: p.started, VMM: self,
+		Sandbox: v.id, Pod: v.readPod(), Cluster: v.cfg.ClusterID, Node: v.cfg.NodeName, BootID: id, QEMU: p.started, VMM: self,
 		Start: time.Now().Add(start - now).UTC(), StartBoot: start,
 	}, nil
 }

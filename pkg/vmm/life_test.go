@@ -53,7 +53,7 @@ func ociPod() lifespan.Pod {
 func recordedVM(t *testing.T, qemu func(path string) error) (*vm, *logged) {
 	t.Helper()
 	dir := t.TempDir()
-	cfg := HostConfig{Bundle: dir + "/bundle", Accel: AccelTCG, ScratchDir: dir + "/scratch", LogDir: dir + "/log", LifespanDir: dir + "/lifespans", NodeName: "host-1"}
+	cfg := HostConfig{Bundle: dir + "/bundle", Accel: AccelTCG, ScratchDir: dir + "/scratch", LogDir: dir + "/log", LifespanDir: dir + "/lifespans", NodeName: "host-1", ClusterID: "cls-00000001"}
 	must(t, errors.Join(os.MkdirAll(cfg.Bundle+"/qemu/lib", 0o700), os.MkdirAll(cfg.Bundle+"/guest", 0o700), os.MkdirAll(dir+"/oci", 0o700)))
 	must(t, errors.Join(qemu(cfg.QEMUCommand()[0]), os.WriteFile(cfg.ScratchTemplate(), []byte("x"), 0o600), os.WriteFile(dir+"/oci/config.json", []byte(ociConfig), 0o600)))
 	log := &logged{}
@@ -113,7 +113,7 @@ func TestLifeIsRecorded(t *testing.T) {
 	}
 	self, _, _ := lifespan.Find(proc, os.Getpid())
 	id, _ := lifespan.BootID(proc)
-	want := lifespan.Record{Sandbox: "0123abcd", Pod: ociPod(), Node: "host-1", BootID: id, QEMU: qemu, VMM: self, Start: r.Start, StartBoot: qemu.Boot()}
+	want := lifespan.Record{Sandbox: "0123abcd", Pod: ociPod(), Cluster: "cls-00000001", Node: "host-1", BootID: id, QEMU: qemu, VMM: self, Start: r.Start, StartBoot: qemu.Boot()}
 	if diff := cmp.Diff(want, r); diff != "" {
 		t.Errorf("record as soon as QEMU runs (-want +got):\n%s", diff)
 	}

@@ -209,15 +209,14 @@ func dimmBackend(s Spec, size int64) map[string]any {
 
 // withdraw takes away a DIMM that the guest did not accept, so that its slot is free for the next try.
 func (v *vm) withdraw(client *qmp.Client, id string) {
-	ctx, cancel := context.WithTimeout(context.Background(), removeLimit+qmpTimeout)
-	defer cancel()
-	err := v.unplug(ctx, client, id)
-	if err == nil {
-		err = client.Execute(ctx, "object-del", map[string]any{"id": id + "mem"}, nil)
-	}
-	if err != nil && !errors.Is(err, qmp.ErrClosed) {
-		v.log.Warn("memory that the guest refused stays plugged in", "dimm", id, "err", err)
-	}
+	d := newDevice(id, noSlot)
+	close(d.settled)
+	d.undo = []step{{"object-del", map[string]any{"id": id + "mem"}}}
+	d.removing = &removal{done: make(chan struct{})}
+	v.mu.Lock()
+	v.devices[id] = d
+	v.mu.Unlock()
+	v.carryOut(context.Background(), client, d, d.removing)
 }
 
 // expectDIMM gives what the guest will say of a DIMM that is about to be plugged in.

@@ -36,6 +36,8 @@ type vm struct {
 	log     *slog.Logger
 	agent   *agentChannel
 
+	patience patience // with devices that are removed
+
 	bootMu   sync.Mutex // held by create and boot
 	resizeMu sync.Mutex // held by resize
 
@@ -49,7 +51,6 @@ type vm struct {
 	slots   slots                      // guarded by mu
 	devices map[string]*device         // hot-plugged, by id; guarded by mu
 	nextID  int                        // guarded by mu
-	waiting map[string]chan struct{}   // closed on DEVICE_DELETED; guarded by mu
 	// arriving are the DIMMs that the guest has been given and not taken in yet; guarded by mu
 	arriving map[string]chan<- error
 	proc     *process    // guarded by mu
@@ -69,7 +70,7 @@ type pendingNet struct {
 func newVM(id string, cfg HostConfig, log *slog.Logger) *vm {
 	v := &vm{
 		id: id, cfg: cfg, log: log, agent: newAgentChannel(log), state: stateNone,
-		slots: newSlots(cfg.rootPorts()), devices: map[string]*device{}, waiting: map[string]chan struct{}{},
+		slots: newSlots(cfg.rootPorts()), devices: map[string]*device{}, patience: usualPatience(),
 		cards: map[string]deviceInfo{}, arriving: map[string]chan<- error{},
 		ended: make(chan struct{}),
 	}
@@ -378,10 +379,7 @@ func (v *vm) deviceDeleted(raw json.RawMessage) {
 	if err := json.Unmarshal(raw, &data); err != nil || data.Device == "" {
 		return // an inner part of a device
 	}
-	if gone, ok := v.waiting[data.Device]; ok {
-		close(gone)
-		delete(v.waiting, data.Device)
-	}
+	v.deviceGone(data.Device)
 }
 
 func closeFiles(files []*os.File) {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -128,6 +129,149 @@ func TestRemoveWaitsForTheGuest(t *testing.T) {
 	}
 	if err := v.remove(t.Context(), info.ID); err != nil {
 		t.Errorf("second remove = %v: missing on removal is success", err)
+	}
+}
+
+// stubborn is a guest that lets go of disk1 when it is told to, and not when it is asked to.
+type stubborn struct {
+	*qmptest.Peer
+	gone atomic.Bool
+}
+
+func stubbornVM(t *testing.T) (*vm, *stubborn, deviceInfo) {
+	t.Helper()
+	guest := &stubborn{}
+	v, peer := runningVM(t, func(_ *qmptest.Peer, c qmptest.Call) (any, *qmp.Error) {
+		if c.Name == "device_del" && guest.gone.Load() {
+			return nil, &qmp.Error{Class: qmp.ClassDeviceNotFound, Desc: "Device 'disk1' not found"}
+		}
+		return nil, nil
+	})
+	guest.Peer = peer
+	v.patience = patience{answer: time.Millisecond, again: time.Millisecond, limit: time.Minute}
+	info, err := v.addDisk(t.Context(), diskConfig{Path: image(t)})
+	must(t, err)
+	return v, guest, info
+}
+
+func (g *stubborn) letGo() {
+	g.gone.Store(true)
+	g.Event("DEVICE_DELETED", map[string]string{"device": "disk1", "path": "/machine/peripheral/disk1"})
+}
+
+// backEnds counts how often what disk1 was made of was taken away.
+func (g *stubborn) backEnds() (n int) {
+	for _, name := range names(g.Peer) {
+		if name == "blockdev-del" {
+			n++
+		}
+	}
+	return n
+}
+
+// A removal is no success while QEMU has the device. Afterwards its slot is free once, however many have asked.
+func TestRemovalFromAGuestThatDoesNotAnswer(t *testing.T) {
+	v, guest, info := stubbornVM(t)
+	for range 3 {
+		if err := v.remove(t.Context(), info.ID); !errors.Is(err, errHeld) {
+			t.Fatalf("remove while the guest holds the disk = %v, want errHeld", err)
+		}
+	}
+	if guest.backEnds() != 0 {
+		t.Error("what the disk is made of was taken away while the guest had it")
+	}
+	next, err := v.addDisk(t.Context(), diskConfig{Path: image(t)})
+	if err != nil || next.Bdf == info.Bdf {
+		t.Errorf("next disk = %v, %v, want another slot than %s", next, err, info.Bdf)
+	}
+	v.patience.answer = time.Minute
+	both := make(chan error, 2)
+	for range 2 {
+		go func() { both <- v.remove(t.Context(), info.ID) }()
+	}
+	guest.letGo()
+	must(t, errors.Join(<-both, <-both))
+	must(t, v.remove(t.Context(), info.ID)) // it has gone
+	if n := guest.backEnds(); n != 1 {
+		t.Errorf("what the disk is made of was taken away %d times", n)
+	}
+	first, err1 := v.addDisk(t.Context(), diskConfig{Path: image(t)})
+	second, err2 := v.addDisk(t.Context(), diskConfig{Path: image(t)})
+	if must(t, errors.Join(err1, err2)); first.Bdf != info.Bdf || second.Bdf == first.Bdf || second.Bdf == next.Bdf {
+		t.Errorf("disks after the removal are at %s and %s, want the first at %s and the second elsewhere", first.Bdf, second.Bdf, info.Bdf)
+	}
+}
+
+// A device that the guest did not let go of keeps its slot, and is taken away when it does after all.
+func TestLostDevice(t *testing.T) {
+	v, guest, info := stubbornVM(t)
+	v.patience = patience{answer: time.Minute, again: time.Millisecond, limit: time.Millisecond}
+	if err := v.remove(t.Context(), info.ID); !errors.Is(err, errHeld) {
+		t.Fatalf("remove = %v, want errHeld", err)
+	}
+	state := func() (deviceState, bool) {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		d, there := v.devices[info.ID]
+		if !there {
+			return 0, false
+		}
+		return d.state, true
+	}
+	if s, there := state(); !there || s != lost {
+		t.Errorf("the device is there: %v, in state %v, want lost", there, s)
+	}
+	v.patience.limit = time.Minute
+	guest.letGo()
+	for there := true; there; _, there = state() {
+		time.Sleep(time.Millisecond)
+	}
+	if n := guest.backEnds(); n != 1 {
+		t.Errorf("what the disk is made of was taken away %d times", n)
+	}
+}
+
+// What was never there is not removed.
+func TestRemovalOfWhatWasNeverThere(t *testing.T) {
+	v, _ := runningVM(t, agree)
+	for _, id := range []string{"", "disk1", "disk01", "scratch", "disk99999999999999999999"} {
+		if err := v.remove(t.Context(), id); !errors.Is(err, errNoDevice) {
+			t.Errorf("remove %q = %v, want errNoDevice", id, err)
+		}
+	}
+}
+
+// A device is not removed before it is there.
+func TestRemovalOfADeviceThatIsStillBeingAttached(t *testing.T) {
+	attach := make(chan struct{})
+	v, peer := runningVM(t, func(p *qmptest.Peer, c qmptest.Call) (any, *qmp.Error) {
+		switch c.Name {
+		case "device_add":
+			<-attach
+		case "device_del":
+			p.Event("DEVICE_DELETED", map[string]string{"device": "disk1", "path": "/machine/peripheral/disk1"})
+		}
+		return nil, nil
+	})
+	v.patience.answer = time.Millisecond
+	added := make(chan error, 1)
+	path := image(t)
+	go func() {
+		_, err := v.addDisk(t.Context(), diskConfig{Path: path})
+		added <- err
+	}()
+	for len(names(peer)) < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	if err := v.remove(t.Context(), "disk1"); !errors.Is(err, errHeld) {
+		t.Errorf("remove of a disk that is being attached = %v, want errHeld", err)
+	}
+	close(attach)
+	must(t, <-added)
+	v.patience.answer = time.Minute
+	must(t, v.remove(t.Context(), "disk1"))
+	if diff := cmp.Diff([]string{"blockdev-add", "device_add", "device_del", "blockdev-del"}, names(peer)); diff != "" {
+		t.Errorf("commands (-want +got):\n%s", diff)
 	}
 }
 

@@ -102,14 +102,13 @@ func buildOnce() (dir string, err error) {
 	return built.dir, built.err
 }
 
-// needHost finds the bundle and builds the adapter and the test guest, or skips the test. Tests of hosts run beside each other: each has
-// its own folder, and most of their time they wait.
+// needHost finds the bundle and builds the adapter and the test guest, or skips the test. Each test has folders of its own, so that most of
+// them run beside each other; not the one whose guests have to boot within the budget.
 func needHost(t *testing.T) *host {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("skipped: boots microVMs, not with -short")
 	}
-	t.Parallel()
 	bundle := os.Getenv("NODELESS_BUNDLE")
 	if bundle == "" {
 		bundle, _ = filepath.Abs("../../dist/bundle")

@@ -19,6 +19,8 @@ const (
 	paceLongest  = time.Second
 	// much is the part of its bound from which on a Pod is looked at more often.
 	much = 0.25
+	// stillBusy is for how long after that, or after it had to wait: it goes on as it did.
+	stillBusy = 5 * time.Second
 )
 
 // kinds is what is bounded, each by itself: bytes read and written, and how often each.
@@ -40,6 +42,7 @@ type volumePace struct {
 	before work
 	last   time.Time // of before; zero if there is none to compare with
 	owed   [kinds]float64
+	busy   time.Time // when it last did much, or had to wait
 	paused []int
 }
 
@@ -48,14 +51,13 @@ func (d Disk) rates() [kinds]float64 {
 	return [kinds]float64{float64(d.BytesPerSecond), float64(d.BytesPerSecond), float64(d.OpsPerSecond), float64(d.OpsPerSecond)}
 }
 
-// look lets the volumes wait or go on, and tells when to look again. While the Pod is held all of that is left alone.
+// look lets the volumes wait or go on, and tells when to look again. While they stand still because the Pod is held, who holds lets them go.
 func (p *volumePace) look(now time.Time, held bool) time.Duration {
 	if !p.bounds.limited() {
 		return lookInterval
 	}
 	if held {
-		p.release()
-		p.last = time.Time{}
+		p.paused, p.last = nil, time.Time{}
 		return lookInterval
 	}
 	sum, comparable := p.measure(now)
@@ -70,15 +72,17 @@ func (p *volumePace) look(now time.Time, held bool) time.Duration {
 		return lookInterval
 	}
 	wait, busy := p.account(done, took)
-	switch {
-	case wait > 0:
+	if wait > 0 || busy {
+		p.busy = now
+	}
+	if wait > 0 {
 		p.pause()
 		return min(max(wait, paceInterval/10), paceLongest)
-	case busy:
-		p.release()
-		return paceInterval
 	}
 	p.release()
+	if now.Sub(p.busy) < stillBusy {
+		return paceInterval
+	}
 	return lookInterval
 }
 

@@ -1,8 +1,14 @@
 package vmm
 
 import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestVolumesArePaidFor: what a Pod has taken too much of its volumes, by any kind of work, it waits for.
@@ -39,13 +45,40 @@ func TestVolumesArePaidFor(t *testing.T) {
 	}
 }
 
+// TestVolumesOfAHeldPodAreLeftAlone: nobody but who holds a Pod lets its volumes go on.
 func TestVolumesOfAHeldPodAreLeftAlone(t *testing.T) {
-	p := volumePace{bounds: Disk{BytesPerSecond: mib}}
-	p.last = time.Now()
-	if got := p.look(time.Now(), true); got != lookInterval || !p.last.IsZero() {
+	daemon := exec.Command("sleep", "60")
+	must(t, daemon.Start())
+	t.Cleanup(func() {
+		_ = daemon.Process.Kill()
+		_ = daemon.Wait()
+	})
+	pid := daemon.Process.Pid
+	stands := func() bool { return standsStill(pid) }
+	must(t, daemon.Process.Signal(unix.SIGSTOP))
+	eventually(t, "it stands still", stands)
+	p := volumePace{bounds: Disk{BytesPerSecond: mib}, last: time.Now(), paused: []int{pid}}
+	if got := p.look(time.Now(), true); got != lookInterval {
 		t.Errorf("while it is held it is looked at every %v", got)
 	}
+	p.release()
+	if !stands() {
+		t.Error("it goes on while it is held")
+	}
+	p.paused = []int{pid}
+	p.look(time.Now(), false) // there is nothing to compare with yet
+	eventually(t, "it goes on when nobody holds it", func() bool { return !stands() })
 	if got := (&volumePace{}).look(time.Now(), false); got != lookInterval {
 		t.Errorf("without a bound it is looked at every %v", got)
 	}
+}
+
+// standsStill tells whether somebody has stopped a process.
+func standsStill(pid int) bool {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, rest, _ := strings.Cut(string(raw), ") ")
+	return strings.HasPrefix(rest, "T")
 }

@@ -131,7 +131,7 @@ func (c Config) host() teardown.Host {
 
 func (c Config) hypervisor() hypervisor.Config {
 	return hypervisor.Config{
-		File: c.Run.VMMConfig(), Want: c.Accel,
+		File: c.Run.VMMConfig(), Want: c.Accel, ClusterID: c.Data.ClusterID,
 		Host: vmm.HostConfig{
 			Bundle: c.Bundle.Dir(), ScratchDir: c.Data.Scratch(), LogDir: c.Run.VMMLogs(), Debug: c.Debug,
 			LifespanDir: c.Data.Lifespans(), NodeName: c.Node.Name, Disk: c.Disk, LogRate: c.LogRate,
@@ -153,7 +153,7 @@ func (c Config) containerd() containerd.Config {
 	conf.Denied, conf.Cluster = c.Net.Guard.Denied, []netip.Prefix{c.Net.ClusterCIDR, c.Net.ServiceCIDR}
 	if total, err := memcg.Total("/proc/meminfo"); err == nil {
 		b := memcg.For(total, c.Node.MaxPods)
-		conf.Memory = containerd.Memory{Aim: b.Containerd, Bound: b.ContainerdMax, Cgroup: c.Node.CgroupRoot + "/containerd"}
+		conf.Memory = containerd.Memory{Aim: b.Containerd, Bound: b.ContainerdMax, Cgroup: c.Node.CgroupRoot + "/containerd", Converters: b.Converters, ConvertersCgroup: c.Node.CgroupRoot + "/converters"}
 	}
 	return conf
 }

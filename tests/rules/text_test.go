@@ -2,6 +2,7 @@ package rules
 
 import (
 	"bytes"
+	"go/ast"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -50,5 +51,30 @@ func TestNoLargeOrBuiltFiles(t *testing.T) {
 		if info.Size() > limit {
 			t.Errorf("%s has %d bytes; what is built or fetched stays out of the repository", name, info.Size())
 		}
+	}
+}
+
+// TestWarningsGoThroughOnePlace, where they are made so that the apiserver can send them and name their object: it drops others without a word.
+func TestWarningsGoThroughOnePlace(t *testing.T) {
+	const home = "pkg/server/apiserver/admission/tell.go"
+	found := false
+	for _, f := range goFiles(t) {
+		if f.test {
+			continue
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			call, ok := n.(*ast.SelectorExpr)
+			if !ok || call.Sel.Name != "AddWarning" {
+				return true
+			}
+			found = found || f.path == home
+			if f.path != home {
+				t.Errorf("%s: warns by itself; call tell of %s", at(f, call.Pos()), home)
+			}
+			return true
+		})
+	}
+	if !found {
+		t.Errorf("%s does not warn", home)
 	}
 }

@@ -121,7 +121,7 @@ func TestPricesThatCannotBeReadAreRefused(t *testing.T) {
 func TestBadFlagValues(t *testing.T) {
 	h := newHost(t, "")
 	expectRefusal(t, h, []string{"not-a-range"}, serverArgs(h, "--cluster-cidr=not-a-range")...)
-	expectRefusal(t, h, []string{"no such policy", "choose of deny, run, inject"}, serverArgs(h, "--daemonsets=yes")...)
+	expectRefusal(t, h, []string{"no such policy", "choose of park, deny, run, inject"}, serverArgs(h, "--daemonsets=yes")...)
 	expectRefusal(t, h, []string{"overlap"}, serverArgs(h, "--cluster-cidr=10.42.0.0/16", "--service-cidr=10.42.128.0/17")...)
 }
 

@@ -55,14 +55,19 @@ func policyCluster(t *testing.T, policy string) *testcluster.Space {
 	return testcluster.NewSpace(t, c, 4*time.Minute)
 }
 
-// TestDaemonSetsByPolicy: refused with every reason and the alternatives; run once on each host; or added to Pods, whose Jobs end all
+// TestDaemonSetsByPolicy: kept without Pods, with what to do instead, and ready by its status; run once on each host; or added to Pods, whose Jobs end all
 // the same, at no charge.
 func TestDaemonSetsByPolicy(t *testing.T) {
-	t.Run("deny", func(t *testing.T) {
+	t.Run("park", func(t *testing.T) {
 		s := newSpace(t, time.Minute)
 		out, code := s.TryApply(agent)
-		if code == 0 || !strings.Contains(out, "Use a sidecar container in the Pods that need it, or a Deployment.") {
+		if code != 0 || !strings.Contains(out, "DaemonSet "+s.Name+"/agent: kind: ") || !strings.Contains(out, "Switch it off in the chart's values, or use a sidecar or a Deployment.") {
 			t.Errorf("code %d, %s", code, out)
+		}
+		s.Kubectl("rollout", "status", "daemonset/agent", "--timeout=30s")
+		ds, err := s.Client.AppsV1().DaemonSets(s.Name).Get(s.Ctx, "agent", metav1.GetOptions{})
+		if err != nil || ds.Status.DesiredNumberScheduled != 0 || ds.Status.ObservedGeneration == 0 {
+			t.Errorf("the DaemonSet's status is %+v, %v, want 0 of 0", ds.Status, err)
 		}
 	})
 	t.Run("run", func(t *testing.T) {

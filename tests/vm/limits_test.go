@@ -1,6 +1,7 @@
 package vm_test
 
 import (
+	"encoding/json"
 	"strconv"
 	"strings"
 	"testing"
@@ -65,12 +66,37 @@ spec:
 
 func TestCPULimitSizesTheGuest(t *testing.T) {
 	s := newQuietSpace(t, 3*time.Minute)
-	s.Apply(testcluster.Sleeper("one", "    resources: {limits: {cpu: \"1\", memory: 64Mi}}\n"))
-	s.Ready("one")
+	s.Apply(testcluster.Sleeper("one", `    resources: {limits: {cpu: "1", memory: 64Mi}}
+  initContainers:
+  - {name: little, image: IMAGE, command: ["true"], resources: {limits: {cpu: 10m, memory: 64Mi}}}
+`))
+	pod := s.Ready("one")
+	// The limit is that of the container's own program: making the container is not slower for a small one.
+	if one, little := s.startTook(status(pod, "main")), s.startTook(status(pod, "little")); little > 4*one {
+		t.Errorf("a container with a CPU started in %s, one with a hundredth of it in %s", one, little)
+	}
 	if got := s.MustExec("one", "cat", "/sys/fs/cgroup/cpu.max"); got != "100000 100000" {
 		t.Errorf("cpu.max = %s, want 100000 100000", got)
 	}
 	if got := strings.TrimSpace(s.MustExec("one", "nproc")); got != "1" && got != "2" {
 		t.Errorf("the guest has %s CPUs, want one, or two when the base one is counted", got)
 	}
+}
+
+// startTook is the time that containerd took to start a container.
+func (s *space) startTook(c corev1.ContainerStatus) time.Duration {
+	s.T.Helper()
+	_, id, _ := strings.Cut(c.ContainerID, "//")
+	out, err := s.Host.Nodeless(s.Ctx, "crictl", "inspect", id)
+	var seen struct {
+		Status struct{ CreatedAt, StartedAt time.Time }
+	}
+	if err == nil {
+		err = json.Unmarshal([]byte(out), &seen)
+	}
+	took := seen.Status.StartedAt.Sub(seen.Status.CreatedAt)
+	if err != nil || took <= 0 {
+		s.T.Fatalf("crictl inspect %s: started after %s, %v", id, took, err)
+	}
+	return took
 }

@@ -221,7 +221,7 @@ spec:
   - {name: other, image: IMAGE, command: [sleep, "1000"]}
 `, "IMAGE", testcluster.Image))
 	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "Warning: host namespaces (network, pid, ipc): the host of this Pod is its microVM") {
+	if err != nil || !strings.Contains(string(out), "/host: host namespaces (network, pid, ipc): the host of a Pod is its microVM") {
 		t.Errorf("apply: %v, %s; want a warning", err, out)
 	}
 	pod := s.Ready("host")

@@ -16,7 +16,7 @@ import (
 	"k8s.io/metrics/pkg/apis/metrics/v1beta1"
 )
 
-// loaded is a Deployment of one Pod: one container keeps a CPU busy, the other holds 40 MB and sleeps.
+// loaded is a Deployment of one Pod: one container keeps a CPU busy, the other holds 40 MB and sleeps. They request less than the Pod has.
 const loaded = `
 apiVersion: apps/v1
 kind: Deployment
@@ -24,19 +24,19 @@ metadata: {name: load}
 spec:
   selector: {matchLabels: {app: load}}
   template:
-    metadata: {labels: {app: load}}
+    metadata: {labels: {app: load}, annotations: {eks.tke.cloud.tencent.com/cpu: "1", eks.tke.cloud.tencent.com/mem: 2Gi}}
     spec:
       terminationGracePeriodSeconds: 1
       containers:
       - name: burn
         image: IMAGE
         command: [sh, -c, "while :; do :; done"]
-        resources: {requests: {cpu: 500m}}
+        resources: {requests: {cpu: 250m, memory: 32Mi}}
       - name: hold
         image: IMAGE
         command: [/hello, alloc, "40"]
         env: [{name: HOLD, value: "1"}]
-        resources: {requests: {cpu: 500m}}
+        resources: {requests: {cpu: 250m, memory: 32Mi}}
 ---
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
@@ -48,6 +48,8 @@ spec:
   metrics:
   - type: Resource
     resource: {name: cpu, target: {type: Utilization, averageUtilization: 50}}
+  - type: Resource
+    resource: {name: memory, target: {type: Utilization, averageUtilization: 50}}
 `
 
 // TestTop compares what the cluster says of a Pod's use with what the cgroups inside its guest say.
@@ -80,7 +82,7 @@ func TestTop(t *testing.T) {
 	s.expectTop(t, pod)
 	s.expectSummary(t, pod, cores, held)
 	s.expectPrometheus(t, pod)
-	s.expectUtilization(t, cores)
+	s.expectUtilization(t, cores, held)
 	s.expectAPI(t)
 }
 
@@ -313,7 +315,8 @@ func (s *space) expectPrometheus(t *testing.T, pod string) {
 	}
 }
 
-func (s *space) expectUtilization(t *testing.T, cores float64) {
+// expectUtilization looks at the shares that the autoscaler goes by: of what both containers request, not of what the Pod has.
+func (s *space) expectUtilization(t *testing.T, cores, held float64) {
 	t.Helper()
 	var hpa *autoscalingv2.HorizontalPodAutoscaler
 	s.Until("the autoscaler sees the use", func() (bool, error) {
@@ -328,14 +331,16 @@ func (s *space) expectUtilization(t *testing.T, cores float64) {
 		}
 		return false, fmt.Errorf("its conditions are %v", hpa.Status.Conditions)
 	})
-	const requested = 1.0 // cores of both containers
+	want := map[corev1.ResourceName]float64{corev1.ResourceCPU: cores / 0.5, corev1.ResourceMemory: held / (64 << 20)}
 	for _, m := range hpa.Status.CurrentMetrics {
 		if m.Resource != nil && m.Resource.Current.AverageUtilization != nil {
-			within(t, "utilization in per cent", float64(*m.Resource.Current.AverageUtilization), cores/requested*100, 0.3)
-			return
+			within(t, "utilization of "+string(m.Resource.Name)+" in per cent", float64(*m.Resource.Current.AverageUtilization), want[m.Resource.Name]*100, 0.3)
+			delete(want, m.Resource.Name)
 		}
 	}
-	t.Errorf("the autoscaler has no current utilization: %+v", hpa.Status)
+	if len(want) > 0 {
+		t.Errorf("the autoscaler has no current utilization of %v: %+v", want, hpa.Status)
+	}
 }
 
 // expectAPI looks at the API as clients do that know nothing of how it is made.

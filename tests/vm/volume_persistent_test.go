@@ -78,11 +78,16 @@ const (
     - {name: host, mountPath: /host}
     - {name: host, mountPath: /host-to-read, readOnly: true}
     - {name: tools, mountPath: /tools}
+    - {name: memory, mountPath: /memory}
+    - {name: memory, mountPath: /memory-to-read, readOnly: true}
+    - {name: settings, mountPath: /settings}
 `
 	keeperVolumes = `  - {name: own, ephemeral: {volumeClaimTemplate: {spec: {accessModes: [ReadWriteOnce], storageClassName: by-hand, resources: {requests: {storage: 1Gi}}}}}}
   - {name: empty, emptyDir: {}}
   - {name: host, hostPath: {path: DIR/host, type: DirectoryOrCreate}}
   - {name: tools, image: {reference: IMAGE, pullPolicy: IfNotPresent}}
+  - {name: memory, emptyDir: {medium: Memory, sizeLimit: 64Mi}}
+  - {name: settings, configMap: {name: settings}}
 `
 )
 
@@ -104,6 +109,7 @@ func TestPersistentVolumesOutliveTheirPods(t *testing.T) {
 		host("rm -rf DIR")
 	})
 	apply := func(manifest string) { s.Apply(strings.ReplaceAll(manifest, "DIR", disksDir)) }
+	s.Kubectl("create", "configmap", "settings", "--from-literal=file=host")
 	apply(disks + fmt.Sprintf(keeperPod, "first", "OnRootMismatch", keeperMounts, keeperVolumes))
 	s.Ready("first")
 	claim, err := s.Client.CoreV1().PersistentVolumeClaims(s.Name).Get(s.Ctx, "first-own", metav1.GetOptions{})
@@ -122,6 +128,7 @@ func TestPersistentVolumesOutliveTheirPods(t *testing.T) {
 	if got := host("cat DIR/host/guest"); got != "guest" {
 		t.Errorf("the host reads %q from the file that the Pod has written, want guest", got)
 	}
+	t.Run("files are as on a local disk", func(t *testing.T) { s.with(t).filesAsOnADisk("first") })
 	s.largeFiles("first", "/root", "/empty", "/host", "/data", "/own")
 
 	s.Kubectl("delete", "pod", "first", "--wait=true")

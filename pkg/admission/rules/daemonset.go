@@ -25,6 +25,9 @@ func DaemonSet(ds *appsv1.DaemonSet, policy Policy) Findings {
 		r.warn(field.NewPath("kind"), "a DaemonSet runs one Pod on each host, in a microVM of its own: it sees neither the host nor other Pods")
 	case PolicyInject:
 		r.injectable(ds)
+	case PolicyPark, "":
+		r.warn(field.NewPath("kind"), "a DaemonSet is one Pod on each node, and every Pod here is a node of its own: this one is kept and has no Pods. "+
+			"Switch it off in the chart's values, or use a sidecar or a Deployment. The operator can have it run on hosts or added to Pods")
 	default:
 		r.deny(field.Forbidden(field.NewPath("kind"), "a DaemonSet runs a Pod on every node, and here every Pod is a node of its own. "+
 			"Use a sidecar container in the Pods that need it, or a Deployment. The operator can have DaemonSets added to Pods (policy inject, annotation "+

@@ -37,6 +37,7 @@ func onlyFor(label string) func(*appsv1.DaemonSet) {
 // The messages as docs/annotations.md has them.
 const (
 	sayDaemonSet = `kind: Forbidden: a DaemonSet runs a Pod on every node, and here every Pod is a node of its own. Use a sidecar container in the Pods that need it, or a Deployment. The operator can have DaemonSets added to Pods (policy inject, annotation eks.tke.cloud.tencent.com/ds-injection: "true" in the template) or run on every host (policy run)`
+	sayPark      = `kind: a DaemonSet is one Pod on each node, and every Pod here is a node of its own: this one is kept and has no Pods. Switch it off in the chart's values, or use a sidecar or a Deployment. The operator can have it run on hosts or added to Pods`
 	sayRun       = `kind: a DaemonSet runs one Pod on each host, in a microVM of its own: it sees neither the host nor other Pods`
 	sayNoWish    = `spec.template.metadata.annotations[eks.tke.cloud.tencent.com/ds-injection]: Required value: DaemonSets are added to Pods here (policy inject): set it to "true" to have this one added, or use a Deployment`
 	sayNoTaint   = `spec.template.spec.tolerations: Required value: a DaemonSet that is added to Pods tolerates the taint of their nodes: add {key: eks.tke.cloud.tencent.com/eklet, operator: Exists}`
@@ -58,7 +59,8 @@ func TestDaemonSetPolicies(t *testing.T) {
 		warnings []string
 	}{
 		{name: "refused", ds: daemonSet("default", "agent"), policy: PolicyDeny, denials: []string{sayDaemonSet}},
-		{name: "refused without a policy", ds: daemonSet("default", "agent"), denials: []string{sayDaemonSet}},
+		{name: "taken without a policy", ds: daemonSet("default", "agent"), warnings: []string{sayPark}},
+		{name: "taken, and parked", ds: daemonSet("default", "agent", plain), policy: PolicyPark, warnings: []string{sayPark}},
 		{name: "refused in kube-system", ds: daemonSet("kube-system", "agent"), policy: "typo", denials: []string{sayDaemonSet}},
 		{name: "run", ds: daemonSet("default", "agent", plain), policy: PolicyRun, warnings: []string{sayRun}},
 		{name: "injected", ds: daemonSet("default", "agent", onlyFor("app:web")), policy: PolicyInject},

@@ -23,7 +23,7 @@ const hostNamespaces = api.Own + "host-namespaces"
 // Pod reports on a new Pod. What it asks of its host's namespaces is left to the apiserver's admission, and its size to pkg/spec. A Pod that
 // is exempt runs in no microVM, by a RuntimeClass that whoever made it may use: the rules that keep it from its host do not hold.
 func Pod(pod *corev1.Pod, settings Settings, exempt bool) Findings {
-	var r report
+	r := report{spec: &pod.Spec}
 	in := OnPod
 	if owner := metav1.GetControllerOfNoCopy(pod); owner != nil && owner.Kind == "DaemonSet" {
 		in = OnDaemonSet
@@ -37,6 +37,7 @@ func Pod(pod *corev1.Pod, settings Settings, exempt bool) Findings {
 func PodUpdate(pod, old *corev1.Pod, exempt bool) Findings {
 	var r report
 	added := &corev1.PodSpec{EphemeralContainers: pod.Spec.EphemeralContainers}
+	r.spec = added
 	r.amounts(nil, added)
 	r.containers(nil, added, exempt)
 	at := field.NewPath("metadata", "annotations")
@@ -65,6 +66,9 @@ func (r *report) pod(base *field.Path, meta *metav1.ObjectMeta, spec *corev1.Pod
 	if !at.exempt {
 		r.sysctls(base, spec)
 		r.labels(base, spec)
+		if spec.HostUsers != nil && !*spec.HostUsers {
+			r.deny(field.Forbidden(base.Child("spec", "hostUsers"), "a Pod in a microVM has no user namespace of its own; remove the field: root in the Pod is root of its microVM, not of the host"))
+		}
 	}
 	r.annotations(base.Child("metadata", "annotations"), meta.Annotations, in)
 }
@@ -81,6 +85,9 @@ func (r *report) ports(base *field.Path, meta *metav1.ObjectMeta, spec *corev1.P
 				if port.HostPort != 0 && !who.exempt && !(port.HostPort == port.ContainerPort && hostNetwork(meta, spec)) {
 					r.hostPort(at, port, who.settings)
 				}
+				if port.Protocol == corev1.ProtocolSCTP {
+					r.warn(at("protocol"), noSCTP)
+				}
 				if port.ContainerPort == reserved && (port.Protocol == corev1.ProtocolTCP || port.Protocol == "") {
 					r.warn(at("containerPort"), reservedText(reserved, moved))
 				}
@@ -95,7 +102,7 @@ func (r *report) ports(base *field.Path, meta *metav1.ObjectMeta, spec *corev1.P
 func (r *report) hostPort(at func(name string) *field.Path, port corev1.ContainerPort, settings Settings) {
 	if !settings.HostPorts {
 		r.deny(field.Forbidden(at("hostPort"), fmt.Sprintf("port %d of a host cannot be had: a Pod has an address of its own. "+
-			"Remove hostPort and reach port %d by the Pod's address or by a Service; from outside by one of type LoadBalancer", port.HostPort, port.ContainerPort)))
+			"Remove hostPort and reach port %d by the Pod's address or by a Service", port.HostPort, port.ContainerPort)))
 		return
 	}
 	if whose := settings.takenBy(port.HostPort); whose != "" {
@@ -130,6 +137,22 @@ func reservedPort(annotations map[string]string) (port int32, moved bool) {
 func hostNetwork(meta *metav1.ObjectMeta, spec *corev1.PodSpec) bool {
 	return spec.HostNetwork || slices.Contains(strings.Split(meta.Annotations[hostNamespaces], ","), "network")
 }
+
+// hostNamespaces says what a template's wishes for namespaces of the host mean. In a Pod they are taken out before this package sees it, by
+// the apiserver's admission, which says the same.
+func (r *report) hostNamespaces(base *field.Path, spec *corev1.PodSpec) {
+	for _, f := range []struct {
+		name  string
+		asked bool
+	}{{"hostNetwork", spec.HostNetwork}, {"hostPID", spec.HostPID}, {"hostIPC", spec.HostIPC}} {
+		if f.asked {
+			r.warn(base.Child("spec", f.name), OwnHost)
+		}
+	}
+}
+
+// OwnHost is what is said of a Pod that asks for namespaces of its host.
+const OwnHost = "the host of a Pod is its microVM: it has the Pod network, and sees the processes and the IPC objects of its own containers"
 
 // sysctls refuses those that TKE Serverless has no way to set, except for the one beside net.* that every kubelet takes.
 func (r *report) sysctls(base *field.Path, spec *corev1.PodSpec) {

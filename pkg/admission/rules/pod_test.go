@@ -79,12 +79,12 @@ const (
 	sayHostPath   = `spec.volumes[0].hostPath: Forbidden: volume "etc": a Pod is a microVM of its own and has no files of a host. Use emptyDir for what may go with the Pod, a ConfigMap or a Secret for files to read, a PersistentVolumeClaim for what must stay`
 	saySource     = `spec.volumes[0].fc: Forbidden: volume "disk": the host itself would mount it, by what the Pod says. A Pod has volumes of the kinds emptyDir, configMap, secret, downwardAPI, projected, image, ephemeral and persistentVolumeClaim; ask the operator for a PersistentVolume or a StorageClass of what you need`
 	sayHost       = `spec.containers[0].livenessProbe.httpGet.host: Forbidden: the host asks, in its own network; it asks the Pod and nobody else. Leave host empty; for another name in the request set the header Host`
-	sayHostPort   = `spec.containers[0].ports[0].hostPort: Forbidden: port 8080 of a host cannot be had: a Pod has an address of its own. Remove hostPort and reach port 80 by the Pod's address or by a Service; from outside by one of type LoadBalancer`
+	sayHostPort   = `spec.containers[0].ports[0].hostPort: Forbidden: port 8080 of a host cannot be had: a Pod has an address of its own. Remove hostPort and reach port 80 by the Pod's address or by a Service`
 	sayTaken      = `spec.containers[0].ports[0].hostPort: Forbidden: port 10250 of every host is the kubelet's. Choose another one`
 	sayHostIP     = `spec.containers[0].ports[0].hostIP: Forbidden: Pods have IPv4 alone. Leave it empty for all addresses of the host, or name one of IPv4`
 	saySysctl     = `spec.securityContext.sysctls[0].name: Forbidden: sysctl "kernel.msgmax" cannot be set, only net.* and kernel.shm_rmid_forced can. Remove it, or set it in a privileged init container (sysctl -w): the kernel is the Pod's own`
 	sayFileKeyRef = `spec.containers[0].env[0].valueFrom.fileKeyRef: Forbidden: variables are not read from files that a container has written: the host would read them. Have the program read the file itself, or use a ConfigMap or a Secret`
-	sayReserved   = `spec.containers[0].ports[0].containerPort: 9100/TCP is reserved for a metrics exporter of a later version; nothing else listens there today. Use another port, or move the exporter by the annotation eks.tke.cloud.tencent.com/metrics-port`
+	sayReserved   = `spec.containers[0].ports[0].containerPort (container "main"): 9100/TCP is reserved for a metrics exporter of a later version; nothing else listens there today. Use another port, or move the exporter by the annotation eks.tke.cloud.tencent.com/metrics-port`
 	sayRefused    = `metadata.annotations[internal.eks.tke.cloud.tencent.com/init-script]: Forbidden: no script runs at the start of the microVM. Use an init container, a privileged one if it sets up the kernel`
 	sayEIP        = `metadata.annotations[tke.cloud.tencent.com/eip-public-ip]: Forbidden: only the cluster writes it: whoever reads it takes it for the Pod's public address. Remove it`
 )
@@ -105,7 +105,7 @@ func TestDeniedFields(t *testing.T) {
 		{"a port of the host that is the container's", podWith(port(corev1.ContainerPort{ContainerPort: 80, HostPort: 80})),
 			[]string{strings.Replace(sayHostPort, "8080", "80", 1)}},
 		{"a port of the host, by UDP, of an init container", podWith(func(p *corev1.Pod) {
-			p.Spec.InitContainers = []corev1.Container{{Ports: []corev1.ContainerPort{{ContainerPort: 80, HostPort: 8080, Protocol: corev1.ProtocolUDP}}}}
+			p.Spec.InitContainers = []corev1.Container{{Name: "main", Ports: []corev1.ContainerPort{{ContainerPort: 80, HostPort: 8080, Protocol: corev1.ProtocolUDP}}}}
 		}), []string{strings.Replace(sayHostPort, "containers", "initContainers", 1)}},
 		{"a sysctl of System V", podWith(sysctl("kernel.msgmax")), []string{saySysctl}},
 		{"the same with slashes", podWith(sysctl("kernel/msgmax")), []string{strings.Replace(saySysctl, "kernel.msgmax", "kernel/msgmax", 1)}},
@@ -200,7 +200,7 @@ func TestReservedPort(t *testing.T) {
 		{"the usual one", podWith(on(9100)), []string{sayReserved}},
 		{"no protocol is TCP", podWith(port(corev1.ContainerPort{ContainerPort: 9100})), []string{sayReserved}},
 		{"of an init container", podWith(func(p *corev1.Pod) {
-			p.Spec.InitContainers = []corev1.Container{{Ports: []corev1.ContainerPort{{ContainerPort: 9100}}}}
+			p.Spec.InitContainers = []corev1.Container{{Name: "main", Ports: []corev1.ContainerPort{{ContainerPort: 9100}}}}
 		}),
 			[]string{strings.Replace(sayReserved, "containers", "initContainers", 1)}},
 		{"moved away", podWith(on(9100), annotated(metricsPort, "9200")), []string{unhonoured}},
@@ -286,7 +286,7 @@ func TestSettingsAreChecked(t *testing.T) {
 		}
 	}
 	wrong := Settings{HostPath: []string{"*"}, DaemonSets: "Inject"}
-	const want = "hostPath volumes: \"*\" cannot be a namespace\npolicy for DaemonSets: \"Inject\": want \"deny\", \"run\" or \"inject\""
+	const want = "hostPath volumes: \"*\" cannot be a namespace\npolicy for DaemonSets: \"Inject\": want \"park\", \"deny\", \"run\" or \"inject\""
 	if err := wrong.Validate(); err == nil || err.Error() != want {
 		t.Errorf("Validate = %v, want %s", err, want)
 	}

@@ -9,18 +9,19 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// Policy is what becomes of DaemonSets. Anything but PolicyRun and PolicyInject refuses them.
+// Policy is what becomes of DaemonSets. The empty one is PolicyPark.
 type Policy string
 
-// PolicyDeny refuses DaemonSets, PolicyRun lets one Pod of each run on every host, and PolicyInject adds the containers of
-// those that ask for it to other Pods.
+// PolicyPark takes DaemonSets and gives them no Pods, so that what they come with is taken as well. PolicyDeny refuses them, PolicyRun lets
+// one Pod of each run on every host, and PolicyInject adds the containers of those that ask for it to other Pods.
 const (
+	PolicyPark   Policy = "park"
 	PolicyDeny   Policy = "deny"
 	PolicyRun    Policy = "run"
 	PolicyInject Policy = "inject"
 )
 
-// Settings are the operator's choices. The zero Settings are the default ones: all that can be refused is.
+// Settings are the operator's choices. The zero Settings are the default ones.
 type Settings struct {
 	HostPath   []string // namespaces whose Pods may have hostPath volumes: paths of the real host, so whoever makes Pods there owns it
 	DaemonSets Policy
@@ -45,6 +46,12 @@ func (s Settings) takenBy(port int32) string {
 	return ""
 }
 
+// Parked tells whether the DaemonSet controller is to make no Pods of DaemonSets.
+func (p Policy) Parked() bool { return p == "" || p == PolicyPark || p == PolicyInject }
+
+// noPods tells that DaemonSets have no Pods, and nobody else gets their containers.
+func (p Policy) noPods() bool { return p == "" || p == PolicyPark }
+
 // hostPath tells whether Pods of a namespace may have paths of the real host.
 func (s Settings) hostPath(namespace string) bool { return slices.Contains(s.HostPath, namespace) }
 
@@ -64,9 +71,9 @@ func (s Settings) Validate() error {
 		}
 	}
 	switch s.DaemonSets {
-	case "", PolicyDeny, PolicyRun, PolicyInject:
+	case "", PolicyPark, PolicyDeny, PolicyRun, PolicyInject:
 	default:
-		errs = append(errs, fmt.Errorf(`policy for DaemonSets: %q: want "deny", "run" or "inject"`, s.DaemonSets))
+		errs = append(errs, fmt.Errorf(`policy for DaemonSets: %q: want "park", "deny", "run" or "inject"`, s.DaemonSets))
 	}
 	return errors.Join(errs...)
 }

@@ -60,3 +60,19 @@ func fieldOf(union any) string {
 	}
 	return ""
 }
+
+// SharedClaims warns of claims of a Pod, or of a template that stands at base, that another Pod mounts as well; with says which, or nothing.
+func SharedClaims(base *field.Path, spec *corev1.PodSpec, with func(claim string) string) []string {
+	var r report
+	for i := range spec.Volumes {
+		claim := spec.Volumes[i].PersistentVolumeClaim
+		if claim == nil || claim.ReadOnly {
+			continue
+		}
+		if other := with(claim.ClaimName); other != "" {
+			r.warn(base.Child("spec", "volumes").Index(i).Child("persistentVolumeClaim"), fmt.Sprintf("claim %s is mounted by %s as well. "+
+				"A lock (flock, fcntl) of one Pod does not hold for another, since each has a kernel of its own: let one Pod write at a time", quote(claim.ClaimName), other))
+		}
+	}
+	return r.findings(base.Child("spec")).Warnings
+}

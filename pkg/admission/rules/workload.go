@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"fmt"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -13,6 +14,9 @@ import (
 // hears of it and not only a controller; so are annotations on the workload that have an effect on Pods only.
 func Workload(kind string, meta metav1.Object, template *corev1.PodTemplateSpec, settings Settings, exempt bool) Findings {
 	var of report
+	if kind == "DaemonSet" && settings.DaemonSets.noPods() {
+		return Findings{} // there are no Pods to tell of
+	}
 	base, place := field.NewPath("spec", "template"), OnPod
 	switch kind {
 	case "CronJob":
@@ -22,15 +26,29 @@ func Workload(kind string, meta metav1.Object, template *corev1.PodTemplateSpec,
 	}
 	of.misplaced(kind, meta.GetAnnotations(), template, base.Child("metadata", "annotations"))
 	if template != nil {
-		var pods report
+		pods := report{spec: &template.Spec}
 		pods.pod(base, &template.ObjectMeta, &template.Spec, where{settings, meta.GetNamespace(), exempt}, place)
-		found := pods.findings(base)
-		for _, denial := range found.Denials {
-			of.found.Warnings = append(of.found.Warnings, "its Pods will be refused: "+denial.Error())
+		if !exempt {
+			pods.hostNamespaces(base, &template.Spec)
 		}
-		of.found.Warnings = append(of.found.Warnings, found.Warnings...)
+		found := pods.findings(base)
+		own := of.findings(field.NewPath("metadata"))
+		own.Warnings = slices.Concat(own.Warnings, Refusals(&template.Spec, found.Denials), found.Warnings)
+		return own
 	}
 	return of.findings(field.NewPath("metadata"))
+}
+
+// willBeRefused begins a warning about a workload that is let in, while its Pods are not.
+const willBeRefused = "its Pods will be refused: "
+
+// Refusals are the warnings about a workload whose Pods, of this spec, will be refused.
+func Refusals(spec *corev1.PodSpec, denials field.ErrorList) []string {
+	r := report{spec: spec}
+	for _, denial := range denials {
+		r.say(said{before: willBeRefused, path: denial.Field, text: denial.ErrorBody()})
+	}
+	return r.findings(field.NewPath("spec", "template")).Warnings
 }
 
 // misplaced warns of keys that have an effect on Pods only and are on the workload only.
@@ -64,15 +82,49 @@ func (r *report) misplaced(kind string, have map[string]string, template *corev1
 	}
 }
 
-// Service reports on a new or changed Service. It refuses one with too many ports.
-func Service(svc *corev1.Service) Findings {
+// Service reports on a new or changed Service, where the others of its namespace have so many ports. It refuses one with too many. One that is
+// there already is kept as it is, and may have fewer.
+func Service(svc, old *corev1.Service, others int) Findings {
 	var r report
-	if n := len(svc.Spec.Ports); n > maxPorts {
-		r.deny(field.TooMany(field.NewPath("spec", "ports"), n, maxPorts))
+	n, was := len(svc.Spec.Ports), 0
+	if old != nil {
+		was = len(old.Spec.Ports)
 	}
-	if svc.Spec.Type == corev1.ServiceTypeNodePort {
-		r.warn(field.NewPath("spec", "type"), "NodePort: nodes are not for users, and the addresses of hosts come and go. "+
-			"Use ClusterIP inside of the cluster and LoadBalancer or an Ingress from outside")
+	switch at := field.NewPath("spec", "ports"); {
+	case n > maxPorts:
+		r.deny(field.TooMany(at, n, maxPorts))
+	case n > was && n+others > maxAllPorts:
+		r.deny(field.Forbidden(at, fmt.Sprintf("the Services of the namespace would have %d ports together, and may have %d: delete some, or use another namespace", n+others, maxAllPorts)))
+	}
+	at := field.NewPath("spec", "type")
+	switch {
+	case svc.Spec.Type == corev1.ServiceTypeNodePort:
+		r.warn(at, "NodePort: the port is open at the address of the Node for Pods and for the host itself, and not from outside. Use ClusterIP, which the operator can open to a range outside (pod-allow-from)")
+	case svc.Spec.Type == corev1.ServiceTypeLoadBalancer && svc.Spec.LoadBalancerClass == nil:
+		r.warn(at, "LoadBalancer: there is none in this version, so the Service stays without an address from outside, unless somebody runs a controller that gives it one. "+
+			"Inside of the cluster it is reached as one of type ClusterIP")
+	}
+	for i := range svc.Spec.Ports {
+		if svc.Spec.Ports[i].Protocol == corev1.ProtocolSCTP {
+			r.warn(field.NewPath("spec", "ports").Index(i).Child("protocol"), noSCTP)
+		}
+	}
+	return r.findings(field.NewPath("spec"))
+}
+
+// noSCTP is said of ports that nothing can listen on.
+const noSCTP = "SCTP: the kernel of a microVM has none (Protocol not supported). Use TCP or UDP"
+
+// Ingress reports on a new or changed one of a class, if the cluster has that class or not: a class is made by what installs a controller for
+// it. It refuses nothing.
+func Ingress(class string, there bool) Findings {
+	var r report
+	switch {
+	case there:
+	case class == "":
+		r.warn(field.NewPath("spec", "ingressClassName"), "there is no controller for Ingresses in this version, so nobody serves this one, unless somebody runs one for Ingresses without a class")
+	default:
+		r.warn(field.NewPath("spec", "ingressClassName"), "there is no IngressClass "+quote(class)+": nobody serves this Ingress until a controller for it is installed (kubectl get ingressclasses)")
 	}
 	return r.findings(field.NewPath("spec"))
 }

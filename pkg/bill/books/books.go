@@ -45,7 +45,8 @@ type Books struct {
 // sqlfile.ErrForeign when this program must not touch the file.
 func Open(ctx context.Context, file string) (*Books, error) {
 	// The application id is "nlbi".
-	db, err := sqlfile.Open(ctx, file, sqlfile.Kind{Name: "books", ApplicationID: 0x6e6c6269, Version: 1, Schema: schema, Indexes: indexes})
+	db, err := sqlfile.Open(ctx, file, sqlfile.Kind{Name: "books", ApplicationID: 0x6e6c6269, Schema: schema, Indexes: indexes,
+		Upgrades: []string{"ALTER TABLE charges ADD COLUMN cluster TEXT NOT NULL DEFAULT ''"}})
 	if err != nil {
 		return nil, err
 	}
@@ -67,6 +68,7 @@ func CurrencyOf(t price.Table) Currency { return Currency{Code: t.Currency, Digi
 // Charge is a line of a bill with what the reader of a bill wants to know of the sandbox.
 type Charge struct {
 	bill.Line
+	Cluster                  string `json:",omitempty"` // its id; empty for what ran before clusters had one
 	Namespace, Pod, Workload string
 	Spec, SpecType           string // "unsized" and nothing when it is not known
 	Billed                   time.Time
@@ -170,8 +172,8 @@ func insert(ctx context.Context, tx *sql.Tx, hour time.Time, first int, charges 
 		if !c.Cycle.Equal(hour) {
 			return fmt.Errorf("a line of %s", c.Cycle.UTC().Format(time.RFC3339))
 		}
-		if _, err := tx.ExecContext(ctx, "INSERT INTO charges ("+chargeColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-			hour.Unix(), first+i, c.Billed.Unix(), c.Usage, c.Namespace, c.Pod, c.Workload, c.Spec, c.SpecType, string(c.Charge), c.Coupon,
+		if _, err := tx.ExecContext(ctx, "INSERT INTO charges ("+chargeColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+			hour.Unix(), first+i, c.Billed.Unix(), c.Usage, c.Cluster, c.Namespace, c.Pod, c.Workload, c.Spec, c.SpecType, string(c.Charge), c.Coupon,
 			c.Seconds, int64(c.Amount), c.Currency.Code, c.Currency.Digits, c.Why); err != nil {
 			return err
 		}
@@ -179,7 +181,7 @@ func insert(ctx context.Context, tx *sql.Tx, hour time.Time, first int, charges 
 	return nil
 }
 
-const chargeColumns = "cycle, line, billed, usage, namespace, pod, workload, spec, spec_type, charge, coupon, seconds, amount, currency, digits, why"
+const chargeColumns = "cycle, line, billed, usage, cluster, namespace, pod, workload, spec, spec_type, charge, coupon, seconds, amount, currency, digits, why"
 
 // Charges lists what is on the bills of a time, which is whole hours, the end excluded; a zero moment is no bound. They are those of
 // some namespaces, or of all when that is nil, by hour and line.
@@ -235,7 +237,7 @@ func (b *Books) charges(ctx context.Context, where string, args ...any) (found [
 	for rows.Next() {
 		var c Charge
 		var cycle, line, billed, amount int64
-		if err := rows.Scan(&cycle, &line, &billed, &c.Usage, &c.Namespace, &c.Pod, &c.Workload, &c.Spec, &c.SpecType, &c.Charge, &c.Coupon,
+		if err := rows.Scan(&cycle, &line, &billed, &c.Usage, &c.Cluster, &c.Namespace, &c.Pod, &c.Workload, &c.Spec, &c.SpecType, &c.Charge, &c.Coupon,
 			&c.Seconds, &amount, &c.Currency.Code, &c.Currency.Digits, &c.Why); err != nil {
 			return nil, err
 		}
@@ -248,6 +250,7 @@ func (b *Books) charges(ctx context.Context, where string, args ...any) (found [
 // Sum is what the lines of one kind on a day come to.
 type Sum struct {
 	Day                                         time.Time // its beginning, in UTC
+	Cluster                                     string
 	Namespace, Workload, Spec, SpecType, Charge string
 	Currency                                    Currency
 	Seconds                                     int64
@@ -287,9 +290,9 @@ func (b *Books) daily(ctx context.Context, from, to time.Time, namespaces []stri
 	if err != nil {
 		return nil, err
 	}
-	rows, err := b.db.QueryContext(ctx, "SELECT billed - ((billed % 86400) + 86400) % 86400 AS day, namespace, "+workload+" AS of, spec, spec_type, charge, currency, digits, sum(seconds), sum(amount) "+
-		"FROM charges WHERE "+where+" GROUP BY day, namespace, of, spec, spec_type, charge, currency, digits "+
-		"ORDER BY day, namespace, of, spec, spec_type, charge, currency, digits LIMIT ?", append(args, most)...)
+	rows, err := b.db.QueryContext(ctx, "SELECT billed - ((billed % 86400) + 86400) % 86400 AS day, cluster, namespace, "+workload+" AS of, spec, spec_type, charge, currency, digits, sum(seconds), sum(amount) "+
+		"FROM charges WHERE "+where+" GROUP BY day, cluster, namespace, of, spec, spec_type, charge, currency, digits "+
+		"ORDER BY day, cluster, namespace, of, spec, spec_type, charge, currency, digits LIMIT ?", append(args, most)...)
 	if err != nil {
 		return nil, err
 	}
@@ -297,7 +300,7 @@ func (b *Books) daily(ctx context.Context, from, to time.Time, namespaces []stri
 	for rows.Next() {
 		var s Sum
 		var day, amount int64
-		if err := rows.Scan(&day, &s.Namespace, &s.Workload, &s.Spec, &s.SpecType, &s.Charge, &s.Currency.Code, &s.Currency.Digits, &s.Seconds, &amount); err != nil {
+		if err := rows.Scan(&day, &s.Cluster, &s.Namespace, &s.Workload, &s.Spec, &s.SpecType, &s.Charge, &s.Currency.Code, &s.Currency.Digits, &s.Seconds, &amount); err != nil {
 			return nil, err
 		}
 		s.Day, s.Amount = time.Unix(day, 0).UTC(), price.Amount(amount)

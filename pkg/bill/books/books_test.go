@@ -53,7 +53,7 @@ func prices(core string) price.Table {
 func charge(at time.Time, usage, namespace string, seconds int64) Charge {
 	return Charge{
 		Line:      bill.Line{Usage: usage, Cycle: at, Seconds: seconds, Charge: bill.PostPaid, Amount: price.Amount(seconds) * 1000},
-		Namespace: namespace, Pod: "web-0", Workload: "Deployment/web", Spec: "2C4Gi", SpecType: "intel", Billed: at, Currency: yuan(),
+		Cluster: "cls-00000001", Namespace: namespace, Pod: "web-0", Workload: "Deployment/web", Spec: "2C4Gi", SpecType: "intel", Billed: at, Currency: yuan(),
 	}
 }
 
@@ -123,7 +123,7 @@ func TestCharges(t *testing.T) {
 	}
 	daily, err := b.DailyUpTo(t.Context(), time.Time{}, time.Time{}, []string{"shop"}, 100)
 	must(t, err)
-	if diff := cmp.Diff([]Sum{{Day: hour.Truncate(24 * time.Hour), Namespace: "shop", Workload: "Deployment/web", Spec: "2C4Gi", SpecType: "intel", Charge: "POSTPAID_BY_HOUR",
+	if diff := cmp.Diff([]Sum{{Day: hour.Truncate(24 * time.Hour), Cluster: "cls-00000001", Namespace: "shop", Workload: "Deployment/web", Spec: "2C4Gi", SpecType: "intel", Charge: "POSTPAID_BY_HOUR",
 		Currency: yuan(), Seconds: 3610, Amount: 3_610_000}}, daily); diff != "" {
 		t.Errorf("days (-want +got):\n%s", diff)
 	}

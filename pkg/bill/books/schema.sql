@@ -32,6 +32,7 @@ CREATE TABLE charges (
 	usage TEXT NOT NULL, namespace TEXT NOT NULL, pod TEXT NOT NULL, workload TEXT NOT NULL,
 	spec TEXT NOT NULL, spec_type TEXT NOT NULL, charge TEXT NOT NULL, coupon TEXT NOT NULL,
 	seconds INTEGER NOT NULL, amount INTEGER NOT NULL, currency TEXT NOT NULL, digits INTEGER NOT NULL, why TEXT NOT NULL,
+	cluster TEXT NOT NULL DEFAULT '', -- its id; empty in what was written before clusters had one
 	PRIMARY KEY (cycle, line)
 ) STRICT;
 CREATE INDEX charges_by_usage ON charges (usage, seconds);

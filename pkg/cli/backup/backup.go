@@ -170,6 +170,9 @@ func (s Source) files() (map[string]string, error) {
 		}
 	}
 	found[dataPrefix+"server/tls/"+pki.ServiceAccountKey+".key"] = filepath.Join(s.Data.TLS(), pki.ServiceAccountKey+".key")
+	if _, err := os.Stat(s.Data.ClusterIDFile()); err == nil {
+		found[dataPrefix+"server/cluster-id"] = s.Data.ClusterIDFile()
+	}
 	settings, err := filepath.Glob(filepath.Join(s.Data.Cred(), "*.yaml"))
 	if err != nil {
 		return nil, err

@@ -36,6 +36,7 @@ func cluster(t *testing.T, rows int) backup.Source {
 		write(t, filepath.Join(data.TLS(), name), "content of "+name)
 	}
 	write(t, filepath.Join(data.Cred(), "encryption.yaml"), "the key")
+	write(t, data.ClusterIDFile(), "cls-00000001\n")
 	write(t, filepath.Join(data.Cred(), "scheduler.kubeconfig"), "made anew")
 	write(t, filepath.Join(root, "etc", "config.yaml"), "max-pods: 20\n")
 	write(t, filepath.Join(root, "etc", "config.yaml.d", "10-san.yaml"), "tls-san: [a.example]\n")
@@ -128,7 +129,7 @@ func TestWhatIsBackedUpComesBack(t *testing.T) {
 			if err != nil || rev != r.Revision {
 				t.Errorf("restored revision %d, %v; want %d", rev, err, r.Revision)
 			}
-			want := map[string]string{"cred/encryption.yaml": "the key", "restored.json": `{"node":"node1","host":"here","created":"2026-01-02T03:04:05Z"}` + "\n"}
+			want := map[string]string{"cred/encryption.yaml": "the key", "cluster-id": "cls-00000001\n", "restored.json": `{"node":"node1","host":"here","created":"2026-01-02T03:04:05Z"}` + "\n"}
 			for _, name := range []string{"server-ca.crt", "server-ca.key", "client-ca.crt", "client-ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", "service-account.key"} {
 				want["tls/"+name] = "content of " + name
 			}

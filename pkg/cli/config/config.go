@@ -56,6 +56,9 @@ type API struct {
 	Port      int
 	Advertise netip.Addr // invalid: the node's address
 	TLSSANs   []string
+	// MaxRequests is how many requests that last each user has open, MaxConns how many connections each address has. 0 is no bound.
+	MaxRequests, MaxConns int
+
 	Datastore string // empty: SQLite in the data folder
 	// SnapshotInterval is the time between two copies of the SQLite file; none are made when it is 0.
 	SnapshotInterval time.Duration
@@ -77,7 +80,7 @@ type Network struct {
 type Specs struct {
 	Catalog, Prices string // files; those of TKE Serverless when empty
 	Currency        string
-	DaemonSets      string   // what becomes of them: deny, run or inject
+	DaemonSets      string   // what becomes of them: park, deny, run or inject
 	InjectFrom      []string // namespaces besides kube-system whose DaemonSets are added to Pods of all others
 	HostPath        []string // namespaces that may have such volumes, or deny alone
 	Sizing          string   // what Pods are sized by: spec or native

@@ -160,6 +160,32 @@ func TestAllFaultsAtOnce(t *testing.T) {
 	}
 }
 
+// TestNamesThatAreTooLong: with some of them the server started, and ended minutes later with words of a library.
+func TestNamesThatAreTooLong(t *testing.T) {
+	label := strings.Repeat("a", 63)
+	for _, tt := range []struct {
+		flag, value string
+		refused     bool
+	}{
+		{"node-name", label, false},
+		{"node-name", label + "b", true},
+		{"node-name", label[:60] + ".b", false},
+		{"node-name", label + "." + label, true},
+		{"node-name", strings.Repeat("a.", 126) + "a", true},
+		{"cluster-domain", label + "." + label[:57], false},
+		{"cluster-domain", label + "." + label, true},
+		{"run-dir", "/run/" + label, false},
+		{"run-dir", "/run/" + label + label, true},
+	} {
+		src := sources(t, "", nil)
+		src.Flags[tt.flag] = []string{tt.value}
+		_, err := config.Load(src)
+		if (err != nil) != tt.refused || err != nil && (!strings.Contains(err.Error(), "check "+tt.flag) || len(hint.Of(err)) == 0) {
+			t.Errorf("%s of %d characters: %v, want it refused, with a hint: %t", tt.flag, len(tt.value), err, tt.refused)
+		}
+	}
+}
+
 func TestRangesThatPodsDoNotReach(t *testing.T) {
 	for _, tt := range []struct{ name, file, want string }{
 		{name: "default", want: "[169.254.0.0/16 100.100.100.200/32 168.63.129.16/32 192.0.0.192/32]"},

@@ -22,6 +22,12 @@ const kubeletPort = 10250
 // maxPods is what the host's Pod range, a /24, has room for.
 const maxPods = 253
 
+// maxDomain leaves room in a DNS name for a Service and a namespace, of 63 characters each, and "svc".
+const maxDomain = validation.DNS1123SubdomainMaxLength - 2*(validation.DNS1123LabelMaxLength+1) - len("svc.")
+
+// maxSocket is how long the path of a unix socket can be, without the zero at its end.
+const maxSocket = 107
+
 // maxOvercommit is beyond what any host does well.
 const maxOvercommit = 64
 
@@ -59,7 +65,7 @@ func (s Specs) faults() (errs []error) {
 	if s.SpotNotice < 0 {
 		errs = append(errs, invalid("spot-notice", s.SpotNotice, "less than nothing", "choose a time such as 2m, or 0s for none"))
 	}
-	if policies := []string{denied, "run", "inject"}; !slices.Contains(policies, s.DaemonSets) {
+	if policies := []string{"park", denied, "run", "inject"}; !slices.Contains(policies, s.DaemonSets) {
 		errs = append(errs, invalid("daemonsets", s.DaemonSets, "no such policy", "choose of "+strings.Join(policies, ", ")))
 	}
 	if ways := []string{sizingSpec, sizingNative}; !slices.Contains(ways, s.Sizing) {
@@ -119,6 +125,12 @@ func (p Paths) faults() (errs []error) {
 			errs = append(errs, invalid(f.name, f.path, "not an absolute path", "give "+f.name+" a path that begins with /"))
 		}
 	}
+	for _, socket := range []string{p.Run.Kine(), p.Run.ContainerdSocket() + ".ttrpc", p.Run.CRI()} {
+		if len(socket) > maxSocket {
+			errs = append(errs, invalid("run-dir", p.Run, fmt.Sprintf("too long: the path of a socket in it, %s, has more than %d bytes", filepath.Base(socket), maxSocket), "choose a shorter path"))
+			break
+		}
+	}
 	if p.Data != "" && string(p.Data) == string(p.Run) {
 		errs = append(errs, invalid("run-dir", p.Run, "the same as data-dir", "give each its own folder"))
 	}
@@ -127,8 +139,9 @@ func (p Paths) faults() (errs []error) {
 
 func (n Node) faults() (errs []error) {
 	if n.Name != "" {
-		if bad := validation.IsDNS1123Subdomain(n.Name); len(bad) > 0 {
-			errs = append(errs, invalid("node-name", n.Name, "not a valid node name", "use lower-case letters, digits, '-' and '.', at most 253 of them"))
+		bad := append(validation.IsDNS1123Subdomain(n.Name), validation.IsValidLabelValue(n.Name)...) // the kubelet has it as a label, too
+		if len(bad) > 0 {
+			errs = append(errs, invalid("node-name", n.Name, "not a valid node name", "use lower-case letters, digits, '-' and '.', at most 63 of them"))
 		}
 	}
 	if n.IP.IsValid() && (n.IP.IsLoopback() || n.IP.IsUnspecified() || n.IP.IsMulticast()) {
@@ -181,6 +194,12 @@ func (a API) faults() (errs []error) {
 	if d := a.SnapshotInterval; d != 0 && d < time.Second {
 		errs = append(errs, invalid("snapshot-interval", d, "too short", "choose a second or more, an hour is usual, or 0 for no snapshots"))
 	}
+	if a.MaxRequests < 0 {
+		errs = append(errs, invalid("max-open-requests", a.MaxRequests, "less than none", "give a number, 500 is usual, or 0 for no limit"))
+	}
+	if a.MaxConns < 0 {
+		errs = append(errs, invalid("max-connections", a.MaxConns, "less than none", "give a number, 1000 is usual, or 0 for no limit"))
+	}
 	for _, san := range a.TLSSANs {
 		if _, err := netip.ParseAddr(san); err == nil {
 			continue
@@ -227,6 +246,8 @@ func (n Network) faults() (errs []error) {
 	}
 	if bad := validation.IsDNS1123Subdomain(n.Domain); len(bad) > 0 {
 		errs = append(errs, invalid("cluster-domain", n.Domain, "not a DNS domain", "cluster.local is usual"))
+	} else if len(n.Domain) > maxDomain {
+		errs = append(errs, invalid("cluster-domain", n.Domain, "too long for names of Services below it", fmt.Sprintf("choose one of at most %d characters; cluster.local is usual", maxDomain)))
 	}
 	if r := n.NodePorts; r.Low < 1 || r.High > 65535 || r.Low > r.High {
 		errs = append(errs, invalid("service-node-port-range", r, "not a port range", "30000-32767 is usual"))

@@ -48,7 +48,7 @@ func (c *container) setQuota() error {
 		return nil
 	}
 	if quota := *c.quota; quota != 0 {
-		if err := c.change(func(r *cgroups.Resources) { r.CpuQuota, r.SkipDevices = quota, true }); err != nil {
+		if err := c.change(func(r *cgroups.Resources) { r.CpuQuota = quota }); err != nil {
 			return err
 		}
 	}

@@ -187,3 +187,13 @@ func TestInputThatNobodyIsAtEndsAtOnce(t *testing.T) {
 		s.close()
 	}
 }
+
+// What is executed in a container that gave up new privileges gives them up as well: Kata does not say so, and "no" would be an order.
+func TestExecHasThePrivilegesOfItsContainer(t *testing.T) {
+	if p := libcontainerProcess(ProcessFromProto(&pb.Process{})); p.NoNewPrivileges != nil {
+		t.Errorf("no new privileges = %v, want the container's", *p.NoNewPrivileges)
+	}
+	if p := libcontainerProcess(ProcessFromProto(&pb.Process{NoNewPrivileges: true})); p.NoNewPrivileges == nil || !*p.NoNewPrivileges {
+		t.Error("no new privileges is lost")
+	}
+}

@@ -42,12 +42,14 @@ func newProcess(p *specs.Process, init, noInput bool) (*process, error) {
 // libcontainerProcess converts a process description; limits and labels come from the container.
 func libcontainerProcess(p *specs.Process) *libcontainer.Process {
 	lp := &libcontainer.Process{
-		Args:            p.Args,
-		Env:             p.Env,
-		UID:             int(p.User.UID),
-		GID:             int(p.User.GID),
-		Cwd:             p.Cwd,
-		NoNewPrivileges: &p.NoNewPrivileges,
+		Args: p.Args,
+		Env:  p.Env,
+		UID:  int(p.User.UID),
+		GID:  int(p.User.GID),
+		Cwd:  p.Cwd,
+	}
+	if p.NoNewPrivileges { // else it is the container's: Kata leaves it out of what it has executed
+		lp.NoNewPrivileges = &p.NoNewPrivileges
 	}
 	for _, g := range p.User.AdditionalGids {
 		lp.AdditionalGroups = append(lp.AdditionalGroups, int(g))

@@ -36,6 +36,7 @@ func TestGuest(t *testing.T) {
 		{"stdin", testStdin},
 		{"nobody at the input", testNoInput},
 		{"removed while it is created", testRemovedEarly},
+		{"privileges that were given up", testNoNewPrivileges},
 		{"terminal", testTerminal},
 		{"terminal of a container", testTerminalContainer},
 		{"seccomp", testSeccomp},
@@ -255,6 +256,20 @@ func testRemovedEarly(t *testing.T, v *vm, slot string) {
 	}
 	v.start(t, createRequest("early", slot, process("true")))
 	v.remove(t, "early")
+}
+
+// testNoNewPrivileges: a program executed in a container that gave up new privileges cannot get any either.
+func testNoNewPrivileges(t *testing.T, v *vm, slot string) {
+	req := createRequest("modest", slot, process("sleep", "1000"))
+	req.OCI.Process.NoNewPrivileges = true
+	v.start(t, req)
+	for _, in := range []struct{ container, want string }{{"modest", "1"}, {"sleeper", "0"}} {
+		out, _ := v.exec(t, in.container, "privileges", shell("awk '/NoNewPrivs/ {print $2}' /proc/self/status"))
+		if strings.TrimSpace(out) != in.want {
+			t.Errorf("NoNewPrivs of what is executed in %s is %q, want %s", in.container, out, in.want)
+		}
+	}
+	v.remove(t, "modest")
 }
 
 func testTerminal(t *testing.T, v *vm, _ string) {

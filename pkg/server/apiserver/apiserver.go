@@ -20,6 +20,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/run"
 	"github.com/nodeless/nodeless/pkg/server/apiserver/admission"
 	"github.com/nodeless/nodeless/pkg/server/apiserver/bounds"
+	"github.com/nodeless/nodeless/pkg/server/apiserver/guard"
 )
 
 // APIServer is the component.
@@ -56,7 +57,7 @@ func (a *APIServer) Run(ctx context.Context) error {
 		return errors.Join(err, listener.Close())
 	}
 	rest.SetDefaultWarningHandler(rest.NoWarnings{}) // it would warn of its own requests
-	servers, err := chain(completed, a.cfg.Groups, a.cfg.Definitions)
+	servers, err := chain(completed, a.cfg)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
@@ -79,14 +80,14 @@ func (a *APIServer) options(ctx context.Context, listener net.Listener) (options
 	if err != nil {
 		return options.CompletedOptions{}, nil, err
 	}
-	bounds.Install(opts.Admission.GenericAdmission)
+	bounds.Install(opts.Admission.GenericAdmission, a.cfg.Room)
 	if err := kubeflags.Parse("kube-apiserver", opts.Flags(), Args(a.cfg)); err != nil {
 		return options.CompletedOptions{}, nil, err
 	}
 	if err := opts.GenericServerRunOptions.ComponentGlobalsRegistry.Set(); err != nil {
 		return options.CompletedOptions{}, nil, fmt.Errorf("set feature gates of kube-apiserver: %w", err)
 	}
-	opts.SecureServing.Listener = listener
+	opts.SecureServing.Listener = guard.Listen(listener, a.cfg.Limits.Conns, guard.OfThisHost)
 	completed, err := opts.Complete(ctx)
 	if err != nil {
 		return options.CompletedOptions{}, nil, fmt.Errorf("complete options of kube-apiserver: %w", err)

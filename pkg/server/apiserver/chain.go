@@ -3,12 +3,14 @@ package apiserver
 import (
 	"fmt"
 	"maps"
+	"net/http"
 	"reflect"
 
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	"k8s.io/apimachinery/pkg/runtime"
 	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
 	genericapiserver "k8s.io/apiserver/pkg/server"
+	clientset "k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	aggregator "k8s.io/kube-aggregator/pkg/apiserver"
 	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
@@ -17,12 +19,16 @@ import (
 	apiapp "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
+
+	"github.com/nodeless/nodeless/pkg/pki"
+	"github.com/nodeless/nodeless/pkg/server/apiserver/admission"
+	"github.com/nodeless/nodeless/pkg/server/apiserver/guard"
 )
 
 // chain makes the three servers that are one apiserver, as upstream's Run does: the aggregator, Kubernetes' own APIs, and
 // custom resources. The groups become part of the second (docs/adr/0019): no request to them leaves the process, and they have its
 // listener, authentication, authorization and audit. The aggregator passes on what an APIService without a Service names.
-func chain(opts options.CompletedOptions, groups []*genericapiserver.APIGroupInfo, definitions []common.GetOpenAPIDefinitions) (*aggregator.APIAggregator, error) {
+func chain(opts options.CompletedOptions, cfg Config) (*aggregator.APIAggregator, error) {
 	if opts.InformerName == nil {
 		name, err := cache.NewInformerName("kube-apiserver")
 		if err != nil {
@@ -34,8 +40,11 @@ func chain(opts options.CompletedOptions, groups []*genericapiserver.APIGroupInf
 	if err != nil {
 		return nil, fmt.Errorf("configure kube-apiserver: %w", err)
 	}
-	addDefinitions(config.KubeAPIs.ControlPlane.Generic, definitions)
-	nameDefinitions(config.KubeAPIs.ControlPlane.Generic, groups)
+	addDefinitions(config.KubeAPIs.ControlPlane.Generic, cfg.Definitions)
+	nameDefinitions(config.KubeAPIs.ControlPlane.Generic, cfg.Groups)
+	if err := guarded(config, cfg); err != nil {
+		return nil, err
+	}
 	completed, err := config.Complete()
 	if err != nil {
 		return nil, fmt.Errorf("complete configuration of kube-apiserver: %w", err)
@@ -48,12 +57,35 @@ func chain(opts options.CompletedOptions, groups []*genericapiserver.APIGroupInf
 	if !ok {
 		return nil, fmt.Errorf("make kube-apiserver: %T comes after the aggregator", servers.GenericAPIServer.NextDelegate())
 	}
-	for _, group := range groups {
+	for _, group := range cfg.Groups {
 		if err := kubernetes.InstallAPIGroup(group); err != nil {
 			return nil, fmt.Errorf("install API %s: %w", group.PrioritizedVersions[0], err)
 		}
 	}
 	return servers, nil
+}
+
+// guarded puts between strangers and the three servers what upstream does not have. Requests come in by the aggregator, which has one handler,
+// one authentication and one log for all three.
+func guarded(config *apiapp.Config, cfg Config) error {
+	kubernetes, extensions, outer := config.KubeAPIs.ControlPlane, config.ApiExtensions, config.Aggregator.GenericConfig
+	kubernetes.Generic.RESTOptionsGetter = guard.Storage(kubernetes.Generic.RESTOptionsGetter)
+	extensions.ExtraConfig.CRDRESTOptionsGetter = guard.Storage(extensions.ExtraConfig.CRDRESTOptionsGetter)
+
+	client, err := clientset.NewForConfig(kubernetes.Generic.LoopbackClientConfig)
+	if err != nil {
+		return fmt.Errorf("make client of kube-apiserver for itself: %w", err)
+	}
+	proxied := admission.Proxied{Pods: kubernetes.VersionedInformers.Core().V1().Pods().Lister(), Client: client, Authorizer: kubernetes.Generic.Authorization.Authorizer}
+	config.KubeAPIs.ControlPlane.ProxyTransport = proxied.Transport(kubernetes.ProxyTransport)
+
+	outer.AuditBackend = guard.Audit(outer.AuditBackend)
+	outer.Authentication.Authenticator = guard.Masters(outer.Authentication.Authenticator, pki.UserSupervisor, pki.SupervisorLife+pki.Skew)
+	build := outer.BuildHandlerChainFunc
+	outer.BuildHandlerChainFunc = func(handler http.Handler, c *genericapiserver.Config) http.Handler {
+		return build(guard.NewRequests(cfg.Limits.Requests, c.LongRunningFunc, c.Authorization.Authorizer, c.Serializer).Wrap(handler), c)
+	}
+	return nil
 }
 
 // nameDefinitions has OpenAPI say which of its definitions are the kinds of the groups: `kubectl explain` looks for that.

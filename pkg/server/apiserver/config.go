@@ -9,6 +9,7 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/kube"
 	"github.com/nodeless/nodeless/pkg/server/apiserver/admission"
+	"github.com/nodeless/nodeless/pkg/server/apiserver/bounds"
 )
 
 // Config says where the apiserver listens, what it stores in, and which files prove identities.
@@ -29,8 +30,16 @@ type Config struct {
 	Access             kube.Access // for Ready
 	ExtraArgs          []string    // "name=value", after ours
 	Admission          admission.Config
+	Limits             Limits
+	Room               bounds.Room                      // nil for a database that does not say
 	Groups             []*genericapiserver.APIGroupInfo // APIs of this process, served beside Kubernetes' own
 	Definitions        []common.GetOpenAPIDefinitions   // of their kinds, but of those that Kubernetes itself describes
+}
+
+// Limits is how much each may have open. 0 is no limit.
+type Limits struct {
+	Requests int // that last, of each user
+	Conns    int // of each address
 }
 
 // Files are certificates and keys. They are read again when they are renewed.
@@ -57,6 +66,9 @@ func (c Config) Validate() error {
 	}
 	if c.AuditLog != "" && c.AuditPolicyFile == "" {
 		errs = append(errs, errors.New("apiserver: no audit policy file"))
+	}
+	if c.Limits.Requests < 0 || c.Limits.Conns < 0 {
+		errs = append(errs, fmt.Errorf("apiserver: %d requests of each user or %d connections of each address are less than none", c.Limits.Requests, c.Limits.Conns))
 	}
 	if c.Port < 1 || c.Port > 65535 {
 		errs = append(errs, fmt.Errorf("apiserver: port %d is not between 1 and 65535", c.Port))

@@ -216,7 +216,7 @@ func (l lives) charges(lines []bill.Line, billed time.Time, currency books.Curre
 	for _, line := range lines {
 		u := l.known[line.Usage]
 		charges = append(charges, books.Charge{
-			Line: line, Namespace: u.Namespace, Pod: u.Pod, Workload: u.Workload, Spec: specText(u), SpecType: u.Spec.Type, Billed: billed, Currency: currency,
+			Line: line, Cluster: u.Cluster, Namespace: u.Namespace, Pod: u.Pod, Workload: u.Workload, Spec: specText(u), SpecType: u.Spec.Type, Billed: billed, Currency: currency,
 		})
 	}
 	return charges

@@ -78,7 +78,7 @@ func daily(charges []books.Charge) []books.Sum {
 	at := map[books.Sum]int{}
 	for _, c := range charges {
 		kind := books.Sum{
-			Day: c.Billed.UTC().Truncate(24 * time.Hour), Namespace: c.Namespace, Workload: c.Workload, Spec: c.Spec, SpecType: c.SpecType,
+			Day: c.Billed.UTC().Truncate(24 * time.Hour), Cluster: c.Cluster, Namespace: c.Namespace, Workload: c.Workload, Spec: c.Spec, SpecType: c.SpecType,
 			Charge: string(c.Line.Charge), Currency: c.Currency,
 		}
 		i, ok := at[kind]

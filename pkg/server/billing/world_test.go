@@ -83,7 +83,7 @@ func (w *world) set(d time.Duration) { w.now.Wall = w.now.Wall.Add(d) }
 // record is a life that begins now.
 func (w *world) record(sandbox, namespace, size, kind, charge string) lifespan.Record {
 	return lifespan.Record{
-		Sandbox: sandbox, Node: "host-1",
+		Sandbox: sandbox, Cluster: "cls-00000001", Node: "host-1",
 		Pod:    lifespan.Pod{Namespace: namespace, Name: "pod-" + sandbox, UID: "uid-" + sandbox, Workload: "Deployment/web", Spec: size, SpecType: kind, Charge: charge},
 		BootID: w.now.BootID, QEMU: lifespan.Process{PID: 12, Ticks: 345}, VMM: lifespan.Process{PID: 11, Ticks: 344},
 		Start: w.now.Wall, StartBoot: w.now.Boot,

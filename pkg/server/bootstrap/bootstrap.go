@@ -1,6 +1,7 @@
 // Package bootstrap puts into a fresh cluster what belongs to it: the rights of our own components, the
 // Service of the cluster's name server, and the RuntimeClass of microVMs. pkg/server
-// starts it when the apiserver is ready. All of it is idempotent and repeated at every start.
+// starts it when the apiserver is ready. All of it is idempotent and repeated at every start, and what somebody removes or overwrites
+// meanwhile is put back.
 package bootstrap
 
 import (
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/metadata"
 
 	"github.com/nodeless/nodeless/pkg/kube"
 	"github.com/nodeless/nodeless/pkg/run"
@@ -51,7 +53,7 @@ func New(cfg Config, log *slog.Logger) *Bootstrap {
 // Name is "bootstrap".
 func (b *Bootstrap) Name() string { return "bootstrap" }
 
-// Run applies the manifests, trying again until the apiserver takes them all, and then waits for the end.
+// Run applies the manifests, trying again until the apiserver takes them all, and keeps them as they are until the end.
 func (b *Bootstrap) Run(ctx context.Context) error {
 	present, err := b.objects(b.cfg.Dirs)
 	if err != nil {
@@ -83,8 +85,11 @@ func (b *Bootstrap) Run(ctx context.Context) error {
 		}
 	}
 	close(b.applied)
-	<-ctx.Done()
-	return nil
+	watcher, err := metadata.NewForConfig(b.cfg.Access.RESTConfig("nodeless-bootstrap"))
+	if err != nil {
+		return fmt.Errorf("make client of the apiserver: %w", err)
+	}
+	return newKeeper(client, present, b.log).run(ctx, watcher)
 }
 
 // objects reads what the folders hold.

@@ -21,8 +21,8 @@ func Args(c Config) []string {
 		"--cluster-signing-legacy-unknown-key-file=" + c.ServerCAKey,
 		"--configure-cloud-routes=false",
 		"--controller-shutdown-timeout=5s",
-		// The TTL controller tells kubelets how long to cache Secrets; ours watch them.
-		"--controllers=" + strings.Join(append([]string{"*", "-ttl-controller"}, less(c.Without)...), ","),
+		// The TTL controller tells kubelets how long to cache Secrets; ours watch them. Autoscalers see to Pods in another way (autoscaler.go).
+		"--controllers=" + strings.Join(append([]string{"*", "-ttl-controller", "-horizontal-pod-autoscaler-controller"}, less(c.Without)...), ","),
 		// Programs in it would be run as the host's. It is always empty; upstream's own folder may hold those of another cluster.
 		"--flex-volume-plugin-dir=" + c.VolumePlugins,
 		// As often as there are new figures (pkg/server/metrics); the default is 15 s.

@@ -1,6 +1,8 @@
 // Package controllermanager runs kube-controller-manager in this process, against the apiserver of this
 // process, without leader election: there is one. pkg/server starts it when the apiserver is ready.
 //
+// HorizontalPodAutoscalers are dealt with by a controller of upstream's that is started here, beside the manager.
+//
 // It opens no port. Its metrics are those of the process, which the apiserver serves.
 package controllermanager
 
@@ -9,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/component-base/configz"
@@ -88,6 +91,17 @@ func (c *ControllerManager) Run(ctx context.Context) error {
 		return fmt.Errorf("complete options of kube-controller-manager: %w", err)
 	}
 	defer configz.Delete(kcmapp.ConfigzName)
+	if c.cfg.scaling() {
+		scaler, err := newAutoscaler(ctx, c.cfg, config.ComponentConfig.HPAController)
+		if err != nil {
+			return err
+		}
+		inner, cancel := context.WithCancel(ctx)
+		var done sync.WaitGroup
+		done.Go(func() { scaler.run(inner) })
+		defer done.Wait()
+		defer cancel()
+	}
 	if err := kcmapp.Run(ctx, config.Complete()); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("run kube-controller-manager: %w", err)
 	}

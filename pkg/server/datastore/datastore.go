@@ -71,6 +71,7 @@ func (c Config) Endpoint() string { return "unix://" + c.Socket }
 type Datastore struct {
 	cfg       Config
 	log       *slog.Logger
+	pace      *pace
 	recovered atomic.Pointer[Recovery]
 }
 
@@ -87,7 +88,7 @@ func New(cfg Config, log *slog.Logger) *Datastore {
 	if cfg.BootIDFile == "" {
 		cfg.BootIDFile = "/proc/sys/kernel/random/boot_id"
 	}
-	return &Datastore{cfg: cfg, log: log}
+	return &Datastore{cfg: cfg, log: log, pace: newPace(time.Now)}
 }
 
 // Name is "datastore".
@@ -95,6 +96,15 @@ func (d *Datastore) Name() string { return "datastore" }
 
 // Recovered tells what was lost when Run had to return to a snapshot, nil if it had not. It is known once Ready returns.
 func (d *Datastore) Recovered() *Recovery { return d.recovered.Load() }
+
+// Room is how long a namespace has to wait until an object of it will be taken, as large as may be for what is made to be large, else as
+// workloads may be. One who is refused before anything is written has nothing counted that is not there.
+func (d *Datastore) Room(namespace string, large bool) time.Duration {
+	if large {
+		return d.pace.room(namespace, maxValue)
+	}
+	return d.pace.room(namespace, maxWorkload)
+}
 
 // Run serves until ctx ends, then answers what is open, closes the database, folds its log into the file and seals it.
 func (d *Datastore) Run(ctx context.Context) (err error) {
@@ -126,7 +136,7 @@ func (d *Datastore) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("open database %s: %w", d.cfg.File, err)
 	}
 	dialect.LockWrites = true
-	backend := newPaced(sized{newTruthful(sqllog.New(dialect, &wg, settings))}, time.Now)
+	backend := &paced{sized{newTruthful(sqllog.New(dialect, &wg, settings))}, d.pace}
 	if err := backend.Start(backendCtx); err != nil {
 		return fmt.Errorf("start database %s: %w", d.cfg.File, err)
 	}

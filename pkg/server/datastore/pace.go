@@ -23,6 +23,11 @@ const (
 // paced refuses writes of a namespace that come too fast for the disk that all share, with etcd's error for it.
 type paced struct {
 	server.Backend
+	*pace
+}
+
+// pace is how fast each namespace has written.
+type pace struct {
 	now func() time.Time
 
 	mu      sync.Mutex
@@ -37,9 +42,26 @@ type bucket struct {
 
 var _ server.Backend = (*paced)(nil)
 
-func newPaced(b server.Backend, now func() time.Time) *paced {
-	return &paced{Backend: b, now: now, buckets: make(map[string]bucket)}
+func newPace(now func() time.Time) *pace { return &pace{now: now, buckets: make(map[string]bucket)} }
+
+// room is how long it takes until a namespace may write so many bytes, if it writes nothing else meanwhile. Nothing is taken.
+func (p *pace) room(namespace string, size int) time.Duration {
+	if !isPaced(namespace) {
+		return 0
+	}
+	now := p.now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b, known := p.buckets[namespace]
+	if !known {
+		return 0
+	}
+	missing := float64(size) - b.filled(now).left
+	return time.Duration(max(missing, 0) / writeRate * float64(time.Second))
 }
+
+// isPaced tells whether what is written for the namespace is bounded: not what has none, and not the cluster's own.
+func isPaced(namespace string) bool { return namespace != "" && !strings.HasPrefix(namespace, "kube-") }
 
 // Create writes a new key.
 func (p *paced) Create(ctx context.Context, key string, value []byte, lease int64) (int64, error) {
@@ -58,9 +80,9 @@ func (p *paced) Update(ctx context.Context, key string, value []byte, revision, 
 }
 
 // take tells whether so many bytes may be written at the key now.
-func (p *paced) take(key string, size int) bool {
+func (p *pace) take(key string, size int) bool {
 	namespace := namespaceOf(key)
-	if namespace == "" || strings.HasPrefix(namespace, "kube-") {
+	if !isPaced(namespace) {
 		return true
 	}
 	now := p.now()
@@ -83,7 +105,7 @@ func (p *paced) take(key string, size int) bool {
 }
 
 // forget drops the full ones. The caller has the lock.
-func (p *paced) forget(now time.Time) {
+func (p *pace) forget(now time.Time) {
 	for namespace, b := range p.buckets {
 		if b.filled(now).left >= writeBurst {
 			delete(p.buckets, namespace)

@@ -13,7 +13,7 @@ import (
 // TestAttackRewrites: a tenant changes what it has again and again. Every change is kept for minutes, and no quota counts it.
 func TestAttackRewrites(t *testing.T) {
 	now := time.Now()
-	p := newPaced(newTruthful(sickLog{rev: 8}), func() time.Time { return now })
+	p := &paced{newTruthful(sickLog{rev: 8}), newPace(func() time.Time { return now })}
 	write := func(key string, size int) bool {
 		_, _, _, err := p.Update(t.Context(), key, make([]byte, size), 3, 0)
 		_, again := p.Create(t.Context(), key, nil, 0)
@@ -47,7 +47,7 @@ func TestAttackRewrites(t *testing.T) {
 // TestPaceForgets: namespaces come and go.
 func TestPaceForgets(t *testing.T) {
 	now := time.Now()
-	p := newPaced(nil, func() time.Time { return now })
+	p := newPace(func() time.Time { return now })
 	p.take("/registry/pods/busy/x", writeBurst)
 	for i := range 3 * maxBuckets {
 		now = now.Add(time.Millisecond)
@@ -55,5 +55,27 @@ func TestPaceForgets(t *testing.T) {
 	}
 	if n := len(p.buckets); n > 2*maxBuckets || p.take("/registry/pods/busy/x", writeBurst/2) {
 		t.Errorf("%d namespaces are remembered", n)
+	}
+}
+
+// TestRoom: who is refused before anything was counted hears when to come again.
+func TestRoom(t *testing.T) {
+	now := time.Now()
+	p := newPace(func() time.Time { return now })
+	if wait := p.room("a", maxValue); wait != 0 {
+		t.Errorf("a namespace that has written nothing waits for %s", wait)
+	}
+	p.take("/registry/configmaps/a/x", writeBurst-1<<19)
+	for size, want := range map[int]time.Duration{1: 0, 1 << 19: 0, 1 << 20: time.Second / 2, 3 << 19: time.Second} {
+		if got := p.room("a", size); got != want {
+			t.Errorf("%d bytes wait for %s, want %s", size, got, want)
+		}
+	}
+	if now = now.Add(time.Second); p.room("a", 3<<19) != 0 {
+		t.Error("after a second there is a MiB more")
+	}
+	p.take("/registry/configmaps/kube-system/x", 2*writeBurst)
+	if wait := p.room("kube-system", maxValue) + p.room("", maxValue) + p.room("b", maxValue); wait != 0 {
+		t.Errorf("others wait for %s", wait)
 	}
 }

@@ -109,16 +109,16 @@ func slim(object any) (any, error) {
 		Spec:   corev1.PodSpec{Resources: pod.Spec.Resources, NodeName: pod.Spec.NodeName},
 		Status: corev1.PodStatus{Phase: pod.Status.Phase},
 	}
-	for _, key := range []string{api.Spec, api.SpecType, api.CPU, api.Memory, api.Sizing} {
+	for _, key := range []string{api.Spec, api.SpecType, api.CPU, api.Memory, api.AskedWhole, api.Sizing} {
 		if value, ok := pod.Annotations[key]; ok {
 			kept.Annotations[key] = value
 		}
 	}
 	for _, c := range pod.Spec.Containers {
-		kept.Spec.Containers = append(kept.Spec.Containers, corev1.Container{Resources: c.Resources})
+		kept.Spec.Containers = append(kept.Spec.Containers, corev1.Container{Name: c.Name, Resources: c.Resources})
 	}
 	for _, c := range pod.Spec.InitContainers {
-		kept.Spec.InitContainers = append(kept.Spec.InitContainers, corev1.Container{Resources: c.Resources, RestartPolicy: c.RestartPolicy})
+		kept.Spec.InitContainers = append(kept.Spec.InitContainers, corev1.Container{Name: c.Name, Resources: c.Resources, RestartPolicy: c.RestartPolicy})
 	}
 	return kept, nil
 }

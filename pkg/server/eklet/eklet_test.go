@@ -78,8 +78,13 @@ func TestSpecsAreTold(t *testing.T) {
 		named.Annotations[api.CPU], named.Annotations[api.Memory] = "0.5", "1Gi"
 		plain := sized("plain", time.Now())
 		plain.Annotations = nil
-		client := fake.NewClientset(sized("web", time.Now()), named, plain, sized("old", time.Now().Add(-time.Hour)))
+		first := sized("first", time.Now())
+		first.Annotations[api.Spec] = "1C2Gi"
+		first.Spec.Resources = &corev1.ResourceRequirements{Requests: amounts("1", "2Gi"), Limits: amounts("1", "2Gi")}
+		first.Spec.InitContainers = []corev1.Container{{Name: "wait"}}
+		client := fake.NewClientset(sized("web", time.Now()), first, named, plain, sized("old", time.Now().Add(-time.Hour)))
 		want := []string{
+			"first: The Pod is a 1C2Gi (intel); init container wait sets nothing, which counts as 1C2Gi",
 			"named: The Pod is a 0.5C1Gi (intel); its annotations name that spec",
 			"web: The Pod is a 0.5C1Gi (intel); its containers ask for 0.3 cores, 0.0625 GiB",
 		}

@@ -3,6 +3,7 @@ package eklet
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -67,7 +68,7 @@ func (e *Eklet) tell(ctx context.Context, pod *corev1.Pod) error {
 	if e.now().Sub(pod.CreationTimestamp.Time) > recent {
 		return nil
 	}
-	if err := e.event(ctx, pod, mark(now), SpecMatched, fmt.Sprintf("The Pod is a %s (%s); %s", now, now.Type, e.reason(pod))); err != nil {
+	if err := e.event(ctx, pod, mark(now), SpecMatched, fmt.Sprintf("The Pod is a %s (%s); %s", now, now.Type, e.reason(pod, now))); err != nil {
 		return err
 	}
 	if pod.Spec.NodeName == "" {
@@ -104,13 +105,22 @@ func native(pod *corev1.Pod) bool { return pod.Annotations[api.Sizing] != "" }
 func mark(size spec.Size) string { return fmt.Sprintf("%x.%x", size.CPU, size.Memory) }
 
 // reason is why a Pod has the spec it has.
-func (e *Eklet) reason(pod *corev1.Pod) string {
+func (e *Eklet) reason(pod *corev1.Pod, now spec.Size) string {
 	if pod.Annotations[api.CPU] != "" {
 		return "its annotations name that spec"
 	}
 	asked := pod.Spec
-	if !native(pod) {
+	if pod.Annotations[api.AskedWhole] == "" && !native(pod) {
 		asked.Resources = nil // that is the spec
+	}
+	kind := map[string]string{api.CPUType: now.Type}
+	if now.GPU > 0 {
+		kind = map[string]string{api.GPUType: now.Type, api.GPUCount: strconv.FormatInt(now.GPU, 10)}
+	}
+	if wish, err := spec.ParseWish(kind); err == nil {
+		if why, _ := e.cfg.Catalog.Why(&asked, wish, now); why != "" {
+			return why
+		}
 	}
 	return "its containers ask for " + spec.DemandOf(&asked, e.cfg.Catalog.Rules).String()
 }

@@ -18,14 +18,15 @@ import (
 const fileLimit = 1 << 20
 
 // Command is the argument vector that starts the bundled daemon with the given arguments of the Rust one:
-// the bundled loader first, because the host need not have the daemon's libraries.
+// the bundled loader first, because the host need not have the daemon's libraries, and with it bundle/virtiofsd/append.c, by which
+// the daemon appends what a program of the guest appends and nothing else.
 func Command(bundle string, args []string) ([]string, error) {
 	translated, err := Translate(args)
 	if err != nil {
 		return nil, err
 	}
 	lib := filepath.Join(bundle, "qemu", "lib")
-	argv := []string{filepath.Join(lib, "ld-linux-x86-64.so.2"), "--library-path", lib, filepath.Join(bundle, "qemu", "bin", "virtiofsd")}
+	argv := []string{filepath.Join(lib, "ld-linux-x86-64.so.2"), "--library-path", lib, "--preload", filepath.Join(lib, "append.so"), filepath.Join(bundle, "qemu", "bin", "virtiofsd")}
 	return append(argv, translated...), nil
 }
 

@@ -12,7 +12,8 @@ func TestCommandOfKatasArguments(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"/b/qemu/lib/ld-linux-x86-64.so.2", "--library-path", "/b/qemu/lib", "/b/qemu/bin/virtiofsd",
+	want := []string{"/b/qemu/lib/ld-linux-x86-64.so.2", "--library-path", "/b/qemu/lib", "--preload", "/b/qemu/lib/append.so",
+		"/b/qemu/bin/virtiofsd",
 		"-f", "--rlimit-nofile=0", "-o", "modcaps=-mknod:-setfcap", "-o", "cache=auto", "-o", "source=/run/kata-containers/shared/sandboxes/x/shared", "--fd=3",
 		"--thread-pool-size=1", "-o", "announce_submounts"}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,6 +18,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/nodeless/nodeless/pkg/converter"
 	"github.com/nodeless/nodeless/pkg/worker/containerd/pull"
 	"github.com/nodeless/nodeless/tests/attack"
 	"github.com/nodeless/nodeless/tests/testregistry"
@@ -121,6 +124,40 @@ func TestAttackARegistryThatNeverEnds(t *testing.T) {
 			case <-time.After(time.Minute):
 				t.Fatal("a slow pull is still going on")
 			}
+		}
+		return attack.Refused
+	})
+}
+
+// TestAttackALayerThatContainerdSurvives: the process that converts one tenant's layer dies of it. His pull fails with the reason, another's of
+// the same moment does not, and containerd lives.
+func TestAttackALayerThatContainerdSurvives(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	poor := filepath.Join(t.TempDir(), "converter") // with less memory than a large layer needs
+	if err := os.WriteFile(poor, []byte("#!/bin/sh\nexec "+self+" \"$1\" 200000000 \"$3\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r := startChild(t, func(c *Config) { c.Converter = poor })
+	many := make([]testregistry.Entry, 500_000)
+	for i := range many {
+		many[i] = testregistry.File(fmt.Sprintf("%03d/%d", i/1000, i), 0o644, "")
+	}
+	r.push("hub/fatal", layer("zstd", many...))
+	r.push("hub/plain", layer("gzip", testregistry.File("x", 0o644, "x")))
+	attack.Try(t, "T8", "a layer that the process that converts it dies of", func(t *testing.T) attack.Outcome {
+		fatal := make(chan error, 1)
+		go func() { fatal <- r.pullFor(t.Context(), "greedy", "fatal:1", nil) }()
+		if err := r.pullFor(t.Context(), "neighbour", "plain:1", nil); err != nil {
+			t.Errorf("the neighbour's pull: %v", err)
+		}
+		if err := <-fatal; err == nil || !strings.Contains(err.Error(), converter.ErrEnded.Error()) || !strings.Contains(err.Error(), "memory") {
+			t.Errorf("the pull = %v, want %v and of what", err, converter.ErrEnded)
+		}
+		if err := r.pullFor(t.Context(), "neighbour", "docker.io/library/plain:1", nil); err != nil {
+			t.Errorf("the neighbour's next pull: %v", err)
 		}
 		return attack.Refused
 	})

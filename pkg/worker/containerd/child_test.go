@@ -25,12 +25,17 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeless/nodeless/pkg/api"
+	"github.com/nodeless/nodeless/pkg/converter"
 	"github.com/nodeless/nodeless/pkg/ociimage"
 	"github.com/nodeless/nodeless/tests/testregistry"
 )
 
-// TestMain lets the test binary be the child: the component starts its own program with "containerd" as the first argument.
+// TestMain lets the test binary be the child: the component starts its own program with "containerd" as the first argument. It is the program
+// that converts layers, too.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && (os.Args[1] == "convert" || os.Args[1] == "merge") {
+		os.Exit(converter.Main(os.Args[1:]))
+	}
 	if len(os.Args) > 1 && os.Args[1] == "containerd" {
 		if err := Main(context.Background(), os.Args[2:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -65,6 +70,7 @@ func startChild(t *testing.T, change ...func(*Config)) *running {
 	if r.cfg.Program, err = os.Executable(); err != nil {
 		t.Fatal(err)
 	}
+	r.cfg.Converter, r.cfg.Memory = r.cfg.Program, Memory{}
 	for _, place := range []*string{
 		&r.cfg.BundleImages, &r.cfg.Root, &r.cfg.State, &r.cfg.Socket, &r.cfg.ConfigFile, &r.cfg.KataFile, &r.cfg.CNIConf, &r.cfg.Images, &r.cfg.Certs, &r.cfg.Registries,
 	} {

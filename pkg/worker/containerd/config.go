@@ -33,6 +33,7 @@ type Config struct {
 	AuxDir       string // goes in front of the child's PATH
 	BundleImages string // archives that must be there before the first Pod
 	Kata         Kata
+	Converter    string // the program that converts layers
 
 	Root       string // content, snapshots, metadata
 	State      string // mounts and shims of running Pods
@@ -59,6 +60,9 @@ type Memory struct {
 	Aim    int64  // what Go aims at, in bytes; 0: nothing
 	Bound  int64  // of the cgroup, in bytes
 	Cgroup string // absolute name, such as "/nodeless/containerd"; empty: the child has no cgroup of its own
+
+	Converters       int64  // what conversions of layers may have together, in bytes
+	ConvertersCgroup string // absolute name; empty: none
 }
 
 // Kata is what the Kata shim starts.
@@ -80,6 +84,7 @@ func DefaultConfig(b *bundle.Bundle, data datadir.Dir, run datadir.RunDir) Confi
 		AuxDir:       b.Aux(),
 		BundleImages: b.Images(),
 		Kata:         Kata{Shim: b.Shim(), VMM: b.VMM(), Virtiofsd: b.Virtiofsd(), Kernel: b.Kernel(), Initrd: b.Initrd()},
+		Converter:    b.Converter(),
 		Root:         data.Containerd(),
 		State:        run.ContainerdState(),
 		Socket:       run.ContainerdSocket(),
@@ -100,7 +105,7 @@ func (c Config) Validate() error {
 	var errs []error
 	paths := map[string]string{
 		"program": c.Program, "CNI folder": c.CNIDir, "aux folder": c.AuxDir, "image folder of the bundle": c.BundleImages,
-		"shim": c.Kata.Shim, "vmm": c.Kata.VMM, "virtiofsd": c.Kata.Virtiofsd, "guest kernel": c.Kata.Kernel, "guest initrd": c.Kata.Initrd,
+		"converter": c.Converter, "shim": c.Kata.Shim, "vmm": c.Kata.VMM, "virtiofsd": c.Kata.Virtiofsd, "guest kernel": c.Kata.Kernel, "guest initrd": c.Kata.Initrd,
 		"root": c.Root, "state": c.State, "socket": c.Socket, "settings file": c.ConfigFile, "Kata settings file": c.KataFile,
 		"VMM settings file": c.VMMConfig, "CNI configuration folder": c.CNIConf, "image folder": c.Images, "registry folder": c.Certs, "registries file": c.Registries,
 	}

@@ -30,7 +30,7 @@ func KataTOML(c Config) ([]byte, error) {
 }
 
 func render(name, text string, data any) ([]byte, error) {
-	t, err := template.New(name).Funcs(template.FuncMap{"q": quote}).Option("missingkey=error").Parse(text)
+	t, err := template.New(name).Funcs(template.FuncMap{"q": quote, "list": func(all ...string) []string { return all }}).Option("missingkey=error").Parse(text)
 	if err != nil {
 		return nil, fmt.Errorf("parse template of %s: %w", name, err)
 	}

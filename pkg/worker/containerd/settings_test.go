@@ -24,7 +24,8 @@ var update = flag.Bool("update", false, "write the golden files")
 func exampleConfig() Config {
 	return Config{
 		Program: "/b/bin/nodeless", CNIDir: "/b/cni", AuxDir: "/b/aux", BundleImages: "/b/images",
-		Kata: Kata{Shim: "/b/bin/containerd-shim-kata-v2", VMM: "/b/bin/nodeless-vmm", Virtiofsd: "/b/bin/virtiofsd", Kernel: "/b/guest/vmlinux", Initrd: "/b/guest/initrd"},
+		Kata:      Kata{Shim: "/b/bin/containerd-shim-kata-v2", VMM: "/b/bin/nodeless-vmm", Virtiofsd: "/b/bin/virtiofsd", Kernel: "/b/guest/vmlinux", Initrd: "/b/guest/initrd"},
+		Converter: "/b/bin/nodeless-converter", Memory: Memory{Converters: 1 << 30, ConvertersCgroup: "/nodeless/converters"},
 		Root: "/d/agent/containerd", State: "/r/containerd/state", Socket: "/r/containerd/containerd.sock", ConfigFile: "/r/containerd.toml", KataFile: "/r/kata.toml",
 		VMMConfig: "/r/vmm.json", CNIConf: "/r/cni/net.d", Images: "/d/agent/images", Certs: "/d/agent/certs.d", Registries: "/e/registries.yaml", Pull: pull.DefaultLimits(),
 		Denied: []netip.Prefix{netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("10.0.0.0/8")}, Cluster: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")},

@@ -31,6 +31,8 @@ type Config struct {
 	File string         // what nodeless-vmm reads
 	Host vmm.HostConfig // Accel is filled in
 	Want string         // Auto, Any, vmm.AccelKVM or vmm.AccelTCG
+
+	ClusterID func() (string, error) // whose microVMs these are; Host.ClusterID is filled in by it
 }
 
 // Validate reports all faults at once.
@@ -74,6 +76,11 @@ func (h *Hypervisor) Run(ctx context.Context) error {
 	host, err := h.choose(ctx)
 	if err != nil {
 		return err
+	}
+	if h.cfg.ClusterID != nil {
+		if host.ClusterID, err = h.cfg.ClusterID(); err != nil {
+			return err
+		}
 	}
 	if err := host.Validate(); err != nil {
 		return fmt.Errorf("check VMM configuration: %w", err)

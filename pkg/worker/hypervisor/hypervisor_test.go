@@ -19,7 +19,8 @@ import (
 func on(t *testing.T, want, accel string) (*Hypervisor, string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "vmm.json")
-	h := New(Config{File: file, Want: want, Host: vmm.HostConfig{Bundle: "/b", ScratchDir: "/s", LogDir: "/l"}}, slog.New(slog.DiscardHandler))
+	cluster := func() (string, error) { return "cls-00000001", nil }
+	h := New(Config{File: file, Want: want, ClusterID: cluster, Host: vmm.HostConfig{Bundle: "/b", ScratchDir: "/s", LogDir: "/l"}}, slog.New(slog.DiscardHandler))
 	h.probe = func(context.Context, vmm.HostConfig) (string, string, error) { return accel, "no /dev/kvm", nil }
 	return h, file
 }
@@ -58,8 +59,8 @@ func TestHypervisorWritesWhatItChose(t *testing.T) {
 		}
 		raw, err := os.ReadFile(file)
 		var host vmm.HostConfig
-		if err = errors.Join(err, json.Unmarshal(raw, &host)); err != nil || host.Accel != tt.got {
-			t.Errorf("%s: wrote %q, %v, want %s", tt.want, host.Accel, err, tt.got)
+		if err = errors.Join(err, json.Unmarshal(raw, &host)); err != nil || host.Accel != tt.got || host.ClusterID != "cls-00000001" {
+			t.Errorf("%s: wrote %q of %q, %v, want %s", tt.want, host.Accel, host.ClusterID, err, tt.got)
 		}
 		cancel()
 		if err := <-ended; err != nil {

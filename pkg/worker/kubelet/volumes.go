@@ -25,7 +25,8 @@ import (
 func volumePlugins(ctx context.Context, log *slog.Logger) []volume.VolumePlugin {
 	given := givers{ctx, log}
 	return slices.Concat(
-		given.emptyDirs(emptydir.ProbeVolumePlugins()), configmap.ProbeVolumePlugins(), secret.ProbeVolumePlugins(), downwardapi.ProbeVolumePlugins(), projected.ProbeVolumePlugins(),
+		given.emptyDirs(emptydir.ProbeVolumePlugins()), configmap.ProbeVolumePlugins(), secret.ProbeVolumePlugins(), podLimits(downwardapi.ProbeVolumePlugins()),
+		podLimits(projected.ProbeVolumePlugins()),
 		image.ProbeVolumePlugins(),
 		// Of PersistentVolumes; a Pod has a path of the host by itself only where the operator says so.
 		hostpath.ProbeVolumePlugins(volume.VolumeConfig{}), given.local(local.ProbeVolumePlugins()), nfs.ProbeVolumePlugins(volume.VolumeConfig{}), given.csi(csi.ProbeVolumePlugins()),

@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/admission"
-	"k8s.io/apiserver/pkg/warning"
 	"k8s.io/kubernetes/pkg/apis/core"
+
+	"github.com/nodeless/nodeless/pkg/admission/rules"
 )
 
 const (
@@ -21,14 +21,9 @@ const (
 // hostNamespaces says in a Pod what hostNetwork, hostPID and hostIPC mean where each Pod is a microVM: its host is the
 // microVM. It gets the Pod network, sees the processes of all of its containers, and shares the memory they share.
 // Without it such a Pod would run with nothing but a loopback interface, and nobody would be told.
-//
-// A user namespace of the Pod's own cannot be had, and is refused rather than left out.
 type hostNamespaces struct{ *admission.Handler }
 
-var (
-	_ admission.MutationInterface   = (*hostNamespaces)(nil)
-	_ admission.ValidationInterface = (*hostNamespaces)(nil)
-)
+var _ admission.MutationInterface = (*hostNamespaces)(nil)
 
 // Admit is called for each new object.
 func (*hostNamespaces) Admit(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
@@ -45,8 +40,7 @@ func (*hostNamespaces) Admit(ctx context.Context, a admission.Attributes, _ admi
 		pod.Annotations = map[string]string{}
 	}
 	pod.Annotations[HostNamespacesAnnotation] = strings.Join(asked, ",")
-	warning.AddWarning(ctx, "", fmt.Sprintf("host namespaces (%s): the host of this Pod is its microVM: "+
-		"it has the Pod network, and sees the processes and the IPC objects of its own containers", strings.Join(asked, ", ")))
+	tell(ctx, a, fmt.Sprintf("host namespaces (%s): %s", strings.Join(asked, ", "), rules.OwnHost))
 	return nil
 }
 
@@ -74,16 +68,6 @@ func ownHost(spec *core.PodSpec) (asked []string) {
 		asked = append(asked, "ipc")
 	}
 	return asked
-}
-
-// Validate is called for each new object once it is as it will be.
-func (*hostNamespaces) Validate(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	pod, err := microVMPod(a)
-	if err != nil || pod == nil || pod.Spec.HostUsers == nil || *pod.Spec.HostUsers {
-		return err
-	}
-	return admission.NewForbidden(a, field.Forbidden(field.NewPath("spec", "hostUsers"),
-		"a Pod in a microVM has no user namespace of its own; remove the field: root in the Pod is root of its microVM, not of the host"))
 }
 
 // microVMPod is the Pod of a request about a Pod that will run in a microVM, or nil.

@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/kubernetes/pkg/apis/core"
 )
@@ -55,27 +54,6 @@ func TestHostNamespaces(t *testing.T) {
 			}
 			if got := pod.Annotations[HostNamespacesAnnotation]; got != tt.annotated {
 				t.Errorf("annotation = %q, want %q", got, tt.annotated)
-			}
-		})
-	}
-}
-
-func TestUserNamespaceIsRefused(t *testing.T) {
-	yes, no, kata := true, false, RuntimeClass
-	for _, tt := range []struct {
-		name    string
-		users   *bool
-		refused bool
-	}{
-		{"not set", nil, false},
-		{"the host's", &yes, false},
-		{"one of its own", &no, true},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			pod := &core.Pod{Spec: core.PodSpec{RuntimeClassName: &kata, HostUsers: tt.users}}
-			err := (&hostNamespaces{}).Validate(context.Background(), podRequest(pod), nil)
-			if apierrors.IsForbidden(err) != tt.refused || (err == nil) == tt.refused {
-				t.Errorf("Validate = %v, want refused %t", err, tt.refused)
 			}
 		})
 	}

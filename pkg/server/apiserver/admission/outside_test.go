@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -23,7 +24,14 @@ func ruler(t *testing.T, may ...string) *ruling {
 	pod := func(name string, class *string) *corev1.Pod {
 		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name}, Spec: corev1.PodSpec{RuntimeClassName: class}}
 	}
-	factory := informers.NewSharedInformerFactory(fake.NewClientset(pod("in", &class), pod("out", &other), pod("old", nil)), 0)
+	mounts := func(pod *corev1.Pod, claim string) *corev1.Pod {
+		pod.Spec.Volumes = []corev1.Volume{{VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim}}}}
+		return pod
+	}
+	done := mounts(pod("done", &class), "ended")
+	done.Status.Phase = corev1.PodFailed
+	factory := informers.NewSharedInformerFactory(fake.NewClientset(mounts(pod("in", &class), "data"), done, pod("out", &other), pod("old", nil),
+		&networkingv1.IngressClass{ObjectMeta: metav1.ObjectMeta{Name: "there"}}), 0)
 	allowed := map[string]bool{}
 	for _, name := range may {
 		allowed[name] = true
@@ -35,7 +43,12 @@ func ruler(t *testing.T, may ...string) *ruling {
 		}
 		return authorizer.DecisionNoOpinion, "", nil
 	})
+	r.SetExternalKubeClientSet(fake.NewClientset())
+	r.SetDrainedNotification(t.Context().Done())
 	r.SetExternalKubeInformerFactory(factory)
+	if err := r.ValidateInitialization(); err != nil {
+		t.Fatal(err)
+	}
 	factory.Start(t.Context().Done())
 	factory.WaitForCacheSync(t.Context().Done())
 	return r

@@ -3,6 +3,7 @@ package admission
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -12,11 +13,11 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/admission/initializer"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
-	"k8s.io/apiserver/pkg/warning"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	appslisters "k8s.io/client-go/listers/apps/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
+	networkinglisters "k8s.io/client-go/listers/networking/v1"
 	schedulinglisters "k8s.io/client-go/listers/scheduling/v1"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	"k8s.io/kubernetes/pkg/apis/apps"
@@ -44,8 +45,10 @@ type ruling struct {
 	globals    corelisters.ConfigMapLister
 	nodes      corelisters.NodeLister
 	pods       corelisters.PodLister
+	services   corelisters.ServiceLister
 	sets       appslisters.DaemonSetLister // nil unless DaemonSets are added to Pods
 	classes    schedulinglisters.PriorityClassLister
+	ingresses  networkinglisters.IngressClassLister
 }
 
 var (
@@ -72,8 +75,11 @@ func (r *ruling) SetExternalKubeInformerFactory(f informers.SharedInformerFactor
 	r.nodes = f.Core().V1().Nodes().Lister()
 	r.size.nodes = r.nodes
 	r.classes = f.Scheduling().V1().PriorityClasses().Lister()
+	r.ingresses = f.Networking().V1().IngressClasses().Lister()
 	r.pods = f.Core().V1().Pods().Lister()
-	r.follow(f.Core().V1().Nodes().Informer().HasSynced, f.Scheduling().V1().PriorityClasses().Informer().HasSynced, f.Core().V1().Pods().Informer().HasSynced)
+	r.services = f.Core().V1().Services().Lister()
+	r.follow(f.Core().V1().Nodes().Informer().HasSynced, f.Scheduling().V1().PriorityClasses().Informer().HasSynced, f.Core().V1().Pods().Informer().HasSynced,
+		f.Core().V1().Services().Informer().HasSynced, f.Networking().V1().IngressClasses().Informer().HasSynced)
 	if r.settings.DaemonSets == rules.PolicyInject {
 		r.sets = f.Apps().V1().DaemonSets().Lister()
 		r.follow(f.Apps().V1().DaemonSets().Informer().HasSynced)
@@ -82,7 +88,7 @@ func (r *ruling) SetExternalKubeInformerFactory(f informers.SharedInformerFactor
 
 // ValidateInitialization starts following the one ConfigMap, of which the shared informers would keep all.
 func (r *ruling) ValidateInitialization() error {
-	if r.nodes == nil || r.pods == nil || r.classes == nil || r.client == nil || r.stop == nil || r.authorizer == nil {
+	if r.nodes == nil || r.pods == nil || r.services == nil || r.classes == nil || r.ingresses == nil || r.client == nil || r.stop == nil || r.authorizer == nil {
 		return fmt.Errorf("admission plugin %s: no access to the cluster", RulesName)
 	}
 	only := informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.FieldSelector = "metadata.name=" + rules.GlobalName })
@@ -111,9 +117,7 @@ func (r *ruling) Admit(_ context.Context, a admission.Attributes, _ admission.Ob
 		}
 		return r.inject(object)
 	case *apps.DaemonSet:
-		if r.settings.DaemonSets == rules.PolicyInject {
-			r.park(&object.Spec.Template.Spec)
-		}
+		r.park(&object.Spec.Template.Spec)
 	}
 	return nil
 }
@@ -181,12 +185,27 @@ func (r *ruling) inject(pod *core.Pod) error {
 	return nil
 }
 
-// park keeps the DaemonSet controller from making Pods of a DaemonSet whose containers are added to others: no Node has the label.
-func (*ruling) park(spec *core.PodSpec) {
+// Labels that no Node has.
+const (
+	addedTo = api.Own + "added-to"   // of a DaemonSet whose containers are added to Pods
+	parked  = api.Own + "daemonsets" // of one that is kept without Pods
+)
+
+// park keeps the DaemonSet controller from making Pods, or lets it again after the policy was changed.
+func (r *ruling) park(spec *core.PodSpec) {
+	delete(spec.NodeSelector, addedTo)
+	delete(spec.NodeSelector, parked)
+	if !r.settings.DaemonSets.Parked() {
+		return
+	}
 	if spec.NodeSelector == nil {
 		spec.NodeSelector = map[string]string{}
 	}
-	spec.NodeSelector[api.Own+"added-to"] = "pods"
+	if r.settings.DaemonSets == rules.PolicyInject {
+		spec.NodeSelector[addedTo] = "pods"
+		return
+	}
+	spec.NodeSelector[parked] = string(rules.PolicyPark)
 }
 
 // Validate is called for each new or changed object once it is as it will be, and when somebody gets into a Pod.
@@ -201,15 +220,25 @@ func (r *ruling) Validate(ctx context.Context, a admission.Attributes, _ admissi
 	if err != nil {
 		return err
 	}
-	if meta, ok := a.GetObject().(metav1.Object); ok && metav1.GetControllerOfNoCopy(meta) == nil {
-		for _, text := range found.Warnings { // to a person; a controller would only log them
-			warning.AddWarning(ctx, "", text)
-		}
-	}
+	tell(ctx, a, found.Warnings...)
 	if len(found.Denials) > 0 {
 		return apierrors.NewInvalid(a.GetKind().GroupKind(), a.GetName(), found.Denials)
 	}
 	return nil
+}
+
+// ports is how many the Services of a namespace have but for one of them. What is made in the same moment is not known yet.
+func (r *ruling) ports(a admission.Attributes, but string) (n int, err error) {
+	if err := r.await(a); err != nil {
+		return 0, err
+	}
+	all, err := r.services.Services(a.GetNamespace()).List(labels.Everything())
+	for _, s := range all {
+		if s.Name != but {
+			n += len(s.Spec.Ports)
+		}
+	}
+	return n, err
 }
 
 func (r *ruling) find(ctx context.Context, a admission.Attributes) (rules.Findings, error) {
@@ -224,11 +253,20 @@ func (r *ruling) find(ctx context.Context, a admission.Attributes) (rules.Findin
 		if err := legacyscheme.Scheme.Convert(object, &service, nil); err != nil {
 			return rules.Findings{}, fmt.Errorf("convert Service: %w", err)
 		}
-		return rules.Service(&service), nil
+		was := &corev1.Service{}
+		if old, ok := a.GetOldObject().(*core.Service); ok {
+			if err := legacyscheme.Scheme.Convert(old, was, nil); err != nil {
+				return rules.Findings{}, fmt.Errorf("convert Service: %w", err)
+			}
+		}
+		others, err := r.ports(a, service.Name)
+		return rules.Service(&service, was, others), err
 	case *autoscaling.HorizontalPodAutoscaler:
 		return rules.Autoscaler(len(object.Spec.Metrics)), nil
 	case *networking.NetworkPolicy:
 		return rules.NetworkPolicy(), nil
+	case *networking.Ingress:
+		return r.ingress(a, object)
 	case *core.ConfigMap:
 		if object.Namespace != rules.GlobalNamespace || object.Name != rules.GlobalName {
 			return rules.Findings{}, nil
@@ -236,6 +274,19 @@ func (r *ruling) find(ctx context.Context, a admission.Attributes) (rules.Findin
 		return rules.GlobalConfig(&corev1.ConfigMap{ObjectMeta: object.ObjectMeta, Data: object.Data, BinaryData: object.BinaryData}), nil
 	}
 	return r.workload(ctx, a)
+}
+
+// ingress reports on one whose class nobody has made. The class may be named by the annotation that was used before the field.
+func (r *ruling) ingress(a admission.Attributes, object *networking.Ingress) (rules.Findings, error) {
+	if err := r.await(a); err != nil {
+		return rules.Findings{}, err
+	}
+	class := object.Annotations["kubernetes.io/ingress.class"]
+	if object.Spec.IngressClassName != nil {
+		class = *object.Spec.IngressClassName
+	}
+	_, err := r.ingresses.Get(class)
+	return rules.Ingress(class, err == nil), nil
 }
 
 // workload reports on an object that makes Pods when these are new.
@@ -259,10 +310,16 @@ func (r *ruling) workload(ctx context.Context, a admission.Attributes) (rules.Fi
 	w := who{r.authorizer, a.GetNamespace(), nil, template.Spec.ServiceAccountName}
 	exempt := w.mayUseClass(ctx, external.Spec.RuntimeClassName)
 	found := rules.Workload(a.GetKind().Kind, meta, &external, r.settings, exempt)
-	for _, denial := range r.reserved(ctx, w, templatePath(a.GetKind().Kind), &external.Spec, exempt) {
-		found.Warnings = append(found.Warnings, "its Pods will be refused: "+denial.Error())
+	at := templatePath(a.GetKind().Kind)
+	ds, daemon := a.GetObject().(*apps.DaemonSet)
+	if !daemon || !r.settings.DaemonSets.Parked() { // else there are no Pods to tell of
+		refused := rules.Refusals(&external.Spec, r.reserved(ctx, w, at, &external.Spec, exempt))
+		found.Warnings = slices.Concat(refused, found.Warnings, r.size.foresee(at, template))
+		if several(a.GetObject()) && !exempt {
+			found.Warnings = append(found.Warnings, rules.SharedClaims(at, &external.Spec, func(string) string { return "the other Pods" })...)
+		}
 	}
-	if ds, ok := a.GetObject().(*apps.DaemonSet); ok {
+	if daemon {
 		var set appsv1.DaemonSet
 		if err := legacyscheme.Scheme.Convert(ds, &set, nil); err != nil {
 			return rules.Findings{}, fmt.Errorf("convert DaemonSet: %w", err)
@@ -270,6 +327,5 @@ func (r *ruling) workload(ctx context.Context, a admission.Attributes) (rules.Fi
 		own := rules.DaemonSet(&set, r.settings.DaemonSets)
 		found.Denials, found.Warnings = append(found.Denials, own.Denials...), append(own.Warnings, found.Warnings...)
 	}
-	found.Warnings = append(found.Warnings, r.size.foresee(template)...)
 	return found, nil
 }

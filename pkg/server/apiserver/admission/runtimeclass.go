@@ -33,6 +33,7 @@ type Config struct {
 	Native bool
 	// SpotGrace is the longest time that a spot Pod has to end in.
 	SpotGrace time.Duration
+	Cost      Cost // nil when prices are nobody's concern
 }
 
 // Install puts our plugins among the others: after LimitRanger, which says for Pods what they do not say themselves, and before
@@ -49,7 +50,7 @@ func Install(opts *genericoptions.AdmissionOptions, cfg Config) (*Readiness, err
 		return nil, fmt.Errorf("install admission plugin %s: %w", RulesName, err)
 	}
 	newSize := func(w *waiting) *size {
-		return &size{waiting: w, catalog: cfg.Catalog, native: cfg.Native, grace: int64(cfg.SpotGrace / time.Second), tellers: []string{pki.UserEklet, pki.UserSpot}}
+		return &size{waiting: w, catalog: cfg.Catalog, native: cfg.Native, grace: int64(cfg.SpotGrace / time.Second), tellers: []string{pki.UserEklet, pki.UserSpot}, cost: cfg.Cost}
 	}
 	opts.Plugins.Register(SizeName, func(io.Reader) (admission.Interface, error) {
 		return newSize(newWaiting(SizeName, ready, admission.Create, admission.Update)), nil

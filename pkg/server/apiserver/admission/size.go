@@ -14,8 +14,8 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/admission/initializer"
 	"k8s.io/apiserver/pkg/authentication/user"
-	"k8s.io/apiserver/pkg/warning"
 	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/kubernetes/pkg/apis/core"
 
@@ -33,14 +33,20 @@ type size struct {
 	catalog spec.Catalog
 	native  bool     // a Pod's own figures stay as they are; its spec is what it is billed by
 	grace   int64    // seconds that a spot Pod has to end in, at most
+	cost    Cost     // nil when prices are nobody's concern
 	tellers []string // the users who bring annotations up to date after a resize, and give notice
 	nodes   corelisters.NodeLister
+	owners  owners
 }
 
 var (
 	_ admission.MutationInterface                  = (*size)(nil)
 	_ initializer.WantsExternalKubeInformerFactory = (*size)(nil)
+	_ initializer.WantsExternalKubeClientSet       = (*size)(nil)
 )
+
+// SetExternalKubeClientSet gives the plugin a client, to ask for what made a Pod.
+func (s *size) SetExternalKubeClientSet(client kubernetes.Interface) { s.owners.client = client }
 
 // SetExternalKubeInformerFactory gives the plugin the cluster's Nodes, by which it knows what types of CPU there are.
 func (s *size) SetExternalKubeInformerFactory(f informers.SharedInformerFactory) {
@@ -51,8 +57,8 @@ func (s *size) SetExternalKubeInformerFactory(f informers.SharedInformerFactory)
 
 // ValidateInitialization fails before the first request when the plugin was not given what it needs.
 func (s *size) ValidateInitialization() error {
-	if s.nodes == nil {
-		return fmt.Errorf("admission plugin %s: no Nodes", SizeName)
+	if s.nodes == nil || s.owners.client == nil {
+		return fmt.Errorf("admission plugin %s: no Nodes, or no client", SizeName)
 	}
 	return nil
 }
@@ -71,11 +77,11 @@ func (s *size) Admit(ctx context.Context, a admission.Attributes, _ admission.Ob
 		if err := s.await(a); err != nil {
 			return err
 		}
-		return s.create(ctx, pod)
+		return s.create(ctx, a, pod)
 	case old == nil:
 		return nil
 	case a.GetSubresource() == "resize":
-		return s.resize(ctx, pod, old)
+		return s.resize(ctx, a, pod, old)
 	}
 	if !slices.Contains(s.tellers, a.GetUserInfo().GetName()) {
 		keep(pod, old)
@@ -130,7 +136,8 @@ func keep(pod, old *core.Pod) {
 	}
 }
 
-func (s *size) create(ctx context.Context, pod *core.Pod) error {
+func (s *size) create(ctx context.Context, a admission.Attributes, pod *core.Pod) error {
+	forget(pod)
 	for _, key := range owned {
 		delete(pod.Annotations, key)
 	}
@@ -139,7 +146,8 @@ func (s *size) create(ctx context.Context, pod *core.Pod) error {
 		return refuse(pod, err)
 	}
 	wish = wish.Narrow(s.there)
-	asked := demandOf(pod, s.catalog.Rules)
+	asking := resourcesOfPod(pod)
+	asked := spec.DemandOf(asking, s.catalog.Rules)
 	got, err := s.catalog.Fit(wish.On(asked))
 	if err != nil {
 		return refuse(pod, err)
@@ -150,7 +158,7 @@ func (s *size) create(ctx context.Context, pod *core.Pod) error {
 	if whole(pod.Spec.Resources) {
 		pod.Annotations[api.AskedWhole] = "true"
 	}
-	describe(pod, got)
+	describe(pod, got, s.owners.workload(ctx, a.GetNamespace(), pod))
 	if wish.RootDisk > spec.FreeRootDisk {
 		pod.Annotations[api.RootDisk] = strconv.FormatInt(wish.RootDisk, 10)
 	}
@@ -162,13 +170,11 @@ func (s *size) create(ctx context.Context, pod *core.Pod) error {
 		}
 		pod.Spec.NodeSelector[api.CPUTypeLabel] = got.Type
 	}
-	said = append(said, difference("the Pod", asked, wish, got)...)
+	said = append(said, s.difference("the Pod", asking, wish, got)...)
 	if pod.Annotations[api.ChargeType] == api.ChargeSpot {
 		said = append(said, hurry(&pod.Spec, s.grace)...)
 	}
-	for _, text := range said {
-		warning.AddWarning(ctx, "", text)
-	}
+	tell(ctx, a, said...)
 	return nil
 }
 
@@ -183,7 +189,7 @@ func (s *size) settle(pod *core.Pod, wish spec.Wish, got spec.Size) []string {
 }
 
 // resize gives the Pod the spec that its containers want now. A Pod whose spec was named by annotations keeps that.
-func (s *size) resize(ctx context.Context, pod, old *core.Pod) error {
+func (s *size) resize(ctx context.Context, a admission.Attributes, pod, old *core.Pod) error {
 	if old.Annotations[api.Spec] == "" {
 		return nil
 	}
@@ -204,14 +210,14 @@ func (s *size) resize(ctx context.Context, pod, old *core.Pod) error {
 		give(pod, got)
 	}
 	if was := old.Annotations[api.Spec]; was != got.String() {
-		warning.AddWarning(ctx, "", fmt.Sprintf("the Pod goes from %s to %s (%s)", was, got, got.Type))
+		tell(ctx, a, fmt.Sprintf("the Pod goes from %s to %s (%s)", was, got, got.Type))
 	}
 	return nil
 }
 
 // fitAgain is the spec for what a Pod asks for now, of the type that it has had.
 func (s *size) fitAgain(pod, old *core.Pod, wish spec.Wish) (spec.Size, error) {
-	demand := wish.On(demandOf(pod, s.catalog.Rules))
+	demand := wish.On(spec.DemandOf(resourcesOfPod(pod), s.catalog.Rules))
 	if len(demand.Types) == 0 {
 		demand.Types = []string{old.Annotations[api.SpecType]}
 	}
@@ -240,25 +246,26 @@ func (s *size) there(kind string) bool {
 	return err == nil && len(nodes) > 0 // a lister fails for no reason that there is
 }
 
-// refuse names everything that is wrong with a Pod's size.
-func refuse(pod *core.Pod, err error) error {
-	var all field.ErrorList
+// faults is everything that is wrong with the size of a Pod, or of a template that stands at base.
+func faults(base *field.Path, err error) (all field.ErrorList) {
 	for _, one := range flatten(err) {
-		path := field.NewPath("spec", "containers")
 		var fault *spec.AnnotationError
 		if errors.As(one, &fault) {
-			path = field.NewPath("metadata", "annotations").Key(fault.Key)
-			one = fault.Err
-			all = append(all, field.Invalid(path, fault.Value, one.Error()))
+			all = append(all, field.Invalid(base.Child("metadata", "annotations").Key(fault.Key), fault.Value, fault.Err.Error()))
 			continue
 		}
-		all = append(all, field.Forbidden(path, one.Error()))
+		all = append(all, field.Forbidden(base.Child("spec", "containers"), one.Error()))
 	}
+	return all
+}
+
+// refuse names everything that is wrong with a Pod's size.
+func refuse(pod *core.Pod, err error) error {
 	name := pod.Name
 	if name == "" {
 		name = pod.GenerateName
 	}
-	return apierrors.NewInvalid(core.Kind("Pod"), name, all)
+	return apierrors.NewInvalid(core.Kind("Pod"), name, faults(nil, err))
 }
 
 // flatten takes joined errors apart.

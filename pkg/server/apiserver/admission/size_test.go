@@ -32,8 +32,10 @@ func plugin(t testing.TB) *size {
 		t.Fatal(err)
 	}
 	s := &size{waiting: newWaiting(SizeName, nil, admission.Create, admission.Update), catalog: catalog, grace: 120, tellers: []string{"teller"}}
-	factory := informers.NewSharedInformerFactory(fake.NewClientset(), 0)
+	client := fake.NewClientset()
+	factory := informers.NewSharedInformerFactory(client, 0)
 	s.SetExternalKubeInformerFactory(factory)
+	s.SetExternalKubeClientSet(client)
 	if err := s.ValidateInitialization(); err != nil {
 		t.Fatal(err)
 	}
@@ -68,6 +70,12 @@ func sizing(t *testing.T, s *size, pod, old *core.Pod, op admission.Operation, s
 	a := admission.NewAttributesRecord(pod, before, core.Kind("Pod").WithVersion("v1"), "default", pod.Name,
 		core.Resource("pods").WithVersion("v1"), subresource, op, nil, false, &user.DefaultInfo{Name: who, Groups: map[string][]string{"kubelet": {user.NodesGroup}}[who]})
 	err := s.Admit(warning.WithWarningRecorder(context.Background(), &w), a, nil)
+	for i, text := range w.said {
+		about := strings.HasPrefix(text, "Pod default/"+pod.Name+": ")
+		if w.said[i] = strings.TrimPrefix(text, "Pod default/"+pod.Name+": "); !about {
+			t.Errorf("warning %q does not name the Pod", text)
+		}
+	}
 	return w.said, err
 }
 
@@ -228,28 +236,6 @@ func TestNobodyElseSetsWhatAPodIsBilledBy(t *testing.T) {
 			if diff := cmp.Diff(want, now.Annotations); diff != "" {
 				t.Errorf("%s through %q (-want +got):\n%s", name, subresource, diff)
 			}
-		}
-	}
-}
-
-func TestWorkloadIsWhatPeopleCallIt(t *testing.T) {
-	owner := func(kind, name string) []metav1.OwnerReference {
-		yes := true
-		return []metav1.OwnerReference{{Kind: "Other", Name: "no-controller"}, {Kind: kind, Name: name, Controller: &yes}}
-	}
-	for _, tt := range []struct {
-		name string
-		meta metav1.ObjectMeta
-		want string
-	}{
-		{"a Pod by itself", metav1.ObjectMeta{Name: "a"}, "Pod/a"},
-		{"one without a name yet", metav1.ObjectMeta{GenerateName: "a-"}, "Pod/a"},
-		{"of a Deployment", metav1.ObjectMeta{GenerateName: "web-5d8-", Labels: map[string]string{"pod-template-hash": "5d8"}, OwnerReferences: owner("ReplicaSet", "web-5d8")}, "Deployment/web"},
-		{"of a ReplicaSet", metav1.ObjectMeta{GenerateName: "web-", OwnerReferences: owner("ReplicaSet", "web-5d8")}, "ReplicaSet/web-5d8"},
-		{"of a Job", metav1.ObjectMeta{OwnerReferences: owner("Job", "sum")}, "Job/sum"},
-	} {
-		if got := workload(&core.Pod{ObjectMeta: tt.meta}); got != tt.want {
-			t.Errorf("%s: workload %s, want %s", tt.name, got, tt.want)
 		}
 	}
 }

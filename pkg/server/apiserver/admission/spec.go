@@ -7,19 +7,24 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/kubernetes/pkg/apis/core"
 
 	"github.com/nodeless/nodeless/pkg/api"
 	"github.com/nodeless/nodeless/pkg/spec"
 )
 
-// demandOf is what a Pod asks for. Only the fields that say so are converted.
-func demandOf(pod *core.Pod, rules spec.Rules) spec.Demand {
+// resourcesOfPod is what of a Pod says how large it is. Only these fields are converted. A limit without a request is one, which the API
+// fills in for a Pod and not for a template.
+func resourcesOfPod(pod *core.Pod) *corev1.PodSpec {
 	var out corev1.PodSpec
 	convert := func(in []core.Container) (list []corev1.Container) {
 		for i := range in {
-			c := corev1.Container{Resources: *resourcesOf(&in[i].Resources)}
+			c := corev1.Container{Name: in[i].Name, Resources: *resourcesOf(&in[i].Resources)}
+			for name, q := range c.Resources.Limits {
+				if _, said := c.Resources.Requests[name]; !said {
+					c.Resources.Requests[name] = q
+				}
+			}
 			if in[i].RestartPolicy != nil {
 				policy := corev1.ContainerRestartPolicy(*in[i].RestartPolicy)
 				c.RestartPolicy = &policy
@@ -32,7 +37,7 @@ func demandOf(pod *core.Pod, rules spec.Rules) spec.Demand {
 	if pod.Spec.Resources != nil {
 		out.Resources = resourcesOf(pod.Spec.Resources)
 	}
-	return spec.DemandOf(&out, rules)
+	return &out
 }
 
 func resourcesOf(in *core.ResourceRequirements) *corev1.ResourceRequirements {
@@ -100,15 +105,15 @@ func askForCards(pod *core.Pod, n int64) {
 	}
 }
 
-// describe writes a Pod's spec and its account into its annotations.
-func describe(pod *core.Pod, got spec.Size) {
+// describe writes a Pod's spec and its account, which its workload is, into its annotations.
+func describe(pod *core.Pod, got spec.Size, workload string) {
 	pod.Annotations[api.Spec], pod.Annotations[api.SpecType] = got.String(), got.Type
 	pod.Annotations[api.ChargeType] = api.ChargePostPaid
 	if pod.Annotations[api.SpotPod] == "true" {
 		pod.Annotations[api.ChargeType] = api.ChargeSpot
 		lowest(&pod.Spec)
 	}
-	pod.Annotations[api.Workload] = workload(pod)
+	pod.Annotations[api.Workload] = workload
 }
 
 // lowest makes a Pod the first to go, and one that pushes nobody out.
@@ -140,22 +145,6 @@ func hurry(spec *core.PodSpec, most int64) []string {
 		return nil
 	}
 	return []string{fmt.Sprintf("a spot Pod has %d seconds to end in (%s)", most, strings.Join(cut, ", "))}
-}
-
-// workload names what made a Pod: a Deployment rather than its ReplicaSet, the Pod itself if nobody did.
-func workload(pod *core.Pod) string {
-	owner := metav1.GetControllerOfNoCopy(pod)
-	if owner == nil {
-		if pod.Name != "" {
-			return "Pod/" + pod.Name
-		}
-		return "Pod/" + strings.TrimSuffix(pod.GenerateName, "-")
-	}
-	hash := pod.Labels["pod-template-hash"]
-	if name, ok := strings.CutSuffix(owner.Name, "-"+hash); ok && hash != "" && owner.Kind == "ReplicaSet" {
-		return "Deployment/" + name
-	}
-	return owner.Kind + "/" + owner.Name
 }
 
 // fitInto makes containers fit a spec that annotations name: their own figures count for nothing then, but the API refuses a
@@ -197,12 +186,68 @@ func fitInto(pod *core.Pod, wish spec.Wish, got spec.Size) []string {
 	return []string{fmt.Sprintf("annotations %s and %s name the spec %s: what containers ask for beyond it (%s) is left out", api.CPU, api.Memory, got, strings.Join(cut, ", "))}
 }
 
-// difference says of whom what it gets if that is not what it asks for.
-func difference(who string, asked spec.Demand, wish spec.Wish, got spec.Size) []string {
-	if wish.Named() || !asked.Usual && asked.CPU == got.CPU && asked.Memory == got.Memory {
+// Cost is what an hour of a spec costs, in a unit of the caller's; false where it has no price.
+type Cost func(spec.Size) (float64, bool)
+
+// difference says of whom what it gets if that is not what it asks for, with the reason, and with what would be cheaper.
+func (s *size) difference(who string, asking *corev1.PodSpec, wish spec.Wish, got spec.Size) []string {
+	asked := spec.DemandOf(asking, s.catalog.Rules)
+	why, without := s.catalog.Why(asking, wish, got)
+	if wish.Named() || why == "" && !asked.Usual && asked.CPU == got.CPU && asked.Memory == got.Memory {
 		return nil
 	}
-	return []string{fmt.Sprintf("%s gets the spec %s (%s): it asks for %s", who, got, got.Type, asked)}
+	text := fmt.Sprintf("%s gets the spec %s (%s): ", who, got, got.Type)
+	if why == "" {
+		text += fmt.Sprintf("it asks for %s", asked)
+	} else {
+		text += fmt.Sprintf("%s. Without that it would be %s", why, without) + s.saving(got, without)
+	}
+	for _, kind := range s.catalog.Types(false) {
+		if other := wish.On(asked); len(other.Types) == 0 && other.GPU == 0 && kind != got.Type && s.there(kind) {
+			other.Types = []string{kind}
+			size, err := s.catalog.Fit(other)
+			if saved := s.saving(got, size); err == nil && saved != "" {
+				text += fmt.Sprintf(". With the annotation %s: %s it would be %s", api.CPUType, kind, size) + saved
+			}
+		}
+	}
+	return []string{text}
+}
+
+// saving says how much less than one spec another one costs, if it does.
+func (s *size) saving(than, size spec.Size) string {
+	if s.cost == nil {
+		return ""
+	}
+	more, ok := s.cost(than)
+	less, found := s.cost(size)
+	if !ok || !found || less <= 0 || less >= more {
+		return ""
+	}
+	return fmt.Sprintf(", at 1/%.3g of the price", more/less)
+}
+
+// forget takes out of a Pod what this package wrote into one that its author has exported, so that it is not taken for the author's wish. What
+// an author asks for a Pod as a whole is marked as that.
+func forget(pod *core.Pod) {
+	had, err := spec.ParseSize(pod.Annotations[api.Spec], pod.Annotations[api.SpecType])
+	if err != nil {
+		return
+	}
+	if pod.Annotations[api.AskedWhole] == "" {
+		written := &core.Pod{}
+		give(written, had)
+		if same(pod.Spec.Resources, written.Spec.Resources) {
+			for _, list := range []core.ResourceList{pod.Spec.Resources.Requests, pod.Spec.Resources.Limits} {
+				delete(list, core.ResourceCPU)
+				delete(list, core.ResourceMemory)
+			}
+			if len(pod.Spec.Resources.Requests)+len(pod.Spec.Resources.Limits)+len(pod.Spec.Resources.Claims) == 0 {
+				pod.Spec.Resources = nil
+			}
+		}
+	}
+	forgetStorage(pod)
 }
 
 // whole tells that CPU or memory is asked for the Pod as a whole.

@@ -51,21 +51,14 @@ func (s *storage) Admit(_ context.Context, a admission.Attributes, _ admission.O
 		return err // the API refuses a Pod without containers
 	}
 	disk := rootDisk(pod)
-	total := disk
 	for i := range pod.Spec.Volumes {
-		dir := pod.Spec.Volumes[i].EmptyDir
-		if !onDisk(dir) {
-			continue
-		}
-		if unbounded(dir) {
+		if dir := pod.Spec.Volumes[i].EmptyDir; onDisk(dir) && unbounded(dir) {
 			dir.SizeLimit = resource.NewQuantity(disk, resource.BinarySI)
 		}
-		total = add(total, dir.SizeLimit.Value())
 	}
 	if !limited(pod) && !s.native {
 		first := &pod.Spec.Containers[0].Resources
-		total = add(total, logsOfContainer*int64(len(pod.Spec.Containers)+len(pod.Spec.InitContainers)))
-		total = max(total, first.Requests.StorageEphemeral().Value())
+		total := max(inAll(pod, disk), first.Requests.StorageEphemeral().Value())
 		set(&first.Limits, total)
 		if _, said := first.Requests[core.ResourceEphemeralStorage]; !said {
 			set(&first.Requests, smallRequest) // the API takes the limit for it otherwise
@@ -92,6 +85,36 @@ func (s *storage) Validate(_ context.Context, a admission.Attributes, _ admissio
 		}
 	}
 	return nil
+}
+
+// inAll is what a Pod can write: to its writable disk, to its emptyDirs, which have limits, and as logs.
+func inAll(pod *core.Pod, disk int64) int64 {
+	total := disk
+	for i := range pod.Spec.Volumes {
+		if dir := pod.Spec.Volumes[i].EmptyDir; onDisk(dir) && !unbounded(dir) {
+			total = add(total, dir.SizeLimit.Value())
+		}
+	}
+	return add(total, logsOfContainer*int64(len(pod.Spec.Containers)+len(pod.Spec.InitContainers)))
+}
+
+// forgetStorage takes the limits out of an exported Pod that this plugin gave it: they would hold for another writable disk as well.
+func forgetStorage(pod *core.Pod) {
+	if pod.Annotations[api.DiskShares] == "" || len(pod.Spec.Containers) == 0 {
+		return
+	}
+	disk, r := rootDisk(pod), &pod.Spec.Containers[0].Resources
+	if r.Limits.StorageEphemeral().Value() == inAll(pod, disk) {
+		delete(r.Limits, core.ResourceEphemeralStorage)
+		if r.Requests.StorageEphemeral().Value() == smallRequest {
+			delete(r.Requests, core.ResourceEphemeralStorage)
+		}
+	}
+	for i := range pod.Spec.Volumes {
+		if dir := pod.Spec.Volumes[i].EmptyDir; onDisk(dir) && dir.SizeLimit != nil && dir.SizeLimit.Value() == disk {
+			dir.SizeLimit = nil
+		}
+	}
 }
 
 // rootDisk is the size of a Pod's writable disk.

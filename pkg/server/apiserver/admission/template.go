@@ -1,8 +1,6 @@
 package admission
 
 import (
-	"fmt"
-
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -11,6 +9,7 @@ import (
 	"k8s.io/kubernetes/pkg/apis/batch"
 	"k8s.io/kubernetes/pkg/apis/core"
 
+	"github.com/nodeless/nodeless/pkg/admission/rules"
 	"github.com/nodeless/nodeless/pkg/spec"
 )
 
@@ -35,6 +34,27 @@ func templateOf(object runtime.Object) *core.PodTemplateSpec {
 	return nil
 }
 
+// several tells that an object makes more than one Pod at a time, of the same claims.
+func several(object runtime.Object) bool {
+	switch o := object.(type) {
+	case *apps.Deployment:
+		return o.Spec.Replicas > 1
+	case *apps.ReplicaSet:
+		return o.Spec.Replicas > 1
+	case *apps.StatefulSet: // not those of its volumeClaimTemplates, which are no volumes of the template
+		return o.Spec.Replicas > 1
+	case *core.ReplicationController:
+		return o.Spec.Replicas != nil && *o.Spec.Replicas > 1
+	case *apps.DaemonSet:
+		return true
+	case *batch.Job:
+		return o.Spec.Parallelism != nil && *o.Spec.Parallelism > 1
+	case *batch.CronJob:
+		return o.Spec.JobTemplate.Spec.Parallelism != nil && *o.Spec.JobTemplate.Spec.Parallelism > 1
+	}
+	return false
+}
+
 // templatePath is where an object of a kind has what it makes its Pods of.
 func templatePath(kind string) *field.Path {
 	if kind == "CronJob" {
@@ -53,19 +73,21 @@ func unchanged(a admission.Attributes) bool {
 }
 
 // foresee says which spec the Pods of a template will have, where that is not what they ask for, or why there is none.
-func (s *size) foresee(template *core.PodTemplateSpec) []string {
+func (s *size) foresee(at *field.Path, template *core.PodTemplateSpec) []string {
 	if name := template.Spec.RuntimeClassName; name != nil && *name != RuntimeClass {
 		return nil
 	}
-	pod := &core.Pod{ObjectMeta: *template.ObjectMeta.DeepCopy(), Spec: template.Spec}
+	pod := &core.Pod{ObjectMeta: *template.ObjectMeta.DeepCopy(), Spec: *template.Spec.DeepCopy()}
+	forget(pod)
+	asking := resourcesOfPod(pod)
 	wish, err := spec.ParseWish(pod.Annotations)
 	if err != nil {
-		return []string{fmt.Sprintf("its Pods will be refused: %v", err)}
+		return rules.Refusals(asking, faults(at, err))
 	}
-	asked := demandOf(pod, s.catalog.Rules)
-	got, err := s.catalog.Fit(wish.Narrow(s.there).On(asked))
+	wish = wish.Narrow(s.there)
+	got, err := s.catalog.Fit(wish.On(spec.DemandOf(asking, s.catalog.Rules)))
 	if err != nil {
-		return []string{fmt.Sprintf("its Pods will be refused: %v", err)}
+		return rules.Refusals(asking, faults(at, err))
 	}
-	return difference("each of its Pods", asked, wish, got)
+	return s.difference("each of its Pods", asking, wish, got)
 }

@@ -1,4 +1,5 @@
-// Package bounds is the admission plugin that bounds what no quota can: the size of an Event, and the life of a ServiceAccount's token.
+// Package bounds is the admission plugin that bounds what no quota can: the size of an Event, the life of a ServiceAccount's token, and how fast
+// a namespace has objects made.
 // pkg/server/apiserver installs it. It holds for everybody and every namespace.
 package bounds
 
@@ -7,8 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/admission/initializer"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -25,9 +30,13 @@ const Name = "UncountedBounds"
 // events are kept for an hour.
 const maxEvent = 16 << 10
 
-// Install makes the plugin known and has it run. It has the limit on the rate of events hold for all of them.
-func Install(opts *genericoptions.AdmissionOptions) {
-	opts.Plugins.Register(Name, func(io.Reader) (admission.Interface, error) { return New(), nil })
+// Room tells how long a namespace has to wait until the database takes a new object of it; one of a kind that is made to be large may need more.
+type Room func(namespace string, large bool) time.Duration
+
+// Install makes the plugin known and has it run, before any quota counts. It has the limit on the rate of events hold for all of them.
+// There may be no room to ask for.
+func Install(opts *genericoptions.AdmissionOptions, room Room) {
+	opts.Plugins.Register(Name, func(io.Reader) (admission.Interface, error) { return New(room), nil })
 	opts.RecommendedPluginOrder = append([]string{Name}, opts.RecommendedPluginOrder...) // a copy: the list is shared by all of the process
 	opts.Decorators = append(admission.Decorators{admission.DecoratorFunc(everyEvent)}, opts.Decorators...)
 }
@@ -35,6 +44,7 @@ func Install(opts *genericoptions.AdmissionOptions) {
 // Plugin is the plugin.
 type Plugin struct {
 	*admission.Handler
+	room       Room
 	authorizer authorizer.Authorizer
 }
 
@@ -45,7 +55,9 @@ var (
 )
 
 // New gives a plugin that wants an authorizer.
-func New() *Plugin { return &Plugin{Handler: admission.NewHandler(admission.Create, admission.Update)} }
+func New(room Room) *Plugin {
+	return &Plugin{Handler: admission.NewHandler(admission.Create, admission.Update), room: room}
+}
 
 // SetAuthorizer gives the plugin the word on who may what.
 func (p *Plugin) SetAuthorizer(a authorizer.Authorizer) { p.authorizer = a }
@@ -60,6 +72,9 @@ func (p *Plugin) ValidateInitialization() error {
 
 // Validate is called for each new or changed object.
 func (p *Plugin) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	if err := p.pace(a); err != nil {
+		return err
+	}
 	switch object := a.GetObject().(type) {
 	case *core.Event:
 		return event(a, object)
@@ -67,6 +82,32 @@ func (p *Plugin) Validate(ctx context.Context, a admission.Attributes, _ admissi
 		return p.secret(ctx, a, object)
 	}
 	return nil
+}
+
+// pace refuses a new object for which the database has no room now. It would refuse it as well, but the quota has counted the object by then,
+// and forgets it minutes later. Events are small, and no quota counts them.
+func (p *Plugin) pace(a admission.Attributes) error {
+	if p.room == nil || a.GetOperation() != admission.Create || a.GetSubresource() != "" || a.IsDryRun() {
+		return nil
+	}
+	large := false
+	switch a.GetObject().(type) {
+	case *core.Event:
+		return nil
+	case *core.ConfigMap, *core.Secret, *unstructured.Unstructured:
+		large = true
+	}
+	if wait := p.room(a.GetNamespace(), large); wait > 0 {
+		return TooFast(a.GetNamespace(), wait)
+	}
+	return nil
+}
+
+// TooFast is what one hears who has more written than the database takes for one namespace: a 429, with which clients wait and try again.
+func TooFast(namespace string, wait time.Duration) error {
+	after := int(math.Ceil(wait.Seconds()))
+	return apierrors.NewTooManyRequests(fmt.Sprintf("namespace %q has more written than the 1 MiB a second that the database keeps for one namespace (128 MiB at once); "+
+		"try again in %d seconds, and write less often or smaller objects", namespace, after), after)
 }
 
 // event refuses one that is larger than any honest one.

@@ -4,9 +4,11 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -34,7 +36,7 @@ func TestValidate(t *testing.T) {
 		{name: "another object", who: "alice", object: &core.ConfigMap{ObjectMeta: meta}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			plugin := bounds.New()
+			plugin := bounds.New(nil)
 			if plugin.ValidateInitialization() == nil {
 				t.Error("the plugin starts without an authorizer")
 			}
@@ -47,6 +49,45 @@ func TestValidate(t *testing.T) {
 			a := admission.NewAttributesRecord(tt.object, nil, core.Kind("X").WithVersion("v1"), "a", "x", core.Resource("xs").WithVersion("v1"), "", admission.Create, nil, false, &user.DefaultInfo{Name: tt.who})
 			if err := plugin.Validate(t.Context(), a, nil); apierrors.IsForbidden(err) != tt.refused || (err != nil) != tt.refused {
 				t.Errorf("Validate = %v, want it refused: %t", err, tt.refused)
+			}
+		})
+	}
+}
+
+// TestPace: what comes too fast is refused before a quota counts it.
+func TestPace(t *testing.T) {
+	plugin := bounds.New(func(namespace string, large bool) time.Duration {
+		switch {
+		case namespace == "slow" || namespace == "half" && large:
+			return 1500 * time.Millisecond
+		}
+		return 0
+	})
+	for _, tt := range []struct {
+		name, namespace, subresource string
+		object                       runtime.Object
+		operation                    admission.Operation
+		dryRun, refused              bool
+	}{
+		{name: "a ConfigMap", namespace: "slow", object: &core.ConfigMap{}, operation: admission.Create, refused: true},
+		{name: "a Pod", namespace: "slow", object: &core.Pod{}, operation: admission.Create, refused: true},
+		{name: "a Secret that may be large", namespace: "half", object: &core.Secret{}, operation: admission.Create, refused: true},
+		{name: "a custom resource that may be large", namespace: "half", object: &unstructured.Unstructured{}, operation: admission.Create, refused: true},
+		{name: "a Pod, which is smaller", namespace: "half", object: &core.Pod{}, operation: admission.Create},
+		{name: "in another namespace", namespace: "a", object: &core.ConfigMap{}, operation: admission.Create},
+		{name: "an update, which no quota counts", namespace: "slow", object: &core.ConfigMap{}, operation: admission.Update},
+		{name: "an eviction", namespace: "slow", subresource: "eviction", object: &core.Pod{}, operation: admission.Create},
+		{name: "a question", namespace: "slow", object: &core.ConfigMap{}, operation: admission.Create, dryRun: true},
+		{name: "an event", namespace: "slow", object: &core.Event{}, operation: admission.Create},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a := admission.NewAttributesRecord(tt.object, nil, core.Kind("X").WithVersion("v1"), tt.namespace, "x", core.Resource("xs").WithVersion("v1"), tt.subresource, tt.operation, nil, tt.dryRun, &user.DefaultInfo{Name: "alice"})
+			err := plugin.Validate(t.Context(), a, nil)
+			if apierrors.IsTooManyRequests(err) != tt.refused || (err != nil) != tt.refused {
+				t.Fatalf("Validate = %v, want it refused: %t", err, tt.refused)
+			}
+			if seconds, known := apierrors.SuggestsClientDelay(err); tt.refused && (!known || seconds != 2) {
+				t.Errorf("come again in %d seconds (%t), want 2", seconds, known)
 			}
 		})
 	}

@@ -1,8 +1,8 @@
 // Package erofs holds two plugins of containerd: a snapshotter and a differ, both under the name "erofs". The containerd
 // child registers them with Register; containerd's own plugins of that name are not linked.
 //
-// They differ from containerd's in what a microVM needs. The differ converts a layer in process (pkg/erofs), without a
-// mkfs.erofs program. The snapshotter gives a container one read-only image however many layers its image has, for each
+// They differ from containerd's in what a microVM needs. The differ converts a layer with pkg/erofs, in a process of its
+// own (pkg/converter), without a mkfs.erofs program. The snapshotter gives a container one read-only image however many layers its image has, for each
 // disk costs a VM a slot and boot time: the layers of a chain are merged when the first container needs them, once, into
 // a file that lives and dies with the topmost layer's snapshot.
 //

@@ -166,7 +166,7 @@ func (f files) mergeLayers(ctx context.Context, ids []string) (err error) {
 	}
 	return f.mem.within(ctx, func(limits image.Limits) error {
 		return writeImage(path, func(out *os.File) error {
-			return image.Merge(ctx, layers, out, limits)
+			return f.mem.converter.Merge(ctx, layers, out, limits)
 		})
 	})
 }

@@ -8,13 +8,19 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nodeless/nodeless/pkg/converter"
 )
 
 // inOwnNamespace is set in the environment of the test program once it has a mount namespace of its own.
 const inOwnNamespace = "NODELESS_TEST_OWN_MOUNTS"
 
 // TestMain moves the test program into a mount namespace of its own, so that what tests mount is gone with it.
+// It is the program that converts layers, too.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && (os.Args[1] == "convert" || os.Args[1] == "merge") {
+		os.Exit(converter.Main(os.Args[1:]))
+	}
 	if os.Getuid() == 0 && os.Getenv(inOwnNamespace) == "" {
 		runtime.LockOSThread()
 		if err := moveAndRestart(); err != nil {
@@ -33,6 +39,11 @@ func moveAndRestart() error {
 		return err
 	}
 	return unix.Exec("/proc/self/exe", os.Args, append(os.Environ(), inOwnNamespace+"=1"))
+}
+
+// works is the memory of conversions, where so much is for all of them.
+func works(limit int64) *memory {
+	return newMemory(&converter.Runner{Program: "/proc/self/exe", Bound: limit})
 }
 
 // needMounts skips a test where no image can be mounted.

@@ -2,36 +2,32 @@ package erofs
 
 import (
 	"context"
-	"runtime/debug"
 
+	"github.com/nodeless/nodeless/pkg/converter"
+	image "github.com/nodeless/nodeless/pkg/erofs"
 	"github.com/nodeless/nodeless/pkg/fair"
 	"github.com/nodeless/nodeless/pkg/worker/containerd/tenant"
-
-	image "github.com/nodeless/nodeless/pkg/erofs"
 )
 
 const (
 	smallWorks, smallPerTenant = 8, 4
 
-	// largeNeed is what a conversion at all its limits takes at its peak, garbage included, and base what the rest of containerd
-	// may have. Both are measured (docs/SPECIFICATION.md).
-	largeNeed = 640 << 20
-	base      = 512 << 20
 	mostLarge = 2
 )
 
-// memory is what all conversions and merges together may hold in memory. Every one begins small; one that turns out to be large waits
-// for one of the few large places and keeps its small one meanwhile. Who has a large place waits for nothing, so nobody waits for ever.
-type memory struct{ small, large *fair.Limiter }
-
-// newMemory divides what the process may have; limit is Go's own idea of it.
-func newMemory(limit int64) *memory {
-	large := min(max((limit-base)/largeNeed, 1), mostLarge)
-	return &memory{small: fair.New(smallWorks, smallPerTenant), large: fair.New(large, max(large-1, 1))}
+// memory is what all conversions and merges together may hold in memory, each in a process of its own. Every one begins small; one that turns
+// out to be large waits for one of the few large places and keeps its small one meanwhile. Who has a large place waits for nothing, so
+// nobody waits for ever.
+type memory struct {
+	small, large *fair.Limiter
+	converter    *converter.Runner
 }
 
-// processMemory is the limit that the child was started with.
-func processMemory() int64 { return debug.SetMemoryLimit(-1) }
+// newMemory divides what all the processes may have.
+func newMemory(run *converter.Runner) *memory {
+	large := min(max(run.Bound/converter.Need, 1), mostLarge)
+	return &memory{small: fair.New(smallWorks, smallPerTenant), large: fair.New(large, max(large-1, 1)), converter: run}
+}
 
 // within does a piece of work within the limits that it hands to it.
 func (m *memory) within(ctx context.Context, work func(image.Limits) error) error {

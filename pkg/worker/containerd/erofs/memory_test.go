@@ -27,7 +27,7 @@ func by(ctx context.Context, namespace string) context.Context {
 
 func TestMemoryIsDividedByWhatTheProcessHas(t *testing.T) {
 	for limit, want := range map[int64]int{0: 1, 1 << 30: 1, 1792 << 20: 2, 64 << 30: 2} {
-		m, got := newMemory(limit), 0
+		m, got := works(limit), 0
 		for i := range 5 {
 			ctx, cancel := context.WithTimeout(by(t.Context(), fmt.Sprint(i)), time.Millisecond)
 			if m.large.Acquire(ctx, fmt.Sprint(i), 1) == nil {
@@ -45,7 +45,7 @@ func TestMemoryIsDividedByWhatTheProcessHas(t *testing.T) {
 // and another namespace's layers, small or large, do not wait behind them.
 func TestAttackManyLargeLayersAtOnce(t *testing.T) {
 	attack.Try(t, "T8", "ten layers of as many names as can be are converted at once", func(t *testing.T) attack.Outcome {
-		mem := newMemory(1792 << 20)
+		mem := works(1792 << 20)
 		var large, most atomic.Int32
 		release := make(chan struct{})
 		work := func(l image.Limits) error { // what a conversion is to its memory
@@ -92,14 +92,14 @@ func TestAttackMoreNamesThanALayerMayHave(t *testing.T) {
 		s := newSnapshotter(t)
 		again := testregistry.Tar(testregistry.File("again", 0o644, ""))[:512]
 		cs, desc := store(t, ocispec.MediaTypeImageLayer, bytes.Repeat(again, 512<<10+1))
-		_, err := NewDiffer(cs).Apply(t.Context(), desc, prepare(t, s, "extract", ""))
+		_, err := newDiffer(cs, works(0)).Apply(t.Context(), desc, prepare(t, s, "extract", ""))
 		if !errors.Is(err, image.ErrTooLarge) {
 			t.Errorf("apply = %v, want %v", err, image.ErrTooLarge)
 		}
 		return attack.Refused
 	})
 	attack.Try(t, "T8", "layers that are fine alone and too many names together", func(t *testing.T) attack.Outcome {
-		m := newMemory(0)
+		m := works(0)
 		parts := make([]*os.File, 2)
 		for i := range parts {
 			var err error

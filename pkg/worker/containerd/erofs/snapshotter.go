@@ -29,11 +29,7 @@ type Snapshotter struct {
 
 var _ snapshots.Snapshotter = (*Snapshotter)(nil)
 
-// NewSnapshotter opens the snapshotter whose files are below root, and sweeps away what a crash has left there.
-func NewSnapshotter(ctx context.Context, root string) (*Snapshotter, error) {
-	return newSnapshotterIn(ctx, root, newMemory(processMemory()))
-}
-
+// newSnapshotterIn opens the snapshotter whose files are below root, and sweeps away what a crash has left there.
 func newSnapshotterIn(ctx context.Context, root string, mem *memory) (*Snapshotter, error) {
 	if err := os.MkdirAll(filepath.Join(root, snapshotsDir), 0o700); err != nil {
 		return nil, fmt.Errorf("create snapshotter directory: %w", err)

@@ -22,7 +22,7 @@ import (
 func TestSnapshotterSuite(t *testing.T) {
 	needMounts(t)
 	testsuite.SnapshotterSuite(t, "erofs", func(ctx context.Context, root string) (snapshots.Snapshotter, func() error, error) {
-		s, err := NewSnapshotter(ctx, root)
+		s, err := newSnapshotterIn(ctx, root, works(0))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -32,7 +32,7 @@ func TestSnapshotterSuite(t *testing.T) {
 
 func open(t *testing.T, root string) *Snapshotter {
 	t.Helper()
-	s, err := NewSnapshotter(t.Context(), root)
+	s, err := newSnapshotterIn(t.Context(), root, works(0))
 	if err != nil {
 		t.Fatal(err)
 	}

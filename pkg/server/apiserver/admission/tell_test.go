@@ -1,0 +1,243 @@
+package admission
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/warning"
+	"k8s.io/kubernetes/pkg/apis/apps"
+	"k8s.io/kubernetes/pkg/apis/core"
+	"k8s.io/kubernetes/pkg/apis/networking"
+
+	"github.com/nodeless/nodeless/pkg/admission/rules"
+	"github.com/nodeless/nodeless/pkg/api"
+	"github.com/nodeless/nodeless/pkg/spec"
+)
+
+// told has the plugin judge a new object and gives the warnings, each of which the apiserver must be able to send.
+func (r *ruling) told(t *testing.T, namespace, kind, resource string, object runtime.Object) []string {
+	t.Helper()
+	meta, ok := object.(metav1.Object)
+	if !ok {
+		t.Fatalf("%T has no metadata", object)
+	}
+	of := map[string]string{"Deployment": "apps", "DaemonSet": "apps", "Ingress": "networking.k8s.io"}[kind]
+	a := admission.NewAttributesRecord(object, nil, core.Kind(kind).WithVersion("v1"), namespace, meta.GetName(),
+		core.Resource(resource).WithVersion("v1"), "", admission.Create, nil, false, &user.DefaultInfo{Name: "alice"})
+	var w warnings
+	ctx := warning.WithWarningRecorder(t.Context(), &w)
+	if err := r.Admit(ctx, a, nil); err != nil {
+		t.Fatalf("%s of group %q: %v", kind, of, err)
+	}
+	if err := r.Validate(ctx, a, nil); err != nil {
+		t.Fatalf("%s of group %q: %v", kind, of, err)
+	}
+	for _, text := range w.said {
+		if _, err := utilnet.NewWarningHeader(299, "", text); err != nil {
+			t.Errorf("warning %q cannot be sent: %v", text, err)
+		}
+	}
+	return w.said
+}
+
+func deployment(name string, spec core.PodSpec) *apps.Deployment {
+	return &apps.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name}, Spec: apps.DeploymentSpec{Template: core.PodTemplateSpec{Spec: spec}}}
+}
+
+// TestWarningsCanBeSent: the apiserver drops a warning of several lines without a word.
+func TestWarningsCanBeSent(t *testing.T) {
+	for text, want := range map[string]string{
+		"plain": "plain", "two\nlines": "two; lines", "a\ttab\x00\x7f\u0085": "a tab   ", "not \xff UTF-8": "not \ufffd UTF-8", `"quoted" \`: `"quoted" \`,
+	} {
+		got := oneLine(text)
+		if _, err := utilnet.NewWarningHeader(299, "", got); err != nil || got != want {
+			t.Errorf("oneLine(%q) = %q, %v, want %q", text, got, err, want)
+		}
+	}
+}
+
+// TestATooLargeWorkloadIsWarnedOf: it was made without a word, since what there was to say of two types of CPU had two lines.
+func TestATooLargeWorkloadIsWarnedOf(t *testing.T) {
+	got := ruler(t).told(t, "ns", "Deployment", "deployments", deployment("web", core.PodSpec{Containers: []core.Container{box("20 100Gi", "")}}))
+	want := []string{
+		"Deployment ns/web: its Pods will be refused: spec.template.spec.containers: Forbidden: type intel: 20C100Gi is more than the largest spec, 16C64Gi",
+		"Deployment ns/web: its Pods will be refused: spec.template.spec.containers: Forbidden: type amd: 20C100Gi is more than the largest spec, 16C64Gi",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("warnings (-want +got):\n%s", diff)
+	}
+}
+
+// TestTemplatesAreWarnedOfWhatPodsAreRefusedFor, each with the object's name; an object that a controller makes is nobody's to be warned of.
+func TestTemplatesAreWarnedOfWhatPodsAreRefusedFor(t *testing.T) {
+	r := ruler(t)
+	no := false
+	change := func(fn func(*core.PodSpec)) *apps.Deployment {
+		spec := core.PodSpec{Containers: []core.Container{box("1 2Gi", "")}, SecurityContext: &core.PodSecurityContext{}}
+		fn(&spec)
+		return deployment("web", spec)
+	}
+	const begins = "Deployment ns/web: its Pods will be refused: spec.template.spec."
+	owned := change(func(s *core.PodSpec) { s.PriorityClassName = "system-node-critical" })
+	yes := true
+	owned.OwnerReferences = []metav1.OwnerReference{{Kind: "App", Name: "app", Controller: &yes}}
+	for _, tt := range []struct {
+		name   string
+		object *apps.Deployment
+		want   string
+	}{
+		{"a priority of the system", change(func(s *core.PodSpec) { s.PriorityClassName = "system-cluster-critical" }), begins + "priorityClassName: Forbidden: \"system-cluster-critical\" is for Pods of kube-system"},
+		{"a user namespace", change(func(s *core.PodSpec) { s.HostUsers = &no }), begins + "hostUsers: Forbidden: "},
+		{"the host's network", change(func(s *core.PodSpec) { s.HostNetwork = true }), "Deployment ns/web: spec.template.spec.hostNetwork: " + rules.OwnHost},
+		{"the host's processes", change(func(s *core.PodSpec) { s.HostPID = true }), "Deployment ns/web: spec.template.spec.hostPID: " + rules.OwnHost},
+		{"another class", change(func(s *core.PodSpec) { name := "other"; s.RuntimeClassName = &name }), begins + "runtimeClassName: Forbidden: "},
+		{"a node", change(func(s *core.PodSpec) { s.NodeName = "host" }), begins + "nodeName: Forbidden: "},
+		{"nothing", change(func(*core.PodSpec) {}), ""},
+		{"of a controller", owned, ""},
+	} {
+		got := r.told(t, "ns", "Deployment", "deployments", tt.object)
+		if tt.want == "" && len(got) > 0 || tt.want != "" && (len(got) != 1 || !strings.HasPrefix(got[0], tt.want)) {
+			t.Errorf("%s: warnings %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestDaemonSetsAreParked: by a label that no node has, which goes when the operator lets them run.
+func TestDaemonSetsAreParked(t *testing.T) {
+	r := ruler(t)
+	for _, tt := range []struct {
+		policy   rules.Policy
+		want     map[string]string
+		warnings int
+	}{
+		{"", map[string]string{"zone": "a", parked: "park"}, 1},
+		{rules.PolicyInject, map[string]string{"zone": "a", addedTo: "pods"}, -1},
+		{rules.PolicyPark, map[string]string{"zone": "a", parked: "park"}, 1},
+		{rules.PolicyRun, map[string]string{"zone": "a"}, -1},
+	} {
+		r.settings.DaemonSets = tt.policy
+		ds := &apps.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "agent"}}
+		ds.Spec.Template.Annotations = map[string]string{api.EKS + "ds-injection": "true"}
+		ds.Spec.Template.Spec = core.PodSpec{NodeSelector: map[string]string{"zone": "a", parked: "park", addedTo: "pods"}, SecurityContext: &core.PodSecurityContext{},
+			Tolerations: []core.Toleration{{Operator: core.TolerationOpExists}}, Containers: []core.Container{box("20 100Gi", "")}, PriorityClassName: "system-node-critical"}
+		got := r.told(t, "ns", "DaemonSet", "daemonsets", ds)
+		if diff := cmp.Diff(tt.want, ds.Spec.Template.Spec.NodeSelector); diff != "" {
+			t.Errorf("%q: node selector (-want +got):\n%s", tt.policy, diff)
+		}
+		if tt.warnings >= 0 && len(got) != tt.warnings {
+			t.Errorf("%q: warnings %q, want %d", tt.policy, got, tt.warnings)
+		}
+	}
+}
+
+func TestIngressesWithoutAControllerAreWarnedOf(t *testing.T) {
+	r, class := ruler(t), "nginx"
+	for _, tt := range []struct {
+		name   string
+		object *networking.Ingress
+		want   int
+	}{
+		{"no class", &networking.Ingress{}, 1},
+		{"a class that is not there", &networking.Ingress{Spec: networking.IngressSpec{IngressClassName: &class}}, 1},
+		{"by the annotation", &networking.Ingress{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{"kubernetes.io/ingress.class": "there"}}}, 0},
+	} {
+		if got := r.told(t, "ns", "Ingress", "ingresses", tt.object); len(got) != tt.want {
+			t.Errorf("%s: warnings %q, want %d", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestTheSpecIsExplained: what is said of a size is true, and tells what it costs and what would be cheaper.
+func TestTheSpecIsExplained(t *testing.T) {
+	s := plugin(t)
+	s.cost = func(s spec.Size) (float64, bool) {
+		return map[string]float64{"intel": 2, "amd": 1}[s.Type] * (float64(s.CPU)/1000 + float64(s.Memory)/spec.Gi), true
+	}
+	init := box("", "")
+	init.Name = "wait"
+	web := box("250m 512Mi", "")
+	web.Name = "web"
+	large := box("100m 128Mi", "4 8Gi")
+	large.Name = "web"
+	with := func(inits ...core.Container) core.PodSpec {
+		return core.PodSpec{InitContainers: inits, Containers: []core.Container{web}}
+	}
+	for _, tt := range []struct {
+		name string
+		spec core.PodSpec
+		want string
+	}{
+		{"an init container", with(init), "gets the spec 1C2Gi (intel): init container wait sets nothing, which counts as 1C2Gi. Without that it would be 0.25C0.5Gi, at 1/4 of the price"},
+		{"limits", core.PodSpec{Containers: []core.Container{large}},
+			"gets the spec 4C8Gi (intel): limits count as well as requests, here those of container web. Without that it would be 0.25C0.5Gi, at 1/16 of the price"},
+		{"limits of several containers, which are requests of a Pod", core.PodSpec{Containers: []core.Container{box("", "600m 1Gi"), box("", "600m 1Gi")}},
+			"gets the spec 2C4Gi (intel): it asks for 1.2 cores, 2 GiB"},
+		{"nothing to say", with(), ""},
+	} {
+		for who, said := range map[string][]string{
+			"each of its Pods ": s.foresee(templatePath("Deployment"), &core.PodTemplateSpec{Spec: tt.spec}),
+			"the Pod ": func() []string {
+				pod := microVM()
+				class := pod.Spec.RuntimeClassName
+				pod.Spec = *tt.spec.DeepCopy()
+				pod.Spec.RuntimeClassName = class
+				said, err := sizing(t, s, pod, nil, admission.Create, "", "alice")
+				if err != nil {
+					t.Fatal(err)
+				}
+				return said
+			}(),
+		} {
+			want := tt.want
+			if want != "" {
+				want = who + want
+			}
+			if got := strings.Join(said, "\n"); got != want {
+				t.Errorf("%s: %q, want %q", tt.name, got, want)
+			}
+		}
+	}
+}
+
+// TestTwoPodsOfOneClaimAreWarnedOf: flock succeeds in both.
+func TestTwoPodsOfOneClaimAreWarnedOf(t *testing.T) {
+	r := ruler(t)
+	spec := func(claim string) core.PodSpec {
+		return core.PodSpec{Containers: []core.Container{box("1 2Gi", "")}, SecurityContext: &core.PodSecurityContext{},
+			Volumes: []core.Volume{{Name: "v", VolumeSource: core.VolumeSource{PersistentVolumeClaim: &core.PersistentVolumeClaimVolumeSource{ClaimName: claim}}}}}
+	}
+	for _, tt := range []struct {
+		claim    string
+		replicas int32
+		pod      bool
+		want     string
+	}{
+		{"data", 1, false, ""},
+		{"data", 2, false, "Deployment ns/web: spec.template.spec.volumes[0].persistentVolumeClaim: claim \"data\" is mounted by the other Pods as well. "},
+		{"data", 0, true, "Pod ns/web: spec.volumes[0].persistentVolumeClaim: claim \"data\" is mounted by Pod in as well. "},
+		{"ended", 0, true, ""},
+		{"other", 0, true, ""},
+	} {
+		var got []string
+		if tt.pod {
+			pod := microVM()
+			class := pod.Spec.RuntimeClassName
+			pod.Name, pod.Spec = "web", spec(tt.claim)
+			pod.Spec.RuntimeClassName = class
+			got = r.told(t, "ns", "Pod", "pods", pod)
+		} else {
+			d := deployment("web", spec(tt.claim))
+			d.Spec.Replicas = tt.replicas
+			got = r.told(t, "ns", "Deployment", "deployments", d)
+		}
+		if len(got) > 1 || !strings.HasPrefix(strings.Join(got, ""), tt.want) || tt.want == "" && len(got) > 0 {
+			t.Errorf("claim %s, %d replicas, a Pod: %t: warnings %q, want %q", tt.claim, tt.replicas, tt.pod, got, tt.want)
+		}
+	}
+}

@@ -1,0 +1,94 @@
+package vm_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// fileDifference is how files of a volume may differ from those of a disk.
+type fileDifference struct {
+	line   *regexp.Regexp // of what filematrix prints
+	reason string
+}
+
+var fileDifferences = []fileDifference{
+	{regexp.MustCompile(`^\S+ xattr: ENOTSUP; `), "virtiofsd carries no attributes: a guest would set those by which the host's kernel gives rights"},
+	{regexp.MustCompile(`^\S+ device: EPERM; `), "a guest makes no device in a folder of the host"},
+	{regexp.MustCompile(`(collapse|insert)-range[^:]*: .*ENOTSUP`), "FUSE in the guest's kernel has no such call"},
+	{regexp.MustCompile(`\+direct .*, locally .*EINVAL`), "unaligned writes are passed on to the host, which writes them by its page cache"},
+}
+
+// filesAsOnADisk does everything that filematrix knows to files of each kind of volume of a Pod, and to local files of a Pod:
+// on its own disk, or in memory where the volume is.
+func (s *space) filesAsOnADisk(pod string) {
+	s.T.Helper()
+	s.put(pod, fileMatrix(s.T), "/filematrix")
+	s.in(pod, "main", "mkdir /local /dev/shm/local; for d in empty data own part memory host; do mkdir /$d/files; chmod g-s /$d/files; done; "+
+		"cp /host/file /etc/passwd /memory")
+	for _, run := range []struct{ volume, args string }{
+		{"emptyDir", "-pairs /empty/files /local"},
+		{"emptyDir in memory", "/memory/files /dev/shm/local"},
+		{"claim", "-few /data/files /local"},
+		{"part of a claim", "-few /part/files /local"},
+		{"claim of the Pod's own", "-few /own/files /local"},
+		{"hostPath", "-few /host/files /local"},
+		{"hostPath to read", "-read-only /host-to-read/file /memory-to-read/file"},
+		{"ConfigMap", "-read-only /settings/..data/file /memory-to-read/file"},
+		{"image", "-read-only /tools/etc/passwd /memory-to-read/passwd"},
+	} {
+		s.T.Run(run.volume, func(t *testing.T) {
+			out, tries := strings.TrimSpace(s.with(t).in(pod, "main", "/filematrix "+run.args)), ""
+			lines := strings.Split(out, "\n")
+			lines, tries = lines[:len(lines)-1], lines[len(lines)-1]
+			if !strings.Contains(tries, " tries, ") {
+				t.Fatalf("filematrix ends with %q", tries)
+			}
+			t.Log(tries)
+			for _, line := range lines {
+				if !accepted(line) {
+					t.Error(line)
+				}
+			}
+		})
+	}
+}
+
+func accepted(line string) bool {
+	for _, d := range fileDifferences {
+		if d.line.MatchString(line) {
+			return true
+		}
+	}
+	return false
+}
+
+// fileMatrix compiles the program that is beside this test.
+func fileMatrix(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "filematrix")
+	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", file, "./filematrix")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("compile filematrix: %v\n%s", err, out)
+	}
+	return file
+}
+
+// put copies a program of the machine into a container's own disk.
+func (s *space) put(pod, from, to string) {
+	s.T.Helper()
+	in, err := os.Open(from)
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	defer in.Close()
+	cmd := s.Host.Command(s.Ctx, s.Host.Program, "kubectl", "-n", s.Name, "exec", "-i", pod, "-c", "main", "--", "sh", "-c", "cat > "+to+" && chmod +x "+to)
+	cmd.Stdin = in
+	if out, err := cmd.CombinedOutput(); err != nil {
+		s.T.Fatalf("copy %s: %v\n%s", to, err, out)
+	}
+}
