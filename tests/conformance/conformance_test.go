@@ -189,6 +189,12 @@ func TestVerdicts(t *testing.T) {
 		t.Errorf("the tally is %+v", got)
 	}
 	why := map[string]string{"[sig-a] A fails": "one host"}
+	if left := undone(map[string][]string{"a": names}, again, why); !slices.Equal(left["a"], []string{"[sig-a] A comes later"}) {
+		t.Errorf("what is left to run is %v", left)
+	}
+	if left := undone(map[string][]string{"a": names}, again, nil); !slices.Equal(left["a"], []string{"[sig-a] A fails", "[sig-a] A comes later"}) {
+		t.Errorf("without known causes what is left to run is %v", left)
+	}
 	if got := count(names, again, why); len(got.unknown) != 0 {
 		t.Errorf("a known failure is unknown: %+v", got)
 	}

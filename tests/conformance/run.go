@@ -85,7 +85,7 @@ func (o options) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := o.runGroups(ctx, byGroup, have); err != nil {
+	if err := o.runGroups(ctx, undone(byGroup, have, why), have); err != nil {
 		return err
 	}
 	printTable(os.Stdout, names, have, why)
@@ -111,14 +111,22 @@ func (o options) writeJSON(all []string, have verdicts, why map[string]string) e
 	return errors.Join(writeEvents(f, all, have, why), f.Close())
 }
 
-// runGroups runs what has not passed, on one server.
-func (o options) runGroups(ctx context.Context, byGroup map[string][]string, have verdicts) (err error) {
-	left := 0
+// undone are the tests that have neither passed nor failed for a cause that is known.
+func undone(byGroup map[string][]string, have verdicts, why map[string]string) map[string][]string {
+	left := map[string][]string{}
 	for group, names := range byGroup {
-		byGroup[group] = slices.DeleteFunc(names, func(n string) bool { return have[n].Passed })
-		left += len(byGroup[group])
+		for _, n := range names {
+			if v, ran := have[n]; !ran || !v.Passed && why[n] == "" {
+				left[group] = append(left[group], n)
+			}
+		}
 	}
-	if left == 0 {
+	return left
+}
+
+// runGroups runs tests on one server.
+func (o options) runGroups(ctx context.Context, byGroup map[string][]string, have verdicts) (err error) {
+	if len(byGroup) == 0 {
 		return nil
 	}
 	c, err := startCluster(ctx, o)
