@@ -261,8 +261,26 @@ func startCluster(ctx context.Context, o options) (c *cluster, err error) {
 		return c, err
 	}
 	c.kubeconfig = "/etc/nodeless/kubeconfig"
-	return c, nil
+	return c, c.server.Until(wait, "accounts may name a Pod's node", func(ctx context.Context) (bool, error) {
+		err := c.host.Apply(ctx, nameNodes)
+		return err == nil, err
+	})
 }
+
+// nameNodes gives all accounts the right to name the node of a Pod (docs/annotations.md): one test has a StatefulSet do so.
+const nameNodes = `apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: conformance-names-nodes}
+rules:
+- {apiGroups: [""], resources: [pods/binding], verbs: [create]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: conformance-names-nodes}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: conformance-names-nodes}
+subjects:
+- {apiGroup: rbac.authorization.k8s.io, kind: Group, name: "system:serviceaccounts"}
+`
 
 func (c *cluster) close() error {
 	var errs []error
