@@ -392,7 +392,7 @@ func TestNativePodsKeepTheirFigures(t *testing.T) {
 		spec, sizing, said string
 	}{
 		{"nothing", microVM(box("", "")), "1C2Gi", api.SizingOpen, "the Pod gets the spec 1C2Gi (intel): it asks for nothing"},
-		{"a limit of each container", microVM(box("1 2Gi", "1 2Gi"), box("", "1 2Gi")), "1C2Gi", api.SizingLimits, ""},
+		{"a limit of each container", microVM(box("1 2Gi", "1 2Gi"), box("1 2Gi", "1 2Gi")), "2C4Gi", api.SizingLimits, ""},
 		{"a container without a limit", microVM(box("1 2Gi", "1 2Gi"), box("", "")), "1C2Gi", api.SizingOpen, ""},
 		{"a limit of CPUs alone", microVM(box("1 2Gi", "1")), "1C2Gi", api.SizingOpen, ""},
 		{"limits as a whole", whole, "1C1Gi", api.SizingWhole, ""},
