@@ -274,3 +274,16 @@ func TestArchive(t *testing.T) {
 		t.Errorf("inTar = %q, %v", text, err)
 	}
 }
+
+func TestRaiseShare(t *testing.T) {
+	for file, want := range map[string]string{"cpu/host/cpu.shares": "8192", "host/cpu.weight": "800"} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, file)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte("1024"), 0o600), raiseShare(dir, "host")); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != want {
+			t.Errorf("%s is %q, %v; want %s", file, got, err, want)
+		}
+	}
+}

@@ -260,6 +260,9 @@ func startCluster(ctx context.Context, o options) (c *cluster, err error) {
 	if err := c.server.UntilNodeReady(wait); err != nil {
 		return c, err
 	}
+	if err := raiseShare("/sys/fs/cgroup", c.host.Cgroup); err != nil {
+		return c, err
+	}
 	c.kubeconfig = "/etc/nodeless/kubeconfig"
 	return c, c.server.Until(wait, "accounts may name a Pod's node", func(ctx context.Context) (bool, error) {
 		err := c.host.Apply(ctx, nameNodes)
