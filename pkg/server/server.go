@@ -14,6 +14,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/admission/rules"
 	billingapi "github.com/nodeless/nodeless/pkg/api/billing/v1alpha1"
 	"github.com/nodeless/nodeless/pkg/datadir"
+	"github.com/nodeless/nodeless/pkg/kube/overhead"
 	"github.com/nodeless/nodeless/pkg/meter"
 	"github.com/nodeless/nodeless/pkg/pki"
 	"github.com/nodeless/nodeless/pkg/price"
@@ -115,6 +116,7 @@ func Run(ctx context.Context, cfg Config, worker []run.Step, log *slog.Logger) e
 	if err := cfg.Run.Prepare(); err != nil {
 		return err
 	}
+	overhead.Once()
 	if err := liblog.Install(ctx, log, cfg.Verbosity); err != nil {
 		return err
 	}
