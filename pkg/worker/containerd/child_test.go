@@ -53,6 +53,7 @@ type running struct {
 	registry *testregistry.Registry
 	host     string         // of the registry
 	spare    []net.Listener // for other registries, which the operator's file names
+	conn     *grpc.ClientConn
 	images   cri.ImageServiceClient
 	client   *client.Client
 }
@@ -158,7 +159,7 @@ func (r *running) start(dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.images = cri.NewImageServiceClient(conn)
+	r.conn, r.images = conn, cri.NewImageServiceClient(conn)
 	if r.client, err = client.New(r.cfg.Socket, client.WithDefaultNamespace(namespace)); err != nil {
 		t.Fatal(err)
 	}
