@@ -189,6 +189,12 @@ func TestVerdicts(t *testing.T) {
 		t.Errorf("the tally is %+v", got)
 	}
 	why := map[string]string{"[sig-a] A fails": "one host"}
+	if left := undone(map[string][]string{"a": names}, again, why); !slices.Equal(left["a"], []string{"[sig-a] A comes later"}) {
+		t.Errorf("what is left to run is %v", left)
+	}
+	if left := undone(map[string][]string{"a": names}, again, nil); !slices.Equal(left["a"], []string{"[sig-a] A fails", "[sig-a] A comes later"}) {
+		t.Errorf("without known causes what is left to run is %v", left)
+	}
 	if got := count(names, again, why); len(got.unknown) != 0 {
 		t.Errorf("a known failure is unknown: %+v", got)
 	}
@@ -266,5 +272,18 @@ func TestArchive(t *testing.T) {
 	}
 	if text, err := inTar(path, "etc/passwd"); err != nil || text != "root" {
 		t.Errorf("inTar = %q, %v", text, err)
+	}
+}
+
+func TestRaiseShare(t *testing.T) {
+	for file, want := range map[string]string{"cpu/host/cpu.shares": "8192", "host/cpu.weight": "800"} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, file)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte("1024"), 0o600), raiseShare(dir, "host")); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != want {
+			t.Errorf("%s is %q, %v; want %s", file, got, err, want)
+		}
 	}
 }
