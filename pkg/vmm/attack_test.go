@@ -41,9 +41,12 @@ func (h *host) smallDisk(t *testing.T, mebibytes int) (path string) {
 	return "/proc/" + pid + "/root" + h.cfg.ScratchDir
 }
 
-func (g *guest) filled() int {
+func (g *guest) filled() int { return g.number("filled") }
+
+// number asks for a number.
+func (g *guest) number(question string) int {
 	g.t.Helper()
-	n, err := strconv.Atoi(g.ask("filled")[0])
+	n, err := strconv.Atoi(g.ask(question)[0])
 	must(g.t, err)
 	return n
 }
@@ -131,27 +134,41 @@ func TestAttackDiskWithoutReserve(t *testing.T) {
 	})
 }
 
-// TestAttackDiskBandwidth: a guest that writes as fast as it can gets no more than a Pod may have.
+// TestAttackDiskBandwidth: a guest that writes or reads as fast as it can gets no more than a Pod may have, of all its disks together.
 func TestAttackDiskBandwidth(t *testing.T) {
 	t.Parallel()
 	h := needHost(t)
 	const most = 8
 	h.cfg.Disk = Disk{BytesPerSecond: most * mib}
 	h.configure(t)
-	attack.Try(t, "T13", "a guest writes as fast as it can", func(t *testing.T) attack.Outcome {
-		g := h.launch(t, "fast")
-		g.call("PUT", "vm.create", g.config(""), nil)
-		g.call("PUT", "vm.boot", nil, nil)
-		g.ask("fill")
-		eventually(t, "it writes", func() bool { return g.filled() > 0 })
-		before, began := g.filled(), time.Now()
+	g := h.launch(t, "fast")
+	g.call("PUT", "vm.create", g.config(""), nil)
+	g.call("PUT", "vm.boot", nil, nil)
+	try := func(t *testing.T, done string) attack.Outcome {
+		eventually(t, "it goes on", func() bool { return g.number(done) > 0 })
+		before, began := g.number(done), time.Now()
 		time.Sleep(4 * time.Second)
-		pace := float64(g.filled()-before) / time.Since(began).Seconds()
+		pace := float64(g.number(done)-before) / time.Since(began).Seconds()
 		t.Logf("%.1f MiB a second of %d", pace, most)
 		if pace > 1.5*most {
 			return attack.Succeeded
 		}
 		return attack.Contained
+	}
+	attack.Try(t, "T13", "a guest writes as fast as it can", func(t *testing.T) attack.Outcome {
+		g.ask("fill")
+		return try(t, "filled")
+	})
+	attack.Try(t, "T13", "a guest reads from several disks that were plugged in as fast as it can", func(t *testing.T) attack.Outcome {
+		image := filepath.Join(h.dir, "image")
+		must(t, os.WriteFile(image, make([]byte, 16*mib), 0o600))
+		for _, c := range []object{{"path": image, "readonly": true}, {"path": image, "readonly": true, "direct": true}} {
+			var info deviceInfo
+			g.call("PUT", "vm.add-disk", c, &info)
+			eventually(t, "the disk appears", func() bool { return strings.Contains(fmt.Sprint(g.ask("disks")), info.ID+" ") })
+			g.ask("scan " + info.ID)
+		}
+		return try(t, "scanned")
 	})
 }
 
@@ -188,8 +205,8 @@ func TestAttackVolumeBandwidth(t *testing.T) {
 	g.wantNothing(qemu)
 }
 
-// TestHotpluggedDiskIsBounded: QEMU takes a disk that is added later into the same group.
-func TestHotpluggedDiskIsBounded(t *testing.T) {
+// TestBoundedDiskIsPluggedAndUnplugged: QEMU takes a disk that is added later into the group of the others, and lets it go.
+func TestBoundedDiskIsPluggedAndUnplugged(t *testing.T) {
 	t.Parallel()
 	h := needHost(t)
 	h.cfg.Disk = Disk{BytesPerSecond: 64 * mib, OpsPerSecond: 1000}

@@ -54,14 +54,16 @@ func (d Disk) group() []string {
 	return []string{"-object", string(object)}
 }
 
-// throttled puts a node of a hot-plugged disk below the group.
+// throttled puts the node of a disk that is plugged in below the group, by the name that the node had.
 func (d Disk) throttled(node map[string]any) map[string]any {
 	if !d.limited() {
 		return node
 	}
-	outer := map[string]any{"driver": "throttle", "throttle-group": diskGroup, "node-name": node["node-name"], "read-only": node["read-only"], "file": node}
-	if discard, ok := node["discard"]; ok {
-		outer["discard"] = discard
+	outer := map[string]any{"driver": "throttle", "throttle-group": diskGroup, "file": node}
+	for _, option := range []string{"node-name", "read-only", "discard"} {
+		if value, ok := node[option]; ok {
+			outer[option] = value
+		}
 	}
 	delete(node, "node-name")
 	return outer

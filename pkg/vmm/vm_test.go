@@ -72,6 +72,19 @@ func TestDiskIsOpenedAsKataAsks(t *testing.T) {
 	}
 }
 
+func TestPluggedDiskIsBoundLikeTheOthers(t *testing.T) {
+	v, peer := runningVM(t, agree)
+	v.cfg.Disk.BytesPerSecond = 1 << 30
+	path := image(t)
+	_, err := v.addDisk(t.Context(), diskConfig{Path: path})
+	must(t, err)
+	want := `{"discard":"unmap","driver":"throttle","file":{"discard":"unmap","driver":"raw","file":{"aio":"threads","driver":"file","filename":"` + path +
+		`"},"read-only":false},"node-name":"disk1","read-only":false,"throttle-group":"pod"}`
+	if diff := cmp.Diff(want, string(peer.Calls()[1].Args)); diff != "" {
+		t.Errorf("blockdev-add (-want +got):\n%s", diff)
+	}
+}
+
 func TestFailedPlugLeavesNothing(t *testing.T) {
 	v, peer := runningVM(t, func(_ *qmptest.Peer, c qmptest.Call) (any, *qmp.Error) {
 		if c.Name == "device_add" {

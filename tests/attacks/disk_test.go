@@ -158,6 +158,60 @@ func TestAttackDiskOfTheHost(t *testing.T) {
 		fillHost(t, s, &neighbour, "hoarder", "/d/fill", 10*time.Second)
 		return attack.Contained
 	})
+	attack.Try(t, "T7", "a tenant without a volume fills it through its hosts file", func(t *testing.T) attack.Outcome {
+		fillHosts(t, s, &neighbour)
+		return attack.Contained
+	})
+}
+
+// fillHosts has a Pod that shares no more with its host than the kubelet's files append to /etc/hosts where little is left.
+func fillHosts(t *testing.T, s, neighbour *testcluster.Space) {
+	if _, err := s.Host.Exec(s.Ctx, "rm", "-f", filler); err != nil {
+		t.Fatal(err)
+	}
+	s.Apply(testcluster.Sleeper("scribe", ""))
+	pod := s.Ready("scribe")
+	s.MustExec("scribe", "sh", "-c", piece+"; sync") // its own disk gets nothing more
+	neighbour.Ready("modest")
+	neighbour.MustExec("modest", "sync") // nor does that of the neighbour, which may have just started
+	const reserve = int64(3<<30) / 100 * 15
+	if _, err := s.Host.Exec(s.Ctx, "dd", "if=/dev/zero", "of="+filler, "bs=1M", fmt.Sprintf("count=%d", (diskFree(t, s)-reserve-100<<20)>>20)); err != nil {
+		t.Fatal(err)
+	}
+	s.MustExec("scribe", "sh", "-c", "(while cat /piece; do :; done >>/etc/hosts) >/dev/null 2>&1 &")
+	s.Until("the Pod is told that it waits", func() (bool, error) { return told(s, "scribe", "DiskHeld") })
+	size := func() int64 {
+		info, err := os.Lstat(s.Host.Path(filepath.Join("/var/lib/nodeless/agent/kubelet/pods", string(pod.UID), "etc-hosts")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	var held int64
+	s.Until("its writes wait", func() (bool, error) {
+		before := held
+		held = size()
+		return held == before, fmt.Errorf("/etc/hosts has %d MiB, and had %d", held>>20, before>>20)
+	})
+	if held < 64<<20 {
+		t.Errorf("it is held with %d MiB in /etc/hosts, want those that were left at least", held>>20)
+	}
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(500 * time.Millisecond) {
+		if now := size(); now > held {
+			t.Fatalf("/etc/hosts grows from %d to %d MiB while the Pod is held", held>>20, now>>20)
+		}
+	}
+	if left := diskFree(t, s); left < reserve/3 {
+		t.Errorf("of the reserve of %d MiB %d are left", reserve>>20, left>>20)
+	}
+	if _, code := neighbour.Exec("modest", "sh", "-c", "echo fine >/note && sync"); code != 0 {
+		t.Error("the neighbour cannot write")
+	}
+	if _, err := s.Host.Exec(s.Ctx, "truncate", "-s", "-200M", filler); err != nil {
+		t.Fatal(err)
+	}
+	s.Until("the Pod goes on", func() (bool, error) { return size() > held, nil })
+	s.Kubectl("delete", "pod", "scribe", "--timeout=60s")
 }
 
 const filler = "/var/lib/nodeless/filler" // on the host's disk

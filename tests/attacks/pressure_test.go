@@ -21,12 +21,13 @@ const (
 	smallHost = 3*960<<20 + 1200<<20
 	logRate   = 1 // MiB a second that its Pods may say
 	// hoard has a Pod touch all the memory that it can: a volume in memory, one that its host caches, a process's own, and pages of a file without
-	// content. The last stay: they were read once, so that its guest counts them as good as free, and does not hand them back.
-	hoard = `head -c 300000000 /dev/zero >/m/fill; rm -f /m/fill
-head -c 400000000 /dev/zero >/d/fill; cat /d/fill >/dev/null; /hello alloc 400; rm -f /d/fill
-dd if=/dev/zero of=/sparse bs=1M count=0 seek=900; cat /sparse >/dev/null; true`
+	// content. The last stay: they were read once, so that its guest counts them as good as free, and does not hand them back. They are many
+	// at a time: a quarter of an emulated processor writes a MiB of single bytes in a second.
+	hoard = `dd if=/dev/zero of=/m/fill bs=1M count=100; rm -f /m/fill
+dd if=/dev/zero of=/d/fill bs=1M count=100; dd if=/d/fill of=/dev/null bs=1M; rm -f /d/fill; /hello alloc 200
+dd if=/dev/zero of=/sparse bs=1M count=0 seek=650; dd if=/sparse of=/dev/null bs=1M; true`
 	// hoarded is what a Pod takes of its host then, in MiB, at least; one that does nothing takes half of it.
-	hoarded = 500
+	hoarded = 600
 	// missing is by how much the host is short of memory, in bytes.
 	missing = 200 << 20
 )
@@ -108,12 +109,13 @@ func hoarder(name string) string {
 // babble has a container fill its log as fast as it can. What it may save up is gone when the time is taken.
 func babble(t *testing.T, from *tenant) attack.Outcome {
 	const all = 12 << 20
-	say := fmt.Sprintf("yes | head -c %d >/proc/1/fd/1", all)
-	from.MustExec("hog", "sh", "-c", say)
-	began := time.Now()
-	from.MustExec("hog", "sh", "-c", say)
-	pace := all / time.Since(began).Seconds()
-	t.Logf("%.2f MiB a second of %d", pace/(1<<20), logRate)
+	say := func() float64 {
+		began := time.Now()
+		from.MustExec("hog", "sh", "-c", fmt.Sprintf("dd if=/dev/zero of=/proc/1/fd/1 bs=64k count=%d 2>/dev/null", all>>16))
+		return all / time.Since(began).Seconds()
+	}
+	first, pace := say(), say()
+	t.Logf("%.2f MiB a second at first, then %.2f of %d", first/(1<<20), pace/(1<<20), logRate)
 	if pace > 1.5*logRate*(1<<20) {
 		return attack.Succeeded
 	}
@@ -136,7 +138,7 @@ func untilHoards(h *tenant) {
 // lieUnderPressure starts the server anew with a bound by which the host is short of memory. The neighbour's container has more than a
 // hoarder's, by the guests' word.
 func lieUnderPressure(t *testing.T, c *testcluster.Cluster, victim *tenant, hoarders []*tenant) attack.Outcome {
-	victim.MustExec("neighbour", "sh", "-c", "HOLD=1 /hello alloc 100 >/dev/null 2>&1 &")
+	victim.MustExec("neighbour", "sh", "-c", "HOLD=1 /hello alloc 200 >/dev/null 2>&1 &")
 	victim.Until("the neighbour's container is the larger one, by the guests' word", func() (bool, error) {
 		its, err := guestWord(victim, "neighbour")
 		for _, h := range hoarders {

@@ -2,6 +2,7 @@ package vm_test
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +15,8 @@ import (
 func TestNetwork(t *testing.T) {
 	s := newSpace(t, 5*time.Minute)
 	s.Apply(fmt.Sprintf(webDeployment, 2))
-	s.Apply(testcluster.Sleeper("client", ""))
+	s.Apply(strings.Replace(testcluster.Sleeper("client", ""), "metadata: {",
+		`metadata: {annotations: {kubernetes.io/egress-bandwidth: 80M, kubernetes.io/ingress-bandwidth: 160M}, `, 1))
 	web := s.Pods("app=web", 2)
 	client := s.Ready("client")
 	service, err := s.Client.CoreV1().Services(s.Name).Get(s.Ctx, "web", metav1.GetOptions{})
@@ -25,6 +27,13 @@ func TestNetwork(t *testing.T) {
 	t.Run("the Pod's address is the one of its status", func(t *testing.T) {
 		if got := s.MustExec("client", "sh", "-c", "ip -4 -o addr show dev eth0 | awk '{print $4}'"); got != client.Status.PodIP+"/32" {
 			t.Errorf("eth0 has %s, want %s/32", got, client.Status.PodIP)
+		}
+	})
+	t.Run("the Pod has the bandwidth of its annotations", func(t *testing.T) {
+		for set, want := range map[string]string{"capped_out": "over 10000000 bytes/second", "capped_in": "over 20000000 bytes/second"} {
+			if got := elementOf(s.with(t), set, linkOf(s.with(t), client.Status.PodIP)); !strings.Contains(got, want) {
+				t.Errorf("the Pod's element of %s is %q, want %q", set, got, want)
+			}
 		}
 	})
 	t.Run("Pod to Pod", func(t *testing.T) {
@@ -73,4 +82,43 @@ func TestNetwork(t *testing.T) {
 			return code == 0, fmt.Errorf("code %d: %s", code, out)
 		})
 	})
+}
+
+// linkOf is the host's end of the link of the Pod that has an address.
+func linkOf(s *space, addr string) string {
+	s.T.Helper()
+	for _, e := range elements(s, "source") {
+		if strings.HasSuffix(e, " . "+addr) {
+			link, _, _ := strings.Cut(e, " ")
+			return link
+		}
+	}
+	s.T.Fatalf("no link may send from %s", addr)
+	return ""
+}
+
+// elementOf is what a set of the host's packet rules says of a link; empty if nothing.
+func elementOf(s *space, set, link string) string {
+	s.T.Helper()
+	for _, e := range elements(s, set) {
+		if strings.HasPrefix(e, link+" ") {
+			return e
+		}
+	}
+	return ""
+}
+
+func elements(s *space, set string) (list []string) {
+	s.T.Helper()
+	nft := filepath.Join(filepath.Dir(s.Host.Program), "..", "aux", "nft")
+	out, err := s.Host.Exec(s.Ctx, nft, "list", "set", "inet", "nodeless", set)
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	_, out, _ = strings.Cut(out, "elements = {")
+	out, _, _ = strings.Cut(out, "}")
+	for e := range strings.SplitSeq(out, ",") {
+		list = append(list, strings.TrimSpace(strings.ReplaceAll(e, `"`, "")))
+	}
+	return list
 }
