@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// DefaultConns is how many connections one address may have open. A connection is memory of the server's before anybody has said who he is, about
-// 40 KB; a client that uses HTTP/2 needs one for a hundred requests at once.
+// DefaultConns is how many connections one address may have open. A connection is memory of the server's before anybody has said who he is;
+// a client that uses HTTP/2 needs one for a hundred requests at once.
 const DefaultConns = 1000
 
 // Listen bounds how many connections each address has open, before anything is read from them: more are closed at once. Addresses of this host
