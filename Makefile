@@ -1,5 +1,5 @@
 # Every target is a script in scripts/; this file only names them.
-.PHONY: help build bundle release demo run test attacks robustness fuzz bench clean
+.PHONY: help build bundle release demo run test attacks conformance robustness fuzz bench clean
 
 build: ## dist/nodeless, the file that ships
 	scripts/deps.sh
@@ -24,6 +24,9 @@ test: ## all tests, those with microVMs included
 
 attacks: ## try every attack of docs/security.md (ATTACK=name for some) and count what became of them
 	scripts/attacks.sh $(ATTACK)
+
+conformance: ## Kubernetes' own conformance tests, those not passed yet (GROUP=api|node|… for some, SIZING=spec for the default sizing)
+	GROUP=$(GROUP) SIZING=$(SIZING) scripts/conformance.sh
 
 robustness: ## inject every fault, or those named by FAULT=name
 	scripts/robustness.sh $(FAULT)

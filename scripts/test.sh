@@ -52,6 +52,10 @@ if [ "$what" != unit ]; then
 	stage vm -p 1 -timeout 50m ./tests/vm/...
 	stage attacks -p 1 -timeout 20m ./tests/attacks/...              # the fast ones; all are scripts/attacks.sh
 	stage robustness -p 1 -short -timeout 20m ./tests/robustness/... # the long variant is scripts/robustness.sh
+	echo "== conformance" # group api and a few of the others; all of them are scripts/conformance.sh
+	GROUP=api STATE=$results/conformance scripts/conformance.sh -smoke -procs 4 -json "$results/conformance.json" >"$results/conformance.log" 2>&1 || status=1
+	tail -n 1 "$results/conformance.log"
+	"$results/summary" "$results/conformance.json" || status=1
 fi
 
 echo "== attacks among them"

@@ -10,7 +10,8 @@
  * tells: it has the flags of the open file, which fcntl(2) may have changed since, and a mark on what comes from the page cache. The
  * Rust daemon does the same.
  *
- * The request is in the buffer that the thread has allocated for it: the only one of a megabyte. A buffer that holds something else
+ * The request is in the buffer that the thread has allocated for it: the only one so large, of a megabyte or, for a guest that knows
+ * nothing of such, of 132 KiB. A buffer that holds something else
  * than the write at hand is refused with EIO, and the test of the bundle's daemon fails.
  */
 #define _GNU_SOURCE
@@ -29,7 +30,7 @@
 #define RWF_APPEND 0x10
 #endif
 
-enum { REQUEST_BUFFER = 1 << 20 };
+enum { REQUEST_BUFFER = 1 << 17 };
 
 /* request is the buffer of the request that this thread serves. */
 static __thread char *request;

@@ -29,6 +29,45 @@ type boost struct {
 	pod    string // the Pod's cgroup, as the runtime specification writes that of the sandbox; guarded by mu
 	bundle string // of the sandbox; guarded by mu
 	lifted lifted // guarded by mu
+
+	// least is what the Pod may use whatever its limits are; guarded by mu. The limits of a Pod that keeps its own figures are those of its
+	// containers, to which the guest holds them. With one of a hundredth of a core the guest itself would hardly run.
+	least quota
+}
+
+// atLeast sets what the host lets the Pod use whatever its limits are.
+func (b *boost) atLeast(q quota) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.least = q
+}
+
+// hold raises the limit, where it is lower, to the least. The kubelet lowers it when it makes and when it resizes the Pod.
+func (b *boost) hold(root string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.pod == "" || b.lifted.File != "" {
+		return
+	}
+	for _, f := range quotaFiles(root, filepath.Dir(filepath.Clean("/"+b.pod))) {
+		raw, err := os.ReadFile(f.path)
+		if err != nil {
+			continue
+		}
+		if now := strings.TrimSpace(string(raw)); b.raised(f, now) != now {
+			_ = os.WriteFile(f.path, []byte(b.raised(f, now)), 0) // fails when the Pod has gone
+		}
+		return
+	}
+}
+
+// raised is a limit as the control file has it, or the least if that is more; mu is held.
+func (b *boost) raised(f quotaFile, limit string) string {
+	have := quota{period: b.least.period} // of cgroup v1, where the kubelet's period is that of every sandbox
+	if n, _ := fmt.Sscan(limit, &have.quota, &have.period); n == 0 || have.quota < 0 || have.quota*b.least.period >= b.least.quota*have.period {
+		return limit
+	}
+	return f.write(b.least)
 }
 
 // lifted is a limit that is not in force.
@@ -99,7 +138,7 @@ func (b *boost) lift(root string, spec quota) {
 		if free {
 			limit = f.write(spec)
 		}
-		l := lifted{File: f.path, Back: limit}
+		l := lifted{File: f.path, Back: b.raised(f, limit)}
 		if l.record(b.bundle) != nil || !free && os.WriteFile(f.path, []byte(f.unlimited), 0) != nil {
 			return
 		}
@@ -170,6 +209,7 @@ func (s service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.S
 		return s.Shim.Start(ctx, r)
 	}
 	s.boost.end()
+	s.boost.hold(s.sandbox.root)
 	if r.ExecID != "" {
 		return s.Shim.Start(ctx, r)
 	}

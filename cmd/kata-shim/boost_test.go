@@ -154,3 +154,45 @@ func (n noBoot) Create(context.Context, *taskapi.CreateTaskRequest) (*taskapi.Cr
 	}
 	return nil, errors.New("no answer")
 }
+
+// TestPodsHaveTheLeast: a limit of the kubelet's that is smaller than what a guest needs is raised, after the boot and after each resize.
+func TestPodsHaveTheLeast(t *testing.T) {
+	for _, tt := range []struct{ name, file, small, raised, large string }{
+		{"cgroup v1", "sys/fs/cgroup/cpu/n/kubepods/pod1/cpu.cfs_quota_us", "1000", "25000", "50000"},
+		{"cgroup v2", "sys/fs/cgroup/n/kubepods/pod1/cpu.max", "1000 100000", "25000 100000", "50000 100000"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			root := t.TempDir()
+			file := filepath.Join(root, tt.file)
+			write := func(text string) {
+				t.Helper()
+				if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			expect := func(when, want string) {
+				t.Helper()
+				if got, err := os.ReadFile(file); err != nil || string(got) != want {
+					t.Errorf("%s the limit is %q, %v; want %q", when, got, err, want)
+				}
+			}
+			if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			write(tt.small)
+			var b boost
+			b.hold(root) // before there is a Pod
+			b.atLeast(quota{25000, 100000})
+			b.begin(root, t.TempDir(), "/n/kubepods/pod1/sandbox", quota{})
+			b.hold(root)
+			b.end()
+			expect("after the boot", tt.raised)
+			write(tt.small)
+			b.hold(root)
+			expect("after a resize", tt.raised)
+			write(tt.large)
+			b.hold(root)
+			expect("with more than that", tt.large)
+		})
+	}
+}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -94,11 +93,21 @@ func (d description) number(key string) int64 {
 	return n
 }
 
-// sized tells that the Pod has a spec, which is the microVM's size whatever the limits of the Pod's containers add up to.
-func (d description) sized() bool { return d.Annotations[specAnnotation] != "" }
+// sized tells that the Pod has a size as a whole, which is the microVM's whatever the limits of the Pod's containers add up to.
+func (d description) sized() bool { return d.Annotations[specAnnotation] != "" && !d.native() }
 
-// specAnnotation is set at the Pod's admission (pkg/api has it too, in another module).
-const specAnnotation = "nodeless.dev/spec"
+// native tells that the Pod keeps its own figures, and the microVM follows the limits of its containers.
+func (d description) native() bool {
+	follows := d.Annotations[sizingAnnotation]
+	return follows != "" && follows != sizingWhole
+}
+
+// Annotations that are set at the Pod's admission (pkg/api has them too, in another module).
+const (
+	specAnnotation   = "nodeless.dev/spec"
+	sizingAnnotation = "nodeless.dev/sizing"
+	sizingWhole      = "whole"
+)
 
 // sizer keeps the microVM at its Pod's spec, or, where the Pod has none, as large as its containers' limits add up to.
 // vCPUs are never taken away: the limit bounds their use.
@@ -250,7 +259,12 @@ func (s service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*tas
 
 // createSandbox boots the microVM.
 func (s service) createSandbox(ctx context.Context, r *taskapi.CreateTaskRequest, d description) (*taskapi.CreateTaskResponse, error) {
-	s.boost.begin(s.sandbox.root, r.Bundle, d.Linux.CgroupsPath, d.quota())
+	limit := d.quota()
+	if d.native() {
+		s.boost.atLeast(limit)
+		limit = quota{} // the host's limit, if there is one, is what the containers' add up to
+	}
+	s.boost.begin(s.sandbox.root, r.Bundle, d.Linux.CgroupsPath, limit)
 	reply, err := s.Shim.Create(ctx, r)
 	if err != nil {
 		s.boost.end()
@@ -279,13 +293,14 @@ func (s service) Update(ctx context.Context, r *taskapi.UpdateTaskRequest) (*emp
 	if err := s.sizer.settle(ctx); err != nil {
 		return nil, fmt.Errorf("update container %s: %w", r.ID, err)
 	}
+	s.boost.hold(s.sandbox.root)
 	return reply, nil
 }
 
 // updateSandbox gives the Pod another spec. pkg/worker/cri calls it for a Pod that is resized as a whole.
 func (s service) updateSandbox(ctx context.Context, to resources) (*emptypb.Empty, error) {
 	if !s.sizer.fixed {
-		return nil, errors.New("update the sandbox itself: its containers have limits, it has none")
+		return &emptypb.Empty{}, nil // it follows its containers
 	}
 	if err := s.sizer.become(ctx, to.over); err != nil {
 		return nil, fmt.Errorf("resize the microVM: %w", err)

@@ -40,6 +40,14 @@ const (
 	RootDisk   = Own + "root-disk"   // GiB of the writable disk, where it is not the usual one: "50"
 	DiskShares = Own + "disk-shares" // bytes of ephemeral storage that each container may use: "app=1073741824,log=536870912"
 	AskedWhole = Own + "asked-whole" // "true" when its author gave the Pod as a whole resources
+	Sizing     = Own + "sizing"      // what the microVM follows where that is not the spec: a value of below
+)
+
+// Values of Sizing, on Pods that keep their own figures.
+const (
+	SizingLimits = "limits" // each container has a limit on its memory: the microVM is as large as those add up to
+	SizingOpen   = "open"   // one has none: the microVM has at least its spec's memory
+	SizingWhole  = "whole"  // the Pod has limits as a whole: the microVM is as large as those
 )
 
 // CPUTypeLabel is on each Node: the type of its CPUs, as cpu-type has it.

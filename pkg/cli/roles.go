@@ -39,7 +39,9 @@ func runRoles(ctx context.Context, cfg config.Config, ready run.Component, log *
 	if control.DNSBind, err = local.Net.Gateway(); err != nil {
 		return err
 	}
-	control.Serverless.Rules = rules.Settings{DaemonSets: rules.Policy(cfg.Specs.DaemonSets), InjectFrom: cfg.Specs.InjectFrom, HostPath: cfg.Specs.HostPathNamespaces()}
+	control.Serverless.Rules = rules.Settings{DaemonSets: rules.Policy(cfg.Specs.DaemonSets), InjectFrom: cfg.Specs.InjectFrom, HostPath: cfg.Specs.HostPathNamespaces(),
+		HostPorts: cfg.Specs.HostPorts(), Taken: takenPorts(cfg)}
+	control.Serverless.Native = cfg.Specs.Native()
 	control.Serverless.SpotReserve, control.Serverless.SpotNotice = cfg.Specs.SpotReserve, cfg.Specs.SpotNotice
 	steps, err := worker.Steps(local, log)
 	if err != nil {
@@ -50,6 +52,17 @@ func runRoles(ctx context.Context, cfg config.Config, ready run.Component, log *
 		after = append(after, s.Name())
 	}
 	return server.Run(ctx, control, append(steps, run.Step{Component: ready, After: after}), log)
+}
+
+// takenPorts are those of every host that no Pod has.
+func takenPorts(cfg config.Config) []rules.Taken {
+	return []rules.Taken{
+		{Low: cfg.API.Port, High: cfg.API.Port, By: "the apiserver's"},
+		{Low: 10248, High: 10248, By: "the kubelet's"}, {Low: 10250, High: 10250, By: "the kubelet's"},
+		{Low: 10249, High: 10249, By: "kube-proxy's"}, {Low: 10256, High: 10256, By: "kube-proxy's"},
+		{Low: 53, High: 53, By: "that of the cluster DNS"},
+		{Low: cfg.Network.NodePorts.Low, High: cfg.Network.NodePorts.High, By: "one for node ports"},
+	}
 }
 
 // boundMemory has Go aim at what the host has for its server, unless the operator has said otherwise in the environment.
@@ -93,5 +106,6 @@ func workerConfig(cfg config.Config) worker.Config {
 func guard(cfg config.Config) netdev.Guard {
 	g := cfg.Network.Guard
 	g.APIPort, g.Limits = cfg.API.Port, cfg.Network.Limits()
+	g.PodPorts = cfg.Specs.HostPorts()
 	return g
 }

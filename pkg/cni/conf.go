@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 
@@ -31,10 +33,49 @@ type Conf struct {
 	DataDir string       `json:"dataDir"` // where address allocations are kept, below it a folder named after the network
 	MTU     int          `json:"mtu"`
 	NFT     string       `json:"nft,omitempty"` // the program; empty means the one in PATH
+
 	// RuntimeConfig is what the runtime says of one Pod: containerd reads the annotations kubernetes.io/egress-bandwidth and ingress-bandwidth.
+	// It has no ports unless the configuration asks for them.
 	RuntimeConfig struct {
-		Bandwidth struct{ IngressRate, EgressRate int64 } `json:"bandwidth"` // in bits a second; 0 is none
+		Bandwidth    struct{ IngressRate, EgressRate int64 } `json:"bandwidth"` // in bits a second; 0 is none
+		PortMappings []portMapping                           `json:"portMappings"`
 	} `json:"runtimeConfig,omitzero"`
+}
+
+// portMapping is a port of the host that a Pod asks for, as CNI's conventions have it.
+type portMapping struct {
+	HostPort      int    `json:"hostPort"`
+	ContainerPort int    `json:"containerPort"`
+	Protocol      string `json:"protocol"`
+	HostIP        string `json:"hostIP"`
+}
+
+// ports are those of the host that the Pod asks for. The network has IPv4 alone.
+func (c *Conf) ports() (all []netdev.HostPort, err error) {
+	for _, m := range c.RuntimeConfig.PortMappings {
+		p := netdev.HostPort{Protocol: strings.ToLower(m.Protocol), Port: m.HostPort, PodPort: m.ContainerPort}
+		if p.Port <= 0 {
+			continue
+		}
+		if p.Port > 65535 || p.PodPort < 1 || p.PodPort > 65535 || !slices.Contains([]string{"tcp", "udp", "sctp"}, p.Protocol) {
+			return nil, fmt.Errorf("port mapping %+v: want ports of tcp, udp or sctp", m)
+		}
+		if m.HostIP != "" {
+			if p.HostIP, err = netip.ParseAddr(m.HostIP); err != nil {
+				return nil, fmt.Errorf("port mapping %+v: %w", m, err)
+			}
+			if p.HostIP = p.HostIP.Unmap(); !p.HostIP.Is4() {
+				return nil, fmt.Errorf("port mapping %+v: Pods have IPv4 alone", m)
+			}
+			if p.HostIP.IsUnspecified() {
+				p.HostIP = netip.Addr{}
+			}
+		}
+		if !slices.Contains(all, p) {
+			all = append(all, p)
+		}
+	}
+	return all, nil
 }
 
 // bandwidth is one of the Pod's own, in bytes a second; 0 is none.
@@ -69,25 +110,26 @@ func (c *Conf) Validate() error {
 }
 
 // ConfList renders the configuration file.
-func ConfList(podCIDR netip.Prefix, gateway netip.Addr, dataDir string, mtu int, nft string) ([]byte, error) {
+func ConfList(podCIDR netip.Prefix, gateway netip.Addr, dataDir string, mtu int, nft string, ports bool) ([]byte, error) {
 	conf := &Conf{PodCIDR: podCIDR, Gateway: gateway, DataDir: dataDir, MTU: mtu, NFT: nft}
 	conf.Name, conf.Type = Type, Type
 	if err := conf.Validate(); err != nil {
 		return nil, fmt.Errorf("render CNI configuration: %w", err)
 	}
+	plugin := map[string]any{
+		"type":    Type,
+		"podCIDR": podCIDR,
+		"gateway": gateway,
+		"dataDir": dataDir,
+		"mtu":     mtu,
+		"nft":     nft,
+		// What containerd is to tell of each Pod.
+		"capabilities": map[string]bool{"bandwidth": true, "portMappings": ports},
+	}
 	return json.MarshalIndent(map[string]any{
 		"cniVersion": Version,
 		"name":       Type,
-		"plugins": []any{map[string]any{
-			"type":    Type,
-			"podCIDR": podCIDR,
-			"gateway": gateway,
-			"dataDir": dataDir,
-			"mtu":     mtu,
-			"nft":     nft,
-			// What containerd is to tell of each Pod.
-			"capabilities": map[string]bool{"bandwidth": true},
-		}},
+		"plugins":    []any{plugin},
 	}, "", "  ")
 }
 

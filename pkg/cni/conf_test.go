@@ -9,7 +9,7 @@ import (
 )
 
 func TestConfList(t *testing.T) {
-	got, err := ConfList(netip.MustParsePrefix("10.42.0.0/24"), netip.MustParseAddr("10.42.0.1"), "/d/agent/cni", DefaultMTU, "/b/aux/nft")
+	got, err := ConfList(netip.MustParsePrefix("10.42.0.0/24"), netip.MustParseAddr("10.42.0.1"), "/d/agent/cni", DefaultMTU, "/b/aux/nft", false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -19,7 +19,8 @@ func TestConfList(t *testing.T) {
   "plugins": [
     {
       "capabilities": {
-        "bandwidth": true
+        "bandwidth": true,
+        "portMappings": false
       },
       "dataDir": "/d/agent/cni",
       "gateway": "10.42.0.1",

@@ -38,7 +38,7 @@ func FuzzConf(f *testing.F) {
 		if got := (*set)[0]; !got.Gateway.Equal(conf.Gateway.AsSlice()) || got.RangeStart.Equal(got.Gateway) && got.RangeStart.Equal(got.RangeEnd) {
 			t.Errorf("%s with gateway %s gives the addresses %s to %s", conf.PodCIDR, conf.Gateway, got.RangeStart, got.RangeEnd)
 		}
-		again, err := ConfList(conf.PodCIDR, conf.Gateway, conf.DataDir, conf.MTU, conf.NFT)
+		again, err := ConfList(conf.PodCIDR, conf.Gateway, conf.DataDir, conf.MTU, conf.NFT, false)
 		if err != nil {
 			t.Fatalf("what was read cannot be written: %v", err)
 		}

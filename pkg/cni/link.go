@@ -42,8 +42,17 @@ func connect(conf *Conf, podNS ns.NetNS, hostLink, ifName string, addr netip.Add
 	if err != nil {
 		return link{}, err
 	}
+	ports, err := conf.ports()
+	if err != nil {
+		return link{}, err
+	}
+	if len(ports) > 0 {
+		if err := loopbackTo(hostLink); err != nil {
+			return link{}, err
+		}
+	}
 	own := conf.RuntimeConfig.Bandwidth
-	if err := permit(conf, netdev.Link{Name: hostLink, MAC: made.pod.HardwareAddr.String(), Addr: addr,
+	if err := permit(conf, netdev.Link{Name: hostLink, MAC: made.pod.HardwareAddr.String(), Addr: addr, Ports: ports,
 		Sent: bandwidth(own.EgressRate), Received: bandwidth(own.IngressRate)}); err != nil {
 		return link{}, err
 	}
@@ -130,4 +139,13 @@ func noIPv6(dev string) error {
 
 func single(a netip.Addr) *net.IPNet {
 	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(32, 32)}
+}
+
+// loopbackTo lets the host send to a Pod what was meant for a port of its own loopback. What a Pod sends to a loopback address the packet
+// rules drop.
+func loopbackTo(dev string) error {
+	if err := os.WriteFile(filepath.Join("/proc/sys/net/ipv4/conf", dev, "route_localnet"), []byte("1"), 0o644); err != nil {
+		return fmt.Errorf("lead loopback to %s: %w", dev, err)
+	}
+	return nil
 }

@@ -4,13 +4,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
+	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/disk"
 	"github.com/vishvananda/netlink"
@@ -51,10 +55,65 @@ func permit(conf *Conf, l netdev.Link) error {
 		return err
 	}
 	defer unlock()
+	if err := free(conf.DataDir, l); err != nil {
+		return err
+	}
 	if err := writeLink(conf.DataDir, l); err != nil {
 		return err
 	}
-	return netdev.Permit(conf.host(), l)
+	if err := netdev.Permit(conf.host(), l); err != nil || len(l.Ports) == 0 {
+		return err
+	}
+	return netdev.ForgetPorts(l.Ports)
+}
+
+// free tells whether nobody has the ports of the host that a link asks for: no other Pod's link, and no program of the host.
+func free(dataDir string, l netdev.Link) error {
+	if len(l.Ports) == 0 {
+		return nil
+	}
+	there, err := netdev.PodLinks()
+	if err != nil {
+		return err
+	}
+	others, err := known(dataDir, there)
+	if err != nil {
+		return err
+	}
+	for _, p := range l.Ports {
+		for _, o := range others {
+			if o.Name != l.Name && slices.ContainsFunc(o.Ports, p.Clashes) {
+				return types.NewError(types.ErrTryAgainLater, fmt.Sprintf("port %s of the host is another Pod's, with address %s", p, o.Addr), "it is free when that Pod has gone")
+			}
+		}
+		if listening(p) {
+			return types.NewError(types.ErrTryAgainLater, fmt.Sprintf("port %s of the host is taken by a program of the host", p), "choose another hostPort")
+		}
+	}
+	return nil
+}
+
+// listening tells whether a program of the host has a port, by trying to have it.
+func listening(p netdev.HostPort) bool {
+	host := "0.0.0.0"
+	if p.HostIP.IsValid() {
+		host = p.HostIP.String()
+	}
+	at := net.JoinHostPort(host, strconv.Itoa(p.Port))
+	var held io.Closer
+	var err error
+	switch p.Protocol {
+	case "tcp":
+		held, err = net.Listen("tcp4", at)
+	case "udp":
+		held, err = net.ListenPacket("udp4", at)
+	default:
+		return false // Go has no word for the others
+	}
+	if err != nil {
+		return errors.Is(err, unix.EADDRINUSE)
+	}
+	return held.Close() != nil
 }
 
 // forbid undoes permit. What was never permitted is no fault.

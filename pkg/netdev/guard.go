@@ -19,6 +19,7 @@ type Guard struct {
 	Denied    []netip.Prefix // what no Pod reaches, such as the metadata service of a cloud
 	AllowFrom []netip.Prefix // who outside of the cluster reaches Pods and ClusterIPs by their own addresses
 	HostPorts []string       // what else of the host Pods reach, such as "5432/tcp"
+	PodPorts  bool           // ports of the host lead to Pods that ask for them
 	Limits    Limits         // of each Pod
 }
 
@@ -113,6 +114,8 @@ type Link struct {
 	Name string     `json:"name"`
 	MAC  string     `json:"mac"`
 	Addr netip.Addr `json:"address"`
+
+	Ports []HostPort `json:"ports,omitempty"` // of the host, which lead here
 	// Sent and Received are bounds of this Pod's own, in bytes a second; 0 is none. What all Pods are bound to holds besides.
 	Sent     int64 `json:"sent,omitempty"`
 	Received int64 `json:"received,omitempty"`
@@ -140,6 +143,7 @@ func (l Link) elements(verb string) string {
 			fmt.Fprintf(&b, "%s element inet %s %s { %q }\n", verb, Table, cap.set, l.Name)
 		}
 	}
+	b.WriteString(l.portElements(verb))
 	return b.String()
 }
 
@@ -157,6 +161,7 @@ func text(c Config, conntrackMax int, links []Link) string {
 	}
 	fmt.Fprintf(&b, "table inet %s {\n", Table)
 	b.WriteString(sets)
+	b.WriteString(portMaps)
 	writeChain(&b, "early", "type filter hook prerouting priority -450; policy accept;", `iifname "nl*" jump pod_early`)
 	writeChain(&b, "pod_early", early(c.Guard.Limits)...)
 	writeChain(&b, "late", "type filter hook postrouting priority 450; policy accept;", `oifname "nl*" jump pod_late`)
@@ -167,6 +172,9 @@ func text(c Config, conntrackMax int, links []Link) string {
 	writeChain(&b, "forward", forward(c.Guard)...)
 	writeChain(&b, "pod_forward", podForward(c.Guard)...)
 	writeChain(&b, "to_pod", toPod(c.Guard)...)
+	if c.Guard.PodPorts {
+		writePortChains(&b, c)
+	}
 	b.WriteString("}\n")
 	fmt.Fprintf(&b, arpTable, Table)
 	for _, l := range links {
@@ -179,7 +187,7 @@ func text(c Config, conntrackMax int, links []Link) string {
 func Probe() string {
 	all := Guard{
 		Services: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 43}), 16), APIPort: 6443, Denied: MetadataServices(),
-		AllowFrom: MetadataServices(), HostPorts: []string{"5432/tcp", "514/udp"}, Limits: DefaultLimits(),
+		AllowFrom: MetadataServices(), HostPorts: []string{"5432/tcp", "514/udp"}, PodPorts: true, Limits: DefaultLimits(),
 	}
 	return text(Config{Gateway: netip.AddrFrom4([4]byte{10, 42, 0, 1}), Guard: all}, 0,
 		[]Link{{Name: "nl00000000", MAC: "02:00:00:00:00:01", Addr: netip.AddrFrom4([4]byte{10, 42, 0, 2}), Sent: 125000, Received: 125000}})
@@ -220,7 +228,7 @@ func writeChain(b *strings.Builder, name string, rules ...string) {
 
 // early comes before fragments are put together, so that none with another's address waits for its rest.
 func early(l Limits) []string {
-	rules := []string{"meta nfproto ipv6 counter drop", "iifname . ether saddr . ip saddr != @source counter drop"}
+	rules := []string{"meta nfproto ipv6 counter drop", "ip daddr 127.0.0.0/8 counter drop", "iifname . ether saddr . ip saddr != @source counter drop"}
 	if l.Packets > 0 {
 		rules = append(rules, fmt.Sprintf("update @pace { iifname limit rate over %d/second burst %[1]d packets } counter drop", l.Packets))
 	}

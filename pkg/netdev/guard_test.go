@@ -16,9 +16,10 @@ import (
 func TestText(t *testing.T) {
 	all := Guard{
 		Services: netip.MustParsePrefix("10.43.0.0/16"), APIPort: 6443, Denied: MetadataServices(),
-		AllowFrom: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/24")}, HostPorts: []string{"5432/tcp", "514/udp"}, Limits: DefaultLimits(),
+		AllowFrom: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/24")}, HostPorts: []string{"5432/tcp", "514/udp"}, PodPorts: true, Limits: DefaultLimits(),
 	}
-	links := []Link{{Name: "nl0123abcd", MAC: "02:00:00:00:00:01", Addr: netip.MustParseAddr("10.42.0.5"), Sent: 125_000, Received: 250_000}}
+	links := []Link{{Name: "nl0123abcd", MAC: "02:00:00:00:00:01", Addr: netip.MustParseAddr("10.42.0.5"), Sent: 125_000, Received: 250_000, Ports: []HostPort{
+		{Protocol: "tcp", Port: 8080, PodPort: 80}, {Protocol: "udp", HostIP: netip.MustParseAddr("192.0.2.1"), Port: 8080, PodPort: 81}}}}
 	for _, tt := range []struct {
 		name  string
 		guard Guard

@@ -43,13 +43,15 @@ func (r *Rules) Set(links []Link) (changed bool, err error) {
 	most := conntrackMax(r.cfg.ProcSys)
 	known := r.have != "" && r.max == most
 	if known && structure(r.cfg) == r.have {
-		if have, err := permitted(r.cfg); err == nil && slices.Equal(have, sorted(links)) {
+		have, err := permitted(r.cfg)
+		ports, portsErr := mapped(r.cfg)
+		if errors.Join(err, portsErr) == nil && slices.EqualFunc(have, sorted(links), Link.same) && slices.Equal(ports, wanted(links)) {
 			return false, nil
 		}
 	}
 	if err := r.cfg.nft(text(r.cfg, most, links)); err != nil {
 		return false, &hint.Error{Op: "set packet rules for Pods", Err: err,
-			Do: "run as root on a kernel with nf_tables (modprobe nf_tables nft_ct nft_limit nft_connlimit nft_reject_inet nf_conntrack)"}
+			Do: "run as root on a kernel with nf_tables (modprobe nf_tables nft_ct nft_limit nft_connlimit nft_reject_inet nft_nat nft_fib_inet nf_conntrack)"}
 	}
 	r.have, r.max = structure(r.cfg), most
 	return known, EndRefused(r.cfg)

@@ -132,6 +132,7 @@ func TestControlPlane(t *testing.T) {
 	expectAnonymousSeesHealthOnly(t)
 	expectSealed(t, filepath.Join(dir, "data", "server", "db"))
 	expectMetricsWithoutFigures(t, client)
+	expectAutoscales(t, client)
 	expectReloads(t, dir)
 	expectRestored(t, dir)
 	measureIdle(t, first)
@@ -140,6 +141,7 @@ func TestControlPlane(t *testing.T) {
 		t.Fatal(err)
 	}
 	first.stop(t)
+	expectRestoredOnce(t, first.output.String())
 
 	second := startServer(t, dir)
 	client = second.ready(t, dir)

@@ -177,6 +177,10 @@ func frames(kind string) []frame {
 		return inVolume(`"downwardAPI":{"items":[{"path":"p","fieldRef":{"fieldPath":"metadata.name"},@}]}`)
 	case "ServiceAccountTokenProjection":
 		return inVolume(`"projected":{"sources":[{"serviceAccountToken":{"path":"p",@}}]}`)
+	case "ClusterTrustBundleProjection":
+		return inVolume(`"projected":{"sources":[{"clusterTrustBundle":{"name":"x","path":"p",@}}]}`)
+	case "PodCertificateProjection":
+		return inVolume(`"projected":{"sources":[{"podCertificate":{"signerName":"a.example/b","keyType":"ED25519","credentialBundlePath":"p",@}}]}`)
 	case "EmptyDirVolumeSource":
 		return inVolume(`"emptyDir":{@}`)
 	case "EphemeralContainer":

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"testing"
 
@@ -80,6 +81,23 @@ func expectRestored(t *testing.T, dir string) {
 		})
 	}
 	expectPutRight(t, objects, at)
+}
+
+// expectRestoredOnce reads the server's log: an object that is as it should be is not written again and again.
+func expectRestoredOnce(t *testing.T, log string) {
+	t.Helper()
+	times := map[string]int{}
+	for _, line := range regexp.MustCompile(`built-in object restored.*`).FindAllString(log, -1) {
+		times[line]++
+	}
+	if len(times) < 20 {
+		t.Errorf("the log tells of %d objects that were restored", len(times))
+	}
+	for line, n := range times {
+		if n > 4 { // it was removed and overwritten, and each may be met half done
+			t.Errorf("%d times: %s", n, line)
+		}
+	}
 }
 
 // expectPutRight overwrites objects in ways that would lead what asks for them elsewhere.

@@ -14,12 +14,14 @@ import (
 	"github.com/nodeless/nodeless/pkg/admission/rules"
 	billingapi "github.com/nodeless/nodeless/pkg/api/billing/v1alpha1"
 	"github.com/nodeless/nodeless/pkg/datadir"
+	"github.com/nodeless/nodeless/pkg/kube/overhead"
 	"github.com/nodeless/nodeless/pkg/meter"
 	"github.com/nodeless/nodeless/pkg/pki"
 	"github.com/nodeless/nodeless/pkg/price"
 	"github.com/nodeless/nodeless/pkg/run"
 	"github.com/nodeless/nodeless/pkg/server/aftermath"
 	"github.com/nodeless/nodeless/pkg/server/apiserver"
+	"github.com/nodeless/nodeless/pkg/server/apiserver/admission"
 	"github.com/nodeless/nodeless/pkg/server/apiserver/bounds"
 	"github.com/nodeless/nodeless/pkg/server/billing"
 	"github.com/nodeless/nodeless/pkg/server/bootstrap"
@@ -32,6 +34,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/server/heap"
 	"github.com/nodeless/nodeless/pkg/server/liblog"
 	"github.com/nodeless/nodeless/pkg/server/metrics"
+	"github.com/nodeless/nodeless/pkg/server/quota"
 	"github.com/nodeless/nodeless/pkg/server/scheduler"
 	"github.com/nodeless/nodeless/pkg/server/spot"
 	"github.com/nodeless/nodeless/pkg/spec"
@@ -78,6 +81,8 @@ type Serverless struct {
 	Catalog spec.Catalog
 	Prices  price.Table
 	Rules   rules.Settings // what admission lets through
+	// Native leaves the figures of Pods, quotas and QoS classes to Kubernetes: specs are for the bill alone.
+	Native bool
 	// SpotReserve is the percentage of each host that spot Pods leave free, SpotNotice the time between telling one and ending it.
 	SpotReserve int
 	SpotNotice  time.Duration
@@ -116,6 +121,7 @@ func Run(ctx context.Context, cfg Config, worker []run.Step, log *slog.Logger) e
 	if err := cfg.Run.Prepare(); err != nil {
 		return err
 	}
+	overhead.Once()
 	if err := liblog.Install(ctx, log, cfg.Verbosity); err != nil {
 		return err
 	}
@@ -169,6 +175,9 @@ func steps(cfg Config, cred *credentials.Credentials, books accounts, worker []r
 		run.Step{Component: aftermath.New(cfg.aftermath(cred, lost), log), After: []string{"bootstrap"}},
 		run.Step{Component: cronscaler.New(cfg.cronScaler(cred), log), After: []string{"bootstrap"}},
 	)
+	if cfg.Serverless.Native {
+		list = append(list, run.Step{Component: quota.New(quota.Config{Access: cred.Access(pki.Supervisor), Class: admission.RuntimeClass}, log), After: []string{"apiserver"}})
+	}
 	if slices.Contains(names(worker), "kubelet") {
 		list = append(list, run.Step{Component: controllermanager.NewVolumeGate(log), After: []string{"apiserver"}})
 		worker = after("kubelet", "volume-plugins", worker)

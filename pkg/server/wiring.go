@@ -17,6 +17,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/server/dns"
 	"github.com/nodeless/nodeless/pkg/server/eklet"
 	"github.com/nodeless/nodeless/pkg/server/metrics"
+	"github.com/nodeless/nodeless/pkg/server/quota"
 	"github.com/nodeless/nodeless/pkg/server/scheduler"
 	"github.com/nodeless/nodeless/pkg/server/spot"
 	"github.com/nodeless/nodeless/pkg/spec"
@@ -84,7 +85,7 @@ func (c Config) apiserver(cred *credentials.Credentials, endpoint string) apiser
 		},
 		Access:    cred.Access(pki.Supervisor),
 		ExtraArgs: c.APIServerArgs, Limits: c.Limits,
-		Admission: admission.Config{Catalog: c.Serverless.Catalog, Rules: c.Serverless.Rules, SpotGrace: c.spot(cred).Grace(), Cost: c.cost},
+		Admission: admission.Config{Catalog: c.Serverless.Catalog, Rules: c.Serverless.Rules, Native: c.Serverless.Native, SpotGrace: c.spot(cred).Grace(), Cost: c.cost},
 	}
 	if !c.NoAudit {
 		conf.AuditLog, conf.AuditPolicyFile = c.Data.AuditLog(), c.Run.AuditPolicy()
@@ -106,7 +107,7 @@ func (c Config) advertise() netip.Addr {
 }
 
 func (c Config) controllerManager(cred *credentials.Credentials) controllermanager.Config {
-	return controllermanager.Config{
+	conf := controllermanager.Config{
 		Kubeconfig: cred.Kubeconfig(pki.ControllerManager),
 		ServerCA:   cred.CAFile(pki.ServerCA), ServerCAKey: cred.CAKeyFile(pki.ServerCA),
 		ClientCA: cred.CAFile(pki.ClientCA), ClientCAKey: cred.CAKeyFile(pki.ClientCA),
@@ -115,6 +116,10 @@ func (c Config) controllerManager(cred *credentials.Credentials) controllermanag
 		Access:            cred.Access(pki.Supervisor),
 		ExtraArgs:         c.ControllerManagerArgs,
 	}
+	if c.Serverless.Native {
+		conf.Without = []string{quota.Upstream}
+	}
+	return conf
 }
 
 func (c Config) scheduler(cred *credentials.Credentials, books accounts) scheduler.Config {

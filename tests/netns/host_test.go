@@ -46,6 +46,7 @@ type host struct {
 	dataDir string
 	plugins *libcni.CNIConfig
 	conf    *libcni.NetworkConfigList
+	ports   []map[string]any // of the host, that the next Pod asks for
 
 	bandwidth map[string]any // of the next Pod, as the runtime tells it; nil for none
 }
@@ -76,7 +77,7 @@ func newHostWith(t *testing.T, pods netip.Prefix, guard netdev.Guard) *host {
 	if err := os.Symlink(self, filepath.Join(bin, cni.Type)); err != nil {
 		t.Fatal(err)
 	}
-	raw, err := cni.ConfList(pods, gateway, h.dataDir, cni.DefaultMTU, "")
+	raw, err := cni.ConfList(pods, gateway, h.dataDir, cni.DefaultMTU, "", guard.PodPorts)
 	if err != nil {
 		t.Fatalf("ConfList: %v", err)
 	}
@@ -109,8 +110,12 @@ type pod struct {
 
 func (h *host) runtimeConf(id, path string) *libcni.RuntimeConf {
 	conf := &libcni.RuntimeConf{ContainerID: id, NetNS: path, IfName: "eth0"}
+	conf.CapabilityArgs = map[string]any{}
+	if h.ports != nil {
+		conf.CapabilityArgs["portMappings"] = h.ports
+	}
 	if h.bandwidth != nil {
-		conf.CapabilityArgs = map[string]any{"bandwidth": h.bandwidth}
+		conf.CapabilityArgs["bandwidth"] = h.bandwidth
 	}
 	return conf
 }

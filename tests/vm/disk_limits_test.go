@@ -45,7 +45,7 @@ func TestPodsOverTheirDiskLimitAreEvicted(t *testing.T) {
 	}
 	for _, p := range pods[:len(pods)-1] {
 		pod := s.Pod(p.name, "is evicted", func(pod *corev1.Pod) bool { return pod.Status.Reason == "Evicted" })
-		if !strings.Contains(pod.Status.Message, "ephemeral") && !strings.Contains(pod.Status.Message, "emptyDir") {
+		if !strings.Contains(pod.Status.Message, "ephemeral") && !strings.Contains(pod.Status.Message, "EmptyDir") {
 			t.Errorf("Pod %s is evicted because %q", p.name, pod.Status.Message)
 		}
 	}

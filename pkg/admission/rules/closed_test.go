@@ -36,7 +36,7 @@ func TestVolumesOfAFewKinds(t *testing.T) {
 			got = append(got, kind)
 		}
 	})
-	if diff := cmp.Diff([]string{"secret", "downwardAPI", "configMap", "serviceAccountToken"}, got); diff != "" {
+	if diff := cmp.Diff([]string{"secret", "downwardAPI", "configMap", "serviceAccountToken", "clusterTrustBundle", "podCertificate"}, got); diff != "" {
 		t.Errorf("projections that are let in (-want +got):\n%s", diff)
 	}
 }

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -60,7 +61,7 @@ type where struct {
 func (r *report) pod(base *field.Path, meta *metav1.ObjectMeta, spec *corev1.PodSpec, at where, in Place) {
 	r.amounts(base, spec)
 	r.volumes(base, spec, at)
-	r.ports(base, meta, spec, at.exempt)
+	r.ports(base, meta, spec, at)
 	r.containers(base, spec, at.exempt)
 	if !at.exempt {
 		r.sysctls(base, spec)
@@ -72,8 +73,8 @@ func (r *report) pod(base *field.Path, meta *metav1.ObjectMeta, spec *corev1.Pod
 	r.annotations(base.Child("metadata", "annotations"), meta.Annotations, in)
 }
 
-// ports reports on ports of the host, which cannot be had, and on the one that is reserved.
-func (r *report) ports(base *field.Path, meta *metav1.ObjectMeta, spec *corev1.PodSpec, exempt bool) {
+// ports reports on ports of the host, and on the one that is reserved.
+func (r *report) ports(base *field.Path, meta *metav1.ObjectMeta, spec *corev1.PodSpec, who where) {
 	reserved, moved := reservedPort(meta.Annotations)
 	check := func(list string, containers []corev1.Container) {
 		for i := range containers {
@@ -81,9 +82,8 @@ func (r *report) ports(base *field.Path, meta *metav1.ObjectMeta, spec *corev1.P
 				at := func(name string) *field.Path {
 					return base.Child("spec", list).Index(i).Child("ports").Index(j).Child(name)
 				}
-				if port.HostPort != 0 && !exempt && !(port.HostPort == port.ContainerPort && hostNetwork(meta, spec)) {
-					r.deny(field.Forbidden(at("hostPort"), fmt.Sprintf("port %d of a host cannot be had: a Pod has an address of its own. "+
-						"Remove hostPort and reach port %d by the Pod's address or by a Service", port.HostPort, port.ContainerPort)))
+				if port.HostPort != 0 && !who.exempt && !(port.HostPort == port.ContainerPort && hostNetwork(meta, spec)) {
+					r.hostPort(at, port, who.settings)
 				}
 				if port.Protocol == corev1.ProtocolSCTP {
 					r.warn(at("protocol"), noSCTP)
@@ -96,6 +96,21 @@ func (r *report) ports(base *field.Path, meta *metav1.ObjectMeta, spec *corev1.P
 	}
 	check("initContainers", spec.InitContainers)
 	check("containers", spec.Containers)
+}
+
+// hostPort reports on a port of the host.
+func (r *report) hostPort(at func(name string) *field.Path, port corev1.ContainerPort, settings Settings) {
+	if !settings.HostPorts {
+		r.deny(field.Forbidden(at("hostPort"), fmt.Sprintf("port %d of a host cannot be had: a Pod has an address of its own. "+
+			"Remove hostPort and reach port %d by the Pod's address or by a Service", port.HostPort, port.ContainerPort)))
+		return
+	}
+	if whose := settings.takenBy(port.HostPort); whose != "" {
+		r.deny(field.Forbidden(at("hostPort"), fmt.Sprintf("port %d of every host is %s. Choose another one", port.HostPort, whose)))
+	}
+	if addr, err := netip.ParseAddr(port.HostIP); port.HostIP != "" && (err != nil || !addr.Is4()) {
+		r.deny(field.Forbidden(at("hostIP"), "Pods have IPv4 alone. Leave it empty for all addresses of the host, or name one of IPv4"))
+	}
 }
 
 // reservedText is the warning about the reserved port; moved says that an annotation chose it.

@@ -80,6 +80,8 @@ const (
 	saySource     = `spec.volumes[0].fc: Forbidden: volume "disk": the host itself would mount it, by what the Pod says. A Pod has volumes of the kinds emptyDir, configMap, secret, downwardAPI, projected, image, ephemeral and persistentVolumeClaim; ask the operator for a PersistentVolume or a StorageClass of what you need`
 	sayHost       = `spec.containers[0].livenessProbe.httpGet.host: Forbidden: the host asks, in its own network; it asks the Pod and nobody else. Leave host empty; for another name in the request set the header Host`
 	sayHostPort   = `spec.containers[0].ports[0].hostPort: Forbidden: port 8080 of a host cannot be had: a Pod has an address of its own. Remove hostPort and reach port 80 by the Pod's address or by a Service`
+	sayTaken      = `spec.containers[0].ports[0].hostPort: Forbidden: port 10250 of every host is the kubelet's. Choose another one`
+	sayHostIP     = `spec.containers[0].ports[0].hostIP: Forbidden: Pods have IPv4 alone. Leave it empty for all addresses of the host, or name one of IPv4`
 	saySysctl     = `spec.securityContext.sysctls[0].name: Forbidden: sysctl "kernel.msgmax" cannot be set, only net.* and kernel.shm_rmid_forced can. Remove it, or set it in a privileged init container (sysctl -w): the kernel is the Pod's own`
 	sayFileKeyRef = `spec.containers[0].env[0].valueFrom.fileKeyRef: Forbidden: variables are not read from files that a container has written: the host would read them. Have the program read the file itself, or use a ConfigMap or a Secret`
 	sayReserved   = `spec.containers[0].ports[0].containerPort (container "main"): 9100/TCP is reserved for a metrics exporter of a later version; nothing else listens there today. Use another port, or move the exporter by the annotation eks.tke.cloud.tencent.com/metrics-port`
@@ -154,6 +156,31 @@ func TestAllowedFields(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := Pod(tt.pod, tt.settings, false); len(got.Denials) > 0 || len(got.Warnings) > 0 {
 				t.Errorf("findings %v %q, want none", got.Denials, got.Warnings)
+			}
+		})
+	}
+}
+
+// TestHostPorts: where the operator allows ports of the host, a Pod has them, but for those that are the host's own.
+func TestHostPorts(t *testing.T) {
+	settings := Settings{HostPorts: true, Taken: []Taken{{10250, 10250, "the kubelet's"}, {30000, 32767, "one for node ports"}}}
+	for _, tt := range []struct {
+		name string
+		port corev1.ContainerPort
+		want []string
+	}{
+		{"free", corev1.ContainerPort{ContainerPort: 80, HostPort: 8080}, nil},
+		{"on one address", corev1.ContainerPort{ContainerPort: 80, HostPort: 8080, HostIP: "127.0.0.1"}, nil},
+		{"on all addresses", corev1.ContainerPort{ContainerPort: 80, HostPort: 8080, HostIP: "0.0.0.0", Protocol: corev1.ProtocolSCTP}, nil},
+		{"the kubelet's", corev1.ContainerPort{ContainerPort: 80, HostPort: 10250, Protocol: corev1.ProtocolUDP}, []string{sayTaken}},
+		{"the last of a range", corev1.ContainerPort{ContainerPort: 80, HostPort: 32767},
+			[]string{"spec.containers[0].ports[0].hostPort: Forbidden: port 32767 of every host is one for node ports. Choose another one"}},
+		{"of IPv6", corev1.ContainerPort{ContainerPort: 80, HostPort: 8080, HostIP: "::1"}, []string{sayHostIP}},
+		{"both", corev1.ContainerPort{ContainerPort: 80, HostPort: 10250, HostIP: "::"}, []string{sayTaken, sayHostIP}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if diff := cmp.Diff(tt.want, denials(Pod(podWith(port(tt.port)), settings, false))); diff != "" {
+				t.Errorf("denials (-want +got):\n%s", diff)
 			}
 		})
 	}

@@ -26,6 +26,24 @@ type Settings struct {
 	HostPath   []string // namespaces whose Pods may have hostPath volumes: paths of the real host, so whoever makes Pods there owns it
 	DaemonSets Policy
 	InjectFrom []string // namespaces besides kube-system whose DaemonSets are added to Pods of all others
+	HostPorts  bool     // Pods may have ports of their host, but for those of Taken
+	Taken      []Taken
+}
+
+// Taken are ports of a host, from Low to High, that are somebody's.
+type Taken struct {
+	Low, High int
+	By        string // as in "the kubelet"
+}
+
+// takenBy names whose a port of the host is, empty for nobody's.
+func (s Settings) takenBy(port int32) string {
+	for _, t := range s.Taken {
+		if int(port) >= t.Low && int(port) <= t.High {
+			return t.By
+		}
+	}
+	return ""
 }
 
 // Parked tells whether the DaemonSet controller is to make no Pods of DaemonSets.

@@ -42,9 +42,10 @@ func (r *report) volumes(base *field.Path, spec *corev1.PodSpec, at where) {
 func (r *report) projections(at *field.Path, v *corev1.Volume) {
 	for i, rest := range v.Projected.Sources {
 		rest.ConfigMap, rest.Secret, rest.DownwardAPI, rest.ServiceAccountToken = nil, nil, nil, nil
+		rest.ClusterTrustBundle, rest.PodCertificate = nil, nil
 		if rest != (corev1.VolumeProjection{}) {
 			r.deny(field.Forbidden(at.Index(i).Child(fieldOf(rest)),
-				fmt.Sprintf("volume %s: there is none here; configMap, secret, downwardAPI and serviceAccountToken can be projected", quote(v.Name))))
+				fmt.Sprintf("volume %s: there is none here; configMap, secret, downwardAPI, serviceAccountToken, clusterTrustBundle and podCertificate can be projected", quote(v.Name))))
 		}
 	}
 }

@@ -83,6 +83,8 @@ type Specs struct {
 	DaemonSets      string   // what becomes of them: park, deny, run or inject
 	InjectFrom      []string // namespaces besides kube-system whose DaemonSets are added to Pods of all others
 	HostPath        []string // namespaces that may have such volumes, or deny alone
+	Sizing          string   // what Pods are sized by: spec or native
+	HostPort        string   // whether Pods may have ports of their host: deny or allow
 	SpotReserve     int      // percent of each host that spot Pods leave free
 	SpotNotice      time.Duration
 }

@@ -268,3 +268,30 @@ func TestHostPathNamesNamespaces(t *testing.T) {
 		}
 	}
 }
+
+// TestSizingAndHostPorts: the defaults are the cloud's; another word than the two is refused with what there is.
+func TestSizingAndHostPorts(t *testing.T) {
+	for _, tt := range []struct {
+		file          string
+		native, ports bool
+		fault         string
+	}{
+		{file: ""},
+		{file: "sizing: native\nhost-port: allow\n", native: true, ports: true},
+		{file: "sizing: spec\nhost-port: deny\n"},
+		{file: "sizing: none\n", fault: "choose of spec, native"},
+		{file: "host-port: \"8080\"\n", fault: "choose of deny, allow"},
+	} {
+		cfg, err := config.Load(sources(t, tt.file, nil))
+		if tt.fault != "" {
+			var said *hint.Error
+			if !errors.As(err, &said) || said.Do != tt.fault {
+				t.Errorf("%q: %v, want the hint %q", tt.file, err, tt.fault)
+			}
+			continue
+		}
+		if err != nil || cfg.Specs.Native() != tt.native || cfg.Specs.HostPorts() != tt.ports {
+			t.Errorf("%q: native %v, host ports %v, %v", tt.file, cfg.Specs.Native(), cfg.Specs.HostPorts(), err)
+		}
+	}
+}

@@ -68,8 +68,26 @@ func (s Specs) faults() (errs []error) {
 	if policies := []string{"park", denied, "run", "inject"}; !slices.Contains(policies, s.DaemonSets) {
 		errs = append(errs, invalid("daemonsets", s.DaemonSets, "no such policy", "choose of "+strings.Join(policies, ", ")))
 	}
+	if ways := []string{sizingSpec, sizingNative}; !slices.Contains(ways, s.Sizing) {
+		errs = append(errs, invalid("sizing", s.Sizing, "no such way to size Pods", "choose of "+strings.Join(ways, ", ")))
+	}
+	if policies := []string{denied, allowed}; !slices.Contains(policies, s.HostPort) {
+		errs = append(errs, invalid("host-port", s.HostPort, "no such policy", "choose of "+strings.Join(policies, ", ")))
+	}
 	return append(errs, s.namespaceFaults()...)
 }
+
+// Native tells that Pods keep their own figures.
+func (s Specs) Native() bool { return s.Sizing == sizingNative }
+
+// HostPorts tells that Pods may have ports of their host.
+func (s Specs) HostPorts() bool { return s.HostPort == allowed }
+
+const (
+	sizingSpec   = "spec"
+	sizingNative = "native"
+	allowed      = "allow" // the policy that lets all in
+)
 
 // denied is the policy that lets nothing in.
 const denied = "deny"

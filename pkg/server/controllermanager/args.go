@@ -1,6 +1,10 @@
 package controllermanager
 
-import "github.com/nodeless/nodeless/pkg/kube/kubeflags"
+import (
+	"strings"
+
+	"github.com/nodeless/nodeless/pkg/kube/kubeflags"
+)
 
 // Args are the arguments of kube-controller-manager for c.
 func Args(c Config) []string {
@@ -18,7 +22,7 @@ func Args(c Config) []string {
 		"--configure-cloud-routes=false",
 		"--controller-shutdown-timeout=5s",
 		// The TTL controller tells kubelets how long to cache Secrets; ours watch them. Autoscalers see to Pods in another way (autoscaler.go).
-		"--controllers=*,-ttl-controller,-horizontal-pod-autoscaler-controller",
+		"--controllers=" + strings.Join(append([]string{"*", "-ttl-controller", "-horizontal-pod-autoscaler-controller"}, less(c.Without)...), ","),
 		// Programs in it would be run as the host's. It is always empty; upstream's own folder may hold those of another cluster.
 		"--flex-volume-plugin-dir=" + c.VolumePlugins,
 		// As often as there are new figures (pkg/server/metrics); the default is 15 s.
@@ -35,4 +39,12 @@ func Args(c Config) []string {
 		"--use-service-account-credentials=true",
 	}
 	return append(args, kubeflags.Extra(c.ExtraArgs)...)
+}
+
+// less are the words that leave controllers out.
+func less(names []string) (words []string) {
+	for _, name := range names {
+		words = append(words, "-"+name)
+	}
+	return words
 }

@@ -33,6 +33,7 @@ type Config struct {
 	ServiceAccountKey string
 	VolumePlugins     string      // a folder in which there are none
 	Access            kube.Access // for Ready
+	Without           []string    // controllers that somebody else stands in for
 	ExtraArgs         []string    // "name=value", after ours
 }
 

@@ -109,7 +109,7 @@ func slim(object any) (any, error) {
 		Spec:   corev1.PodSpec{Resources: pod.Spec.Resources, NodeName: pod.Spec.NodeName},
 		Status: corev1.PodStatus{Phase: pod.Status.Phase},
 	}
-	for _, key := range []string{api.Spec, api.SpecType, api.CPU, api.Memory, api.AskedWhole} {
+	for _, key := range []string{api.Spec, api.SpecType, api.CPU, api.Memory, api.AskedWhole, api.Sizing} {
 		if value, ok := pod.Annotations[key]; ok {
 			kept.Annotations[key] = value
 		}

@@ -142,6 +142,25 @@ func TestResizeIsTold(t *testing.T) {
 	})
 }
 
+// A Pod that keeps its own figures has the spec that they ask for.
+func TestNativePodsAreToldTheirSpec(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pod := sized("web", time.Now())
+		pod.Spec.Resources, pod.Annotations[api.Sizing] = nil, api.SizingOpen
+		client := fake.NewClientset(pod)
+		got := said(t, client, func(ctx context.Context) {
+			pod.Spec.Containers[0].Resources.Requests = amounts("1", "2Gi")
+			if _, err := client.CoreV1().Pods("default").Update(ctx, pod, metav1.UpdateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		})
+		want := []string{"web: The Pod is a 0.5C1Gi (intel); its containers ask for 0.3 cores, 0.0625 GiB", "web: The Pod went from 0.5C1Gi to 1C2Gi (intel)"}
+		if !slices.Equal(got, want) {
+			t.Errorf("events are %q, want %q", got, want)
+		}
+	})
+}
+
 func TestAddressesAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		on := func(name, node string, phase corev1.PodPhase) *corev1.Pod {

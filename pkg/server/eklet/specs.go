@@ -48,16 +48,17 @@ func (e *Eklet) next(ctx context.Context, queue workqueue.TypedRateLimitingInter
 // tell brings a Pod's annotation up to date with its size and says in an event, once, which spec it has.
 func (e *Eklet) tell(ctx context.Context, pod *corev1.Pod) error {
 	said, ok := pod.Annotations[api.Spec]
-	if !ok || pod.DeletionTimestamp != nil || pod.Spec.Resources == nil {
+	if !ok || pod.DeletionTimestamp != nil {
 		return nil
 	}
-	limits := pod.Spec.Resources.Limits
-	now := spec.Size{Type: pod.Annotations[api.SpecType], CPU: limits.Cpu().MilliValue(), Memory: limits.Memory().Value()}
-	before, err := spec.ParseSize(said, now.Type)
+	before, err := spec.ParseSize(said, pod.Annotations[api.SpecType])
 	if err != nil {
 		return nil // written by something newer than this
 	}
-	now.GPU = before.GPU
+	now, ok := e.size(pod, before)
+	if !ok {
+		return nil
+	}
 	if now != before {
 		if err := e.annotate(ctx, pod, now); err != nil {
 			return err
@@ -76,6 +77,30 @@ func (e *Eklet) tell(ctx context.Context, pod *corev1.Pod) error {
 	return e.event(ctx, pod, "starting", Starting, "Starting pod sandbox eks-"+kube.ShortUID(pod))
 }
 
+// size is the spec that a Pod has now: its own resources, or, where it keeps its own figures, what fits them.
+func (e *Eklet) size(pod *corev1.Pod, before spec.Size) (now spec.Size, ok bool) {
+	if native(pod) {
+		wish, err := spec.ParseWish(pod.Annotations)
+		if err != nil {
+			return now, false
+		}
+		demand := wish.On(spec.DemandOf(&pod.Spec, e.cfg.Catalog.Rules))
+		demand.GPU, demand.Types = before.GPU, []string{before.Type}
+		now, err = e.cfg.Catalog.Fit(demand)
+		return now, err == nil
+	}
+	if pod.Spec.Resources == nil {
+		return now, false
+	}
+	limits := pod.Spec.Resources.Limits
+	now = before // with its cards
+	now.CPU, now.Memory = limits.Cpu().MilliValue(), limits.Memory().Value()
+	return now, true
+}
+
+// native tells that a Pod keeps its own figures.
+func native(pod *corev1.Pod) bool { return pod.Annotations[api.Sizing] != "" }
+
 // mark tells events about different specs apart.
 func mark(size spec.Size) string { return fmt.Sprintf("%x.%x", size.CPU, size.Memory) }
 
@@ -85,7 +110,7 @@ func (e *Eklet) reason(pod *corev1.Pod, now spec.Size) string {
 		return "its annotations name that spec"
 	}
 	asked := pod.Spec
-	if pod.Annotations[api.AskedWhole] == "" {
+	if pod.Annotations[api.AskedWhole] == "" && !native(pod) {
 		asked.Resources = nil // that is the spec
 	}
 	kind := map[string]string{api.CPUType: now.Type}

@@ -17,6 +17,9 @@ import (
 // fileLimit is how many files the daemon may hold open; each file that a guest uses is one.
 const fileLimit = 1 << 20
 
+// appendix is made of bundle/virtiofsd/append.c.
+const appendix = "append.so"
+
 // Command is the argument vector that starts the bundled daemon with the given arguments of the Rust one:
 // the bundled loader first, because the host need not have the daemon's libraries, and with it bundle/virtiofsd/append.c, by which
 // the daemon appends what a program of the guest appends and nothing else.
@@ -26,7 +29,7 @@ func Command(bundle string, args []string) ([]string, error) {
 		return nil, err
 	}
 	lib := filepath.Join(bundle, "qemu", "lib")
-	argv := []string{filepath.Join(lib, "ld-linux-x86-64.so.2"), "--library-path", lib, "--preload", filepath.Join(lib, "append.so"), filepath.Join(bundle, "qemu", "bin", "virtiofsd")}
+	argv := []string{filepath.Join(lib, "ld-linux-x86-64.so.2"), "--library-path", lib, "--preload", filepath.Join(lib, appendix), filepath.Join(bundle, "qemu", "bin", "virtiofsd")}
 	return append(argv, translated...), nil
 }
 
@@ -35,6 +38,9 @@ func Exec(bundle string, args, env []string) error {
 	argv, err := Command(bundle, args)
 	if err != nil {
 		return err
+	}
+	if _, err := os.Stat(filepath.Join(bundle, "qemu", "lib", appendix)); err != nil { // the loader would go on without
+		return fmt.Errorf("find what virtiofsd writes by: %w", err)
 	}
 	raiseFileLimit()
 	if err := makeBlocking(argv); err != nil {

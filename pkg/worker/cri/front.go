@@ -28,6 +28,7 @@ func (f *front) RunPodSandbox(ctx context.Context, req *cri.RunPodSandboxRequest
 		return nil, err
 	}
 	defer leave()
+	open(req.GetConfig())
 	return f.upstream.RunPodSandbox(about(ctx, req.GetConfig()), req)
 }
 

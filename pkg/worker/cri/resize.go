@@ -9,6 +9,9 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/anypb"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodeless/nodeless/pkg/api"
+	"github.com/nodeless/nodeless/pkg/spec"
 )
 
 const (
@@ -50,4 +53,30 @@ func sandboxUpdate(req *cri.UpdatePodSandboxResourcesRequest) (*tasks.UpdateTask
 		return nil, fmt.Errorf("encode size of sandbox %s: %w", req.GetPodSandboxId(), err)
 	}
 	return &tasks.UpdateTaskRequest{ContainerID: req.GetPodSandboxId(), Resources: &anypb.Any{TypeUrl: resourcesType, Value: raw}}, nil
+}
+
+// cpuPeriod is in which a quota of CPU time is counted, in microseconds: the kubelet's own.
+const cpuPeriod = 100_000
+
+// open gives the microVM of a Pod that keeps its own figures what the Pod's limits do not say: at least its spec's CPUs, and its memory
+// where a container may use all there is.
+func open(config *cri.PodSandboxConfig) {
+	follows := config.GetAnnotations()[api.Sizing]
+	if follows != api.SizingLimits && follows != api.SizingOpen || config.GetLinux() == nil {
+		return
+	}
+	size, err := spec.ParseSize(config.Annotations[api.Spec], config.Annotations[api.SpecType])
+	if err != nil {
+		return // written by something newer than this
+	}
+	if config.Linux.Resources == nil {
+		config.Linux.Resources = &cri.LinuxContainerResources{}
+	}
+	r := config.Linux.Resources
+	if quota := size.CPU * cpuPeriod / 1000; r.CpuPeriod <= 0 || r.CpuQuota <= 0 || r.CpuQuota*cpuPeriod < quota*r.CpuPeriod {
+		r.CpuQuota, r.CpuPeriod = quota, cpuPeriod
+	}
+	if follows == api.SizingOpen {
+		r.MemoryLimitInBytes = max(r.MemoryLimitInBytes, size.Memory)
+	}
 }

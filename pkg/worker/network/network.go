@@ -147,7 +147,7 @@ func (n *Network) repair(ctx context.Context, changes <-chan struct{}, host netd
 }
 
 func (n *Network) writeConf(gateway netip.Addr) error {
-	conf, err := cni.ConfList(n.cfg.PodCIDR, gateway, n.cfg.DataDir, n.cfg.MTU, n.cfg.NFT)
+	conf, err := cni.ConfList(n.cfg.PodCIDR, gateway, n.cfg.DataDir, n.cfg.MTU, n.cfg.NFT, n.cfg.Guard.PodPorts)
 	if err != nil {
 		return err
 	}

@@ -29,6 +29,8 @@ const (
 type Config struct {
 	Catalog spec.Catalog   // what Pods can be
 	Rules   rules.Settings // what is let through
+	// Native leaves a Pod's own figures as they are: its spec is what it is billed by, and quotas count what it asks for.
+	Native bool
 	// SpotGrace is the longest time that a spot Pod has to end in.
 	SpotGrace time.Duration
 	Cost      Cost // nil when prices are nobody's concern
@@ -48,7 +50,7 @@ func Install(opts *genericoptions.AdmissionOptions, cfg Config) (*Readiness, err
 		return nil, fmt.Errorf("install admission plugin %s: %w", RulesName, err)
 	}
 	newSize := func(w *waiting) *size {
-		return &size{waiting: w, catalog: cfg.Catalog, grace: int64(cfg.SpotGrace / time.Second), tellers: []string{pki.UserEklet, pki.UserSpot}, cost: cfg.Cost}
+		return &size{waiting: w, catalog: cfg.Catalog, native: cfg.Native, grace: int64(cfg.SpotGrace / time.Second), tellers: []string{pki.UserEklet, pki.UserSpot}, cost: cfg.Cost}
 	}
 	opts.Plugins.Register(SizeName, func(io.Reader) (admission.Interface, error) {
 		return newSize(newWaiting(SizeName, ready, admission.Create, admission.Update)), nil
@@ -58,11 +60,14 @@ func Install(opts *genericoptions.AdmissionOptions, cfg Config) (*Readiness, err
 		return &ruling{waiting: w, settings: cfg.Rules, size: newSize(w)}, nil
 	})
 	opts.Plugins.Register(StorageName, func(io.Reader) (admission.Interface, error) {
-		return &storage{Handler: admission.NewHandler(admission.Create)}, nil
+		return &storage{Handler: admission.NewHandler(admission.Create), native: cfg.Native}, nil
 	})
 	opts.Plugins.Register(EndedName, func(io.Reader) (admission.Interface, error) {
 		return &ended{waiting: newWaiting(EndedName, ready, admission.Connect)}, nil
 	})
+	if cfg.Native {
+		opts.Decorators = append(admission.Decorators{admission.DecoratorFunc(withoutOverhead)}, opts.Decorators...)
+	}
 	at := slices.Index(opts.RecommendedPluginOrder, runtimeclass.PluginName)
 	if at < 0 {
 		return nil, fmt.Errorf("install admission plugin %s: there is no plugin %s", PluginName, runtimeclass.PluginName)

@@ -31,6 +31,7 @@ const SizeName = "PodSize"
 type size struct {
 	*waiting
 	catalog spec.Catalog
+	native  bool     // a Pod's own figures stay as they are; its spec is what it is billed by
 	grace   int64    // seconds that a spot Pod has to end in, at most
 	cost    Cost     // nil when prices are nobody's concern
 	tellers []string // the users who bring annotations up to date after a resize, and give notice
@@ -70,7 +71,7 @@ func (s *size) Admit(ctx context.Context, a admission.Attributes, _ admission.Ob
 	}
 	switch {
 	case a.GetOperation() == admission.Create && a.GetSubresource() == "":
-		if again := a.GetReinvocationContext(); again != nil && again.IsReinvoke() && pod.Annotations[api.AskedWhole] == "" {
+		if again := a.GetReinvocationContext(); again != nil && again.IsReinvoke() && pod.Annotations[api.AskedWhole] == "" && !s.native {
 			pod.Spec.Resources = nil // that was us, before a webhook changed the Pod
 		}
 		if err := s.await(a); err != nil {
@@ -116,7 +117,7 @@ func mirror(a admission.Attributes, pod *core.Pod) bool {
 }
 
 // owned are the annotations that nobody but this plugin sets.
-var owned = []string{api.Spec, api.SpecType, api.ChargeType, api.Workload, api.RootDisk, api.DiskShares, api.AskedWhole, api.InterruptionAt}
+var owned = []string{api.Spec, api.SpecType, api.ChargeType, api.Workload, api.RootDisk, api.DiskShares, api.AskedWhole, api.Sizing, api.InterruptionAt}
 
 // keep undoes changes of what is ours. It is not an error: clients replace Pods by manifests that know nothing of it.
 func keep(pod, old *core.Pod) {
@@ -161,7 +162,7 @@ func (s *size) create(ctx context.Context, a admission.Attributes, pod *core.Pod
 	if wish.RootDisk > spec.FreeRootDisk {
 		pod.Annotations[api.RootDisk] = strconv.FormatInt(wish.RootDisk, 10)
 	}
-	give(pod, got)
+	said := s.settle(pod, wish, got)
 	askForCards(pod, wish.On(asked).GPU)
 	if len(wish.CPUTypes()) > 0 && got.GPU == 0 {
 		if pod.Spec.NodeSelector == nil {
@@ -169,12 +170,22 @@ func (s *size) create(ctx context.Context, a admission.Attributes, pod *core.Pod
 		}
 		pod.Spec.NodeSelector[api.CPUTypeLabel] = got.Type
 	}
-	said := append(fitInto(pod, wish, got), s.difference("the Pod", asking, wish, got)...)
+	said = append(said, s.difference("the Pod", asking, wish, got)...)
 	if pod.Annotations[api.ChargeType] == api.ChargeSpot {
 		said = append(said, hurry(&pod.Spec, s.grace)...)
 	}
 	tell(ctx, a, said...)
 	return nil
+}
+
+// settle makes the spec the Pod's own resources, or says what its microVM follows in its place.
+func (s *size) settle(pod *core.Pod, wish spec.Wish, got spec.Size) []string {
+	if s.native {
+		pod.Annotations[api.Sizing] = follows(&pod.Spec)
+		return nil
+	}
+	give(pod, got)
+	return fitInto(pod, wish, got)
 }
 
 // resize gives the Pod the spec that its containers want now. A Pod whose spec was named by annotations keeps that.
@@ -187,14 +198,17 @@ func (s *size) resize(ctx context.Context, a admission.Attributes, pod, old *cor
 		return refuse(pod, err)
 	}
 	now := pod.DeepCopy()
-	if same(pod.Spec.Resources, old.Spec.Resources) && !s.asksWhole(old, wish) {
+	native := old.Annotations[api.Sizing] != ""
+	if !native && same(pod.Spec.Resources, old.Spec.Resources) && !s.asksWhole(old, wish) {
 		now.Spec.Resources = nil // what we gave it is not what it asks for
 	}
 	got, err := s.fitAgain(now, old, wish)
 	if err != nil {
 		return refuse(pod, err)
 	}
-	give(pod, got)
+	if !native {
+		give(pod, got)
+	}
 	if was := old.Annotations[api.Spec]; was != got.String() {
 		tell(ctx, a, fmt.Sprintf("the Pod goes from %s to %s (%s)", was, got, got.Type))
 	}

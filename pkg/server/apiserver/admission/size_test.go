@@ -380,3 +380,89 @@ func TestSpotPodsEndInTime(t *testing.T) {
 		}
 	}
 }
+
+// TestNativePodsKeepTheirFigures: with sizing native a Pod has a spec for the bill, and what is written stays as it is.
+func TestNativePodsKeepTheirFigures(t *testing.T) {
+	asked, requested := box("1 1Gi", "1 1Gi"), box("1 1Gi", "")
+	whole, half := microVM(box("", "")), microVM(box("", ""))
+	whole.Spec.Resources, half.Spec.Resources = &asked.Resources, &requested.Resources
+	for _, tt := range []struct {
+		name               string
+		pod                *core.Pod
+		spec, sizing, said string
+	}{
+		{"nothing", microVM(box("", "")), "1C2Gi", api.SizingOpen, "the Pod gets the spec 1C2Gi (intel): it asks for nothing"},
+		{"a limit of each container", microVM(box("1 2Gi", "1 2Gi"), box("1 2Gi", "1 2Gi")), "2C4Gi", api.SizingLimits, ""},
+		{"a container without a limit", microVM(box("1 2Gi", "1 2Gi"), box("", "")), "1C2Gi", api.SizingOpen, ""},
+		{"a limit of CPUs alone", microVM(box("1 2Gi", "1")), "1C2Gi", api.SizingOpen, ""},
+		{"limits as a whole", whole, "1C1Gi", api.SizingWhole, ""},
+		{"requests as a whole", half, "1C1Gi", api.SizingOpen, ""},
+		{"a spec that is named, for less", with(microVM(box("2 4Gi", "2 4Gi")), map[string]string{api.CPU: "1", api.Memory: "2Gi"}), "1C2Gi", api.SizingLimits, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := plugin(t)
+			s.native = true
+			before := tt.pod.DeepCopy()
+			said, err := sizing(t, s, tt.pod, nil, admission.Create, "", "alice")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(before.Spec, tt.pod.Spec); diff != "" {
+				t.Errorf("what the Pod asks for has changed (-before +after):\n%s", diff)
+			}
+			if tt.pod.Annotations[api.Spec] != tt.spec || tt.pod.Annotations[api.Sizing] != tt.sizing || strings.Join(said, "\n") != tt.said {
+				t.Errorf("annotations %v and warning %q, want %s, %s and %q", tt.pod.Annotations, said, tt.spec, tt.sizing, tt.said)
+			}
+			larger := tt.pod.DeepCopy()
+			larger.Spec.Containers[0].Resources = box("2 4Gi", "2 4Gi").Resources
+			s.native = false // what was made under one setting goes on under another
+			if _, err := sizing(t, s, larger, tt.pod, admission.Update, "resize", "alice"); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.pod.Spec.Resources, larger.Spec.Resources); diff != "" {
+				t.Errorf("a resize gives the Pod (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestQuotasCountNoOverhead: the plugin of quotas sees a microVM's Pod without what that takes besides, and the Pod that is stored has it.
+func TestQuotasCountNoOverhead(t *testing.T) {
+	pod := microVM(box("1 2Gi", ""))
+	pod.Spec.Overhead = core.ResourceList{core.ResourceMemory: resource.MustParse("448Mi")}
+	other := pod.DeepCopy()
+	name := "runc"
+	other.Spec.RuntimeClassName = &name
+	var seen recorder
+	for _, tt := range []struct {
+		plugin string
+		pod    *core.Pod
+		counts bool
+	}{{"ResourceQuota", pod, false}, {"ResourceQuota", other, true}, {"LimitRanger", pod, true}} {
+		wrapped, ok := withoutOverhead(&seen, tt.plugin).(admission.ValidationInterface)
+		if !ok {
+			t.Fatal("it validates nothing")
+		}
+		a := admission.NewAttributesRecord(tt.pod, tt.pod, core.Kind("Pod").WithVersion("v1"), "default", "p", core.Resource("pods").WithVersion("v1"), "", admission.Update, nil, false, nil)
+		if err := wrapped.Validate(t.Context(), a, nil); err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range []runtime.Object{seen.object, seen.old} {
+			if got := o.(*core.Pod).Spec.Overhead != nil; got != tt.counts {
+				t.Errorf("%s sees an overhead of a Pod of class %s: %v, want %v", tt.plugin, *tt.pod.Spec.RuntimeClassName, got, tt.counts)
+			}
+		}
+		if tt.pod.Spec.Overhead == nil {
+			t.Error("the Pod has lost its overhead")
+		}
+	}
+}
+
+// recorder is a plugin that keeps what it is shown.
+type recorder struct{ object, old runtime.Object }
+
+func (*recorder) Handles(admission.Operation) bool { return true }
+func (r *recorder) Validate(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	r.object, r.old = a.GetObject(), a.GetOldObject()
+	return nil
+}

@@ -67,6 +67,21 @@ func give(pod *core.Pod, got spec.Size) {
 	pod.Spec.Resources = &r
 }
 
+// follows is the value of the annotation for a Pod that keeps its own figures: what its microVM follows, by what the host will hold the Pod to.
+func follows(spec *core.PodSpec) string {
+	if r := spec.Resources; r != nil && !r.Limits.CPU().IsZero() && !r.Limits.Memory().IsZero() {
+		return api.SizingWhole
+	}
+	for _, containers := range [][]core.Container{spec.InitContainers, spec.Containers} {
+		for i := range containers {
+			if containers[i].Resources.Limits.Memory().IsZero() {
+				return api.SizingOpen
+			}
+		}
+	}
+	return api.SizingLimits
+}
+
 // cards is what containers ask for GPUs by.
 const cards = core.ResourceName(spec.GPUResource)
 

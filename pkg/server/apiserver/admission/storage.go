@@ -31,8 +31,13 @@ const (
 // storage gives every Pod a limit on ephemeral storage: its writable disk, its emptyDirs and its logs. They are files on the disk that all
 // Pods and the server share. The kubelet evicts the Pod that is over its limit, and quotas count limits.
 //
-// What an author says stays. An emptyDir without a size limit gets one, the size of the Pod's writable disk.
-type storage struct{ *admission.Handler }
+// What an author says stays. An emptyDir without a size limit gets one, the size of the Pod's writable disk. Where Pods keep their own
+// figures, containers get no limit: what the Pod may take is then bounded by the size of its writable disk, those of its emptyDirs, and the
+// kubelet's bound of its logs.
+type storage struct {
+	*admission.Handler
+	native bool // Pods keep their own figures
+}
 
 var (
 	_ admission.MutationInterface   = (*storage)(nil)
@@ -40,7 +45,7 @@ var (
 )
 
 // Admit is called for each new object.
-func (*storage) Admit(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+func (s *storage) Admit(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
 	pod, err := requestedPod(a)
 	if err != nil || pod == nil || mirror(a, pod) || len(pod.Spec.Containers) == 0 {
 		return err // the API refuses a Pod without containers
@@ -51,7 +56,7 @@ func (*storage) Admit(_ context.Context, a admission.Attributes, _ admission.Obj
 			dir.SizeLimit = resource.NewQuantity(disk, resource.BinarySI)
 		}
 	}
-	if !limited(pod) {
+	if !limited(pod) && !s.native {
 		first := &pod.Spec.Containers[0].Resources
 		total := max(inAll(pod, disk), first.Requests.StorageEphemeral().Value())
 		set(&first.Limits, total)
@@ -64,12 +69,12 @@ func (*storage) Admit(_ context.Context, a admission.Attributes, _ admission.Obj
 }
 
 // Validate is called for each new object once it is as it will be: after everybody who may change it.
-func (*storage) Validate(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+func (s *storage) Validate(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
 	pod, err := requestedPod(a)
 	if err != nil || pod == nil || mirror(a, pod) || len(pod.Spec.Containers) == 0 {
 		return err
 	}
-	if !limited(pod) {
+	if !limited(pod) && !s.native {
 		return admission.NewForbidden(a, field.Required(field.NewPath("spec", "containers").Index(0).Child("resources", "limits").Key("ephemeral-storage"),
 			"somebody has removed the limit that every Pod has"))
 	}

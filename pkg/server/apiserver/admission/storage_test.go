@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/kubernetes/pkg/apis/core"
 
 	"github.com/nodeless/nodeless/pkg/api"
@@ -123,5 +124,23 @@ func TestStorageWithoutLimitsIsRefused(t *testing.T) {
 	}
 	if got := add(math.MaxInt64-1, 2); got != math.MaxInt64 {
 		t.Errorf("a sum of sizes is %d", got)
+	}
+}
+
+// TestNativePodsGetNoStorage: where Pods keep their own figures, an emptyDir is bounded and a container is not.
+func TestNativePodsGetNoStorage(t *testing.T) {
+	pod := &core.Pod{Spec: core.PodSpec{Containers: []core.Container{{Name: "app"}}, Volumes: []core.Volume{emptyDir("any", "", "")}}}
+	s := &storage{native: true}
+	for _, call := range []func(context.Context, admission.Attributes, admission.ObjectInterfaces) error{s.Admit, s.Validate} {
+		if err := call(t.Context(), podRequest(pod), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(stored{Limits: []string{"0"}, Requests: []string{"0"}, Dirs: []string{"any=20Gi"}}, storedOf(pod)); diff != "" {
+		t.Errorf("the Pod (-want +got):\n%s", diff)
+	}
+	unbound := &core.Pod{Spec: core.PodSpec{Containers: []core.Container{{Name: "app"}}, Volumes: []core.Volume{emptyDir("any", "", "")}}}
+	if err := s.Validate(t.Context(), podRequest(unbound), nil); err == nil {
+		t.Error("an emptyDir without a bound is let through")
 	}
 }

@@ -1,0 +1,272 @@
+package virtiofsd
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestWritesGoWhereTheRequestSays speaks to the bundled daemon as a guest's kernel does. A write of a page cache goes where its offset says,
+// and one of a program to the end if its file is open to append now, whatever it was when it was opened.
+func TestWritesGoWhereTheRequestSays(t *testing.T) {
+	bundle, err := filepath.Abs("../../../dist/bundle")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(bundle, "qemu/bin/virtiofsd")); err != nil || os.Geteuid() != 0 {
+		t.Skip("skipped: no bundle (make build), or not root")
+	}
+	const page = 1 // FUSE_WRITE_CACHE
+	const both, appending = unix.O_RDWR, unix.O_RDWR | unix.O_APPEND
+	for i, tt := range []struct {
+		name          string
+		open, now, by int
+		want          string
+	}{
+		{"a page of a file that is open to append", appending, appending, page, "12aaaaaa"},
+		{"a page, which knows no flags of a file", appending, 0, page, "12aaaaaa"},
+		{"a page of another file", both, both, page, "12aaaaaa"},
+		{"an append", appending, appending, 0, "aaaaaaaa12"},
+		{"an append since fcntl", both, appending, 0, "aaaaaaaa12"},
+		{"no append since fcntl", appending, both, 0, "12aaaaaa"},
+		{"no append", both, both, 0, "12aaaaaa"},
+	} {
+		for how, open := range map[string]func(*guest, int) uint64{"opened": (*guest).open, "created": (*guest).create} {
+			t.Run(tt.name+", "+how, func(t *testing.T) {
+				dir := folder(t)
+				file := filepath.Join(dir, "file")
+				if how == "opened" {
+					if err := os.WriteFile(file, []byte("aaaaaaaa"), 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				g := start(t, bundle, dir, i%2<<22) // FUSE_MAX_PAGES or not: the daemon's buffer is smaller then
+				handle := open(g, tt.open)
+				if how == "created" {
+					if err := os.WriteFile(file, []byte("aaaaaaaa"), 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				g.write(handle, tt.by, tt.now, "12")
+				if got, err := os.ReadFile(file); err != nil || string(got) != tt.want {
+					t.Errorf("the file is %q, %v; want %q", got, err, tt.want)
+				}
+			})
+		}
+	}
+}
+
+// folder is one whose name an option of the daemon can have.
+func folder(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "virtiofsd-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// Where things are in the guest's memory: rings of eight descriptors, and what they point at.
+const (
+	memorySize = 1 << 20
+	address    = 0x10000000 // of the memory, as the daemon is told
+	ringSize   = 8
+	ringRoom   = 4096
+	toDaemon   = 64 << 10
+	fromDaemon = 128 << 10
+)
+
+// guest is the other end of the daemon's socket.
+type guest struct {
+	t      *testing.T
+	conn   *net.UnixConn
+	memory []byte
+	kick   int // of the queue of requests
+	sent   uint16
+	node   uint64 // of the file
+}
+
+// start starts the daemon and connects to it.
+func start(t *testing.T, bundle, dir string, maxPages int) *guest {
+	t.Helper()
+	socket := filepath.Join(folder(t), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	file, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if err := unix.SetNonblock(int(file.Fd()), false); err != nil {
+		t.Fatal(err)
+	}
+	argv, err := Command(bundle, []string{"--fd=3", "--shared-dir=" + dir, "--cache=auto"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.ExtraFiles, cmd.Stdout, cmd.Stderr = []*os.File{file}, &said, &said
+	cmd.WaitDelay = 5 * time.Second
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		err := conn.Close() // it ends when its only guest has gone
+		_ = cmd.Process.Signal(unix.SIGTERM)
+		if err = errors.Join(err, cmd.Wait()); t.Failed() {
+			t.Logf("virtiofsd: %v\n%s", err, said.Bytes())
+		}
+	})
+	g := &guest{t: t, conn: conn, node: 1}
+	g.connect()
+	g.call(26, 1, append(words(7, 36, 1<<17, uint32(maxPages)), make([]byte, 48)...), nil, 64)
+	return g
+}
+
+// connect tells the daemon of the memory and of two queues: one for urgent things, one for requests.
+func (g *guest) connect() {
+	memory, err := unix.MemfdCreate("guest", 0)
+	if err == nil {
+		err = unix.Ftruncate(memory, memorySize)
+	}
+	if err == nil {
+		g.memory, err = unix.Mmap(memory, 0, memorySize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	}
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	defer unix.Close(memory)
+	g.t.Cleanup(func() { _ = unix.Munmap(g.memory) })
+	g.tell(3, nil)          // owner
+	g.tell(2, longs(1<<32)) // features: version 1
+	g.tell(5, append(words(1, 0), longs(0, memorySize, address, 0)...), memory)
+	for queue := range uint32(2) {
+		kick, err := unix.Eventfd(0, 0)
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		call, err := unix.Eventfd(0, 0)
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		g.t.Cleanup(func() { _ = errors.Join(unix.Close(kick), unix.Close(call)) })
+		at := uint64(address) + 3*ringRoom*uint64(queue)
+		g.tell(8, words(queue, ringSize))
+		g.tell(10, words(queue, 0))
+		g.tell(9, append(words(queue, 0), longs(at, at+2*ringRoom, at+ringRoom, 0)...)) // descriptors, used, available
+		g.tell(13, longs(uint64(queue)), call)
+		g.tell(12, longs(uint64(queue)), kick)
+		g.kick = kick
+	}
+}
+
+// tell sends a message of the vhost-user protocol that has no answer.
+func (g *guest) tell(kind uint32, payload []byte, files ...int) {
+	g.t.Helper()
+	var rights []byte
+	if len(files) > 0 {
+		rights = unix.UnixRights(files...)
+	}
+	if _, _, err := g.conn.WriteMsgUnix(append(words(kind, 1, uint32(len(payload))), payload...), rights, nil); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+// call makes a request of FUSE and gives the answer's size bytes, or those that came.
+func (g *guest) call(opcode uint32, node uint64, args, data []byte, size int) []byte {
+	g.t.Helper()
+	const header = 16
+	le, ring := binary.LittleEndian, g.memory[3*ringRoom:]
+	request := append(words(uint32(40+len(args)+len(data)), opcode), longs(uint64(g.sent)+1, node)...)
+	request = append(append(request, words(0, 0, 1, 0)...), args...)
+	copy(g.memory[toDaemon:], request)
+	copy(g.memory[toDaemon+len(request):], data)
+	next := uint16(0)
+	describe := func(at, size int, flags uint16) {
+		d := ring[16*int(next):]
+		le.PutUint64(d, uint64(at))
+		le.PutUint32(d[8:], uint32(size))
+		le.PutUint16(d[12:], flags)
+		next++
+		le.PutUint16(d[14:], next)
+	}
+	describe(toDaemon, len(request), 1)
+	if len(data) > 0 {
+		describe(toDaemon+len(request), len(data), 1)
+	}
+	describe(fromDaemon, header+size, 2)
+	available, used := ring[ringRoom:], ring[2*ringRoom:]
+	le.PutUint16(available[4+2*(g.sent%ringSize):], 0)
+	g.sent++
+	le.PutUint16(available[2:], g.sent)
+	if _, err := unix.Write(g.kick, longs(1)); err != nil {
+		g.t.Fatal(err)
+	}
+	for end := time.Now().Add(30 * time.Second); le.Uint16(used[2:]) != g.sent; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			g.t.Fatalf("request %d is not answered", opcode)
+		}
+	}
+	answer := g.memory[fromDaemon:]
+	if failed := int32(le.Uint32(answer[4:])); failed != 0 {
+		g.t.Fatalf("request %d: %v", opcode, unix.Errno(-failed))
+	}
+	return append([]byte{}, answer[header:le.Uint32(answer)]...)
+}
+
+// open opens the file and gives its handle.
+func (g *guest) open(flags int) uint64 {
+	g.t.Helper()
+	g.node = binary.LittleEndian.Uint64(g.call(1, 1, []byte("file\x00"), nil, 128))
+	return binary.LittleEndian.Uint64(g.call(14, g.node, words(uint32(flags), 0), nil, 16))
+}
+
+// create makes the file and gives its handle.
+func (g *guest) create(flags int) uint64 {
+	g.t.Helper()
+	answer := g.call(35, 1, append(words(uint32(flags|unix.O_CREAT), unix.S_IFREG|0o600, 0, 0), "file\x00"...), nil, 144)
+	g.node = binary.LittleEndian.Uint64(answer)
+	return binary.LittleEndian.Uint64(answer[128:])
+}
+
+// write writes at the file's begin.
+func (g *guest) write(handle uint64, by, flags int, data string) {
+	g.t.Helper()
+	args := append(longs(handle, 0), words(uint32(len(data)), uint32(by))...)
+	args = append(append(args, longs(0)...), words(uint32(flags), 0)...)
+	if n := binary.LittleEndian.Uint32(g.call(16, g.node, args, []byte(data), 8)); int(n) != len(data) {
+		g.t.Fatal(fmt.Errorf("%d bytes of %d are written", n, len(data)))
+	}
+}
+
+func words(numbers ...uint32) (b []byte) {
+	for _, n := range numbers {
+		b = binary.LittleEndian.AppendUint32(b, n)
+	}
+	return b
+}
+
+func longs(numbers ...uint64) (b []byte) {
+	for _, n := range numbers {
+		b = binary.LittleEndian.AppendUint64(b, n)
+	}
+	return b
+}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/nodeless/nodeless/pkg/atomicfile"
+)
+
+// verdict is what became of a test at its last run.
+type verdict struct {
+	Passed  bool    `json:"passed"`
+	Seconds float64 `json:"seconds"`
+	Message string  `json:"message,omitempty"` // why it failed
+}
+
+// verdicts are what is known so far, by test.
+type verdicts map[string]verdict
+
+func stateFile(dir, sizing string) string { return filepath.Join(dir, sizing+".json") }
+
+func loadVerdicts(dir, sizing string) (verdicts, error) {
+	v := verdicts{}
+	raw, err := os.ReadFile(stateFile(dir, sizing))
+	if errors.Is(err, fs.ErrNotExist) {
+		return v, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(raw, &v); err != nil {
+		return nil, fmt.Errorf("read verdicts of an earlier run: %w", err)
+	}
+	return v, nil
+}
+
+func (v verdicts) save(dir, sizing string) error {
+	raw, err := json.MarshalIndent(v, "", " ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return atomicfile.Write(stateFile(dir, sizing), raw, 0o644)
+}
+
+// ginkgoReport is the part of Ginkgo's report that is looked at.
+type ginkgoReport struct {
+	SpecReports []struct {
+		ContainerHierarchyTexts []string
+		LeafNodeText            string
+		LeafNodeType            string
+		State                   string
+		RunTime                 time.Duration
+		Failure                 struct{ Message string }
+	}
+}
+
+// take adds what a report says of tests that came to an end. One that the end of its time broke off has not been run.
+func (v verdicts) take(file string) error {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	var reports []ginkgoReport
+	if err := json.Unmarshal(raw, &reports); err != nil {
+		return fmt.Errorf("read Ginkgo's report: %w", err)
+	}
+	for _, r := range reports {
+		for _, s := range r.SpecReports {
+			if s.LeafNodeType != "It" {
+				continue
+			}
+			name := strings.Join(append(s.ContainerHierarchyTexts, s.LeafNodeText), " ")
+			switch s.State {
+			case "passed":
+				v[name] = verdict{Passed: true, Seconds: s.RunTime.Seconds()}
+			case "failed", "panicked", "aborted":
+				v[name] = verdict{Seconds: s.RunTime.Seconds(), Message: s.Failure.Message}
+			}
+		}
+	}
+	return nil
+}
