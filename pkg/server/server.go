@@ -31,6 +31,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/server/datastore"
 	"github.com/nodeless/nodeless/pkg/server/dns"
 	"github.com/nodeless/nodeless/pkg/server/eklet"
+	"github.com/nodeless/nodeless/pkg/server/heap"
 	"github.com/nodeless/nodeless/pkg/server/liblog"
 	"github.com/nodeless/nodeless/pkg/server/metrics"
 	"github.com/nodeless/nodeless/pkg/server/quota"
@@ -164,6 +165,7 @@ func steps(cfg Config, cred *credentials.Credentials, books accounts, worker []r
 		run.Step{Component: liblog.NewFatal()},
 		run.Step{Component: apiserver.New(api, log), After: names(list)},
 		run.Step{Component: cred.Renewer()},
+		run.Step{Component: heap.New(log)},
 		run.Step{Component: meter.NewCollector(cfg.collector(books), books.ledger, log)},
 		run.Step{Component: charge, After: []string{"meter"}},
 		run.Step{Component: controllermanager.New(cfg.controllerManager(cred), log), After: []string{"apiserver"}},

@@ -40,7 +40,7 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("bench", flag.ExitOnError)
 	dist := flags.String("dist", "dist", "folder of the built product")
 	quick := flags.Bool("quick", false, "fewer samples")
-	only := flags.String("only", "", "one part: start, pods, hpa, writes, admission")
+	only := flags.String("only", "", "one part: start, pods, hpa, writes, admission, growth")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func run(ctx context.Context, args []string) error {
 	for _, part := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"start", b.starts}, {"pods", b.pods}, {"hpa", b.hpa}, {"writes", b.writes}, {"admission", b.admissions}} {
+	}{{"start", b.starts}, {"pods", b.pods}, {"hpa", b.hpa}, {"writes", b.writes}, {"admission", b.admissions}, {"growth", b.growth}} {
 		if *only != "" && *only != part.name {
 			continue
 		}
