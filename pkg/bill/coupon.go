@@ -6,8 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nodeless/nodeless/pkg/podsize"
 	"github.com/nodeless/nodeless/pkg/price"
-	"github.com/nodeless/nodeless/pkg/spec"
 )
 
 // Common is the kind of coupon that pays for Intel first, then for AMD.
@@ -15,9 +15,9 @@ const Common = "common"
 
 // Coupon is a reservation of one spec.
 type Coupon struct {
-	ID   string    // "eksri-…"
-	Size spec.Size // its Type is the kind: Common, "amd", or a model of GPU
-	Node string    // the only node it pays on; empty for all
+	ID   string       // "eksri-…"
+	Size podsize.Size // its Type is the kind: Common, "amd", or a model of GPU
+	Node string       // the only node it pays on; empty for all
 	// Namespace is the only one whose Pods it pays for; empty for all.
 	Namespace string
 	// From is when it was bought, Until the first moment at which it is not valid any more.

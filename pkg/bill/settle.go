@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/nodeless/nodeless/pkg/api"
+	"github.com/nodeless/nodeless/pkg/podsize"
 	"github.com/nodeless/nodeless/pkg/price"
-	"github.com/nodeless/nodeless/pkg/spec"
 )
 
 // Cycle is what is settled at a time.
@@ -35,7 +35,7 @@ type Usage struct {
 	ID        string // no other has it, also none of the same sandbox with another spec
 	Namespace string // of its Pod
 	Node      string // where it ran
-	Size      spec.Size
+	Size      podsize.Size
 	Spot      bool
 	Start     time.Time
 	End       time.Time // zero while it runs
@@ -93,7 +93,7 @@ func (o *openUsage) line(cycle time.Time, prices price.Table) Line {
 	if o.Spot {
 		line.Charge, hundredths = Spot, price.Spot
 	}
-	if (o.Size == spec.Size{}) {
+	if (o.Size == podsize.Size{}) {
 		line.Charge, line.Why = Unpriced, "its spec is not known"
 		return line
 	}

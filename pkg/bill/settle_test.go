@@ -8,8 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/nodeless/nodeless/pkg/podsize"
 	"github.com/nodeless/nodeless/pkg/price"
-	"github.com/nodeless/nodeless/pkg/spec"
 )
 
 var hour = time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
@@ -23,17 +23,17 @@ func yuan(t *testing.T) price.Table {
 	return tables["CNY"]
 }
 
-func size(kind string, cores, gib int64) spec.Size {
-	return spec.Size{Type: kind, CPU: cores * 1000, Memory: gib * spec.Gi}
+func size(kind string, cores, gib int64) podsize.Size {
+	return podsize.Size{Type: kind, CPU: cores * 1000, Memory: gib * podsize.Gi}
 }
 
 // ran is a sandbox that ran from one minute of the hour to another.
-func ran(id string, s spec.Size, from, to float64) Usage {
+func ran(id string, s podsize.Size, from, to float64) Usage {
 	at := func(minutes float64) time.Time { return hour.Add(time.Duration(minutes * float64(time.Minute))) }
 	return Usage{ID: id, Size: s, Start: at(from), End: at(to)}
 }
 
-func valid(id string, s spec.Size) Coupon {
+func valid(id string, s podsize.Size) Coupon {
 	return Coupon{ID: id, Size: s, From: hour.AddDate(0, -1, 0), Until: hour.AddDate(0, 1, 0)}
 }
 
@@ -101,7 +101,7 @@ func TestSettle(t *testing.T) {
 
 // What has no price is on the bill all the same, with the reason, and keeps nothing else from being charged.
 func TestTimeWithoutAPrice(t *testing.T) {
-	lines := Settle(hour, []Usage{ran("a", size("intel", 1, 2), 0, 1), ran("b", size("quantum", 1, 2), 0, 1), ran("c", spec.Size{}, 0, 1)}, nil, yuan(t))
+	lines := Settle(hour, []Usage{ran("a", size("intel", 1, 2), 0, 1), ran("b", size("quantum", 1, 2), 0, 1), ran("c", podsize.Size{}, 0, 1)}, nil, yuan(t))
 	want := []Line{
 		{Usage: "a", Cycle: hour, Seconds: 60, Charge: PostPaid, Amount: 3_667_200},
 		{Usage: "b", Cycle: hour, Seconds: 60, Charge: Unpriced, Why: "type quantum in CNY: no price; set one in the table of prices"},

@@ -9,22 +9,22 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/cli/config"
 	"github.com/nodeless/nodeless/pkg/hint"
+	"github.com/nodeless/nodeless/pkg/podsize"
 	"github.com/nodeless/nodeless/pkg/price"
-	"github.com/nodeless/nodeless/pkg/spec"
 )
 
 // loadCatalog is what Pods can be.
-func loadCatalog(c config.Specs) (spec.Catalog, error) {
+func loadCatalog(c config.Specs) (podsize.Catalog, error) {
 	if c.Catalog == "" {
-		return spec.DefaultCatalog()
+		return podsize.DefaultCatalog()
 	}
 	text, err := os.ReadFile(c.Catalog)
 	if err != nil {
-		return spec.Catalog{}, &hint.Error{Op: "read catalog of specs", On: c.Catalog, Err: cause(err), Do: "correct the setting catalog, or leave it out for the built-in one"}
+		return podsize.Catalog{}, &hint.Error{Op: "read catalog of specs", On: c.Catalog, Err: cause(err), Do: "correct the setting catalog, or leave it out for the built-in one"}
 	}
-	catalog, err := spec.ParseCatalog(text)
+	catalog, err := podsize.ParseCatalog(text)
 	if err != nil {
-		return spec.Catalog{}, &hint.Error{Op: "use", On: c.Catalog, Err: err, Do: "correct the file; docs/billing.md describes it"}
+		return podsize.Catalog{}, &hint.Error{Op: "use", On: c.Catalog, Err: err, Do: "correct the file; docs/billing.md describes it"}
 	}
 	return catalog, nil
 }

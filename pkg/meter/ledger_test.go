@@ -16,7 +16,7 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/hint"
 	"github.com/nodeless/nodeless/pkg/lifespan"
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
 const thisBoot = "00000000-0000-0000-0000-000000000001"
@@ -356,7 +356,7 @@ func TestUsages(t *testing.T) {
 	must(t, err)
 	want := Usage{
 		Sandbox: "short", Cluster: "cls-00000001", Namespace: "shop", Pod: "pod-short", PodUID: "uid-short", Workload: "Deployment/web", Node: "host-1",
-		Spec: spec.Size{Type: "intel", CPU: 1000, Memory: 2 * spec.Gi}, Charge: "SPOT", Tags: map[string]string{"team": "a"},
+		Spec: podsize.Size{Type: "intel", CPU: 1000, Memory: 2 * podsize.Gi}, Charge: "SPOT", Tags: map[string]string{"team": "a"},
 		Start: noon, End: minute(10), BootID: thisBoot, StartBoot: at(0),
 	}
 	if diff := cmp.Diff(want, usages[1]); diff != "" {

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/nodeless/nodeless/pkg/lifespan"
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
 const startColumns = "sandbox, cluster, namespace, pod, pod_uid, workload, node, spec, spec_type, charge, tags, " +
@@ -116,8 +116,8 @@ type Usage struct {
 	Cluster                                string // its id; empty for what ran before clusters had one
 	Namespace, Pod, PodUID, Workload, Node string // empty where it was not known
 
-	Spec   spec.Size // the zero Size when the Pod had none, or none that can be read: see Unsized
-	Charge string    // as api.ChargeType; may be empty
+	Spec   podsize.Size // the zero Size when the Pod had none, or none that can be read: see Unsized
+	Charge string       // as api.ChargeType; may be empty
 	Tags   map[string]string
 
 	Start, End time.Time // UTC; End is zero while it runs
@@ -129,7 +129,7 @@ type Usage struct {
 }
 
 // Unsized tells whether it is not known what the sandbox had. There is no price for it.
-func (u Usage) Unsized() bool { return u.Spec == spec.Size{} }
+func (u Usage) Unsized() bool { return u.Spec == podsize.Size{} }
 
 // Until is how long it has run by now. For a sandbox that runs on the host of which now is, the wall clock does not count.
 func (u Usage) Until(now Instant) time.Duration {
@@ -189,10 +189,10 @@ func stretches(life Life) []Usage {
 }
 
 // size is what a spec says, or the zero Size.
-func size(text, kind string) spec.Size {
-	s, err := spec.ParseSize(text, kind)
+func size(text, kind string) podsize.Size {
+	s, err := podsize.ParseSize(text, kind)
 	if err != nil {
-		return spec.Size{}
+		return podsize.Size{}
 	}
 	return s
 }

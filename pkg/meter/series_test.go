@@ -13,16 +13,16 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
 
 func samples() ([]Usage, Instant) {
-	intel := spec.Size{Type: "intel", CPU: 250, Memory: spec.Gi / 2}
-	v100 := spec.Size{Type: "V100", CPU: 8000, Memory: 40 * spec.Gi, GPU: 1}
+	intel := podsize.Size{Type: "intel", CPU: 250, Memory: podsize.Gi / 2}
+	v100 := podsize.Size{Type: "V100", CPU: 8000, Memory: 40 * podsize.Gi, GPU: 1}
 	now := Instant{Wall: noon.Add(time.Hour), BootID: thisBoot, Boot: 2 * time.Hour}
-	usage := func(id string, start, length time.Duration, size spec.Size) Usage {
+	usage := func(id string, start, length time.Duration, size podsize.Size) Usage {
 		u := Usage{Sandbox: id, Namespace: "shop", Pod: "web-" + id, PodUID: "u-" + id, Workload: "Deployment/web", Node: "host-1", Spec: size,
 			Charge: "POSTPAID_BY_HOUR", Start: noon.Add(start), BootID: thisBoot, StartBoot: time.Hour + start}
 		if length >= 0 {
@@ -33,7 +33,7 @@ func samples() ([]Usage, Instant) {
 	b := usage("b", 0, 90*time.Second+1, intel)
 	next := usage("b", 90*time.Second+1, -1, v100)
 	next.Stretch = 1
-	c := usage("c", 0, 0, spec.Size{})
+	c := usage("c", 0, 0, podsize.Size{})
 	c.Estimated = true
 	odd := usage("d", time.Minute, time.Second, intel)
 	odd.Namespace, odd.Pod, odd.Workload, odd.Charge = "=1", "two\nlines", `a"b\c`+"\n", "SPOT"

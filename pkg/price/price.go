@@ -19,7 +19,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
 // Amount is money in billionths of a currency's unit: enough for nine billion units.
@@ -76,7 +76,7 @@ type Table struct {
 type rate struct{ core, gib, card int64 }
 
 // Cost is what a spec costs for so many seconds at so many hundredths of the list price, rounded half up to an Amount.
-func (t Table) Cost(s spec.Size, seconds int64, hundredths int) (Amount, error) {
+func (t Table) Cost(s podsize.Size, seconds int64, hundredths int) (Amount, error) {
 	r, ok := t.rates[s.Type]
 	if !ok {
 		return 0, fmt.Errorf("type %s in %s: %w; set one in the table of prices", s.Type, t.Currency, ErrNoPrice)
@@ -93,7 +93,7 @@ func (t Table) Cost(s spec.Size, seconds int64, hundredths int) (Amount, error) 
 
 // Reservation is what a reservation of a spec, whose type is the kind of reservation, costs for so many months at so many hundredths
 // of the list price, rounded half up to an Amount. The error is ErrNoPrice when none is published.
-func (t Table) Reservation(s spec.Size, months int, hundredths int64) (Amount, error) {
+func (t Table) Reservation(s podsize.Size, months int, hundredths int64) (Amount, error) {
 	r, ok := t.monthly[s.Type]
 	if !ok {
 		return 0, fmt.Errorf("reservations of type %s in %s: %w; set one below reservations in the table of prices", s.Type, t.Currency, ErrNoPrice)
@@ -109,13 +109,13 @@ func (t Table) Reservation(s spec.Size, months int, hundredths int64) (Amount, e
 }
 
 // times is what a spec costs for so many of the rate's units of time, unless that is more than can be counted.
-func (r rate) times(s spec.Size, units, hundredths int64) (Amount, bool) {
+func (r rate) times(s podsize.Size, units, hundredths int64) (Amount, bool) {
 	// In trillionths × thousandths of a core × bytes of a GiB × hundredths, so that nothing is lost before the end.
-	sum := product(r.core, s.CPU, spec.Gi)
+	sum := product(r.core, s.CPU, podsize.Gi)
 	sum.Add(sum, product(r.gib, s.Memory, 1000))
-	sum.Add(sum, product(r.card, s.GPU, 1000*spec.Gi))
+	sum.Add(sum, product(r.card, s.GPU, 1000*podsize.Gi))
 	sum.Mul(sum, product(units, hundredths))
-	denominator := product(1000, 1000, spec.Gi, 100)
+	denominator := product(1000, 1000, podsize.Gi, 100)
 	sum.Mul(sum, big.NewInt(2)).Add(sum, denominator)
 	sum.Quo(sum, denominator.Mul(denominator, big.NewInt(2)))
 	return Amount(sum.Int64()), sum.IsInt64()

@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
 func table(t *testing.T, currency string) Table {
@@ -24,22 +24,22 @@ func table(t *testing.T, currency string) Table {
 func TestCost(t *testing.T) {
 	for _, tt := range []struct {
 		name, currency string
-		size           spec.Size
+		size           podsize.Size
 		seconds        int64
 		hundredths     int
 		times          Amount // Pods
 		want           string
 	}{
 		// The cloud's own two examples; of the first, its page in USD gives a sum that contradicts its formula.
-		{"two Pods of 2C4Gi for five minutes", "CNY", spec.Size{Type: "intel", CPU: 2000, Memory: 4 * spec.Gi}, 300, 100, 2, "0.073344"},
-		{"the same in dollars", "USD", spec.Size{Type: "intel", CPU: 2000, Memory: 4 * spec.Gi}, 300, 100, 2, "0.010946"},
-		{"twenty Pods of 4C8Gi for ten minutes", "CNY", spec.Size{Type: "intel", CPU: 4000, Memory: 8 * spec.Gi}, 600, 100, 20, "2.933760"},
-		{"the same twenty in dollars", "USD", spec.Size{Type: "intel", CPU: 4000, Memory: 8 * spec.Gi}, 600, 100, 20, "0.437856"},
-		{"spot costs a fifth", "CNY", spec.Size{Type: "intel", CPU: 4000, Memory: 8 * spec.Gi}, 600, Spot, 20, "0.586752"},
-		{"the smallest for a second", "USD", spec.Size{Type: "intel", CPU: 250, Memory: spec.Gi / 2}, 1, 100, 1, "0.000002"},
-		{"a V100 for an hour", "CNY", spec.Size{Type: "V100", CPU: 8000, Memory: 40 * spec.Gi, GPU: 1}, 3600, 100, 1, "18.039024"},
-		{"a quarter of a T4 for an hour", "CNY", spec.Size{Type: "1/4*T4", CPU: 4000, Memory: 20 * spec.Gi, GPU: 1}, 3600, 100, 1, "3.385404"},
-		{"no time", "CNY", spec.Size{Type: "amd", CPU: 1000, Memory: spec.Gi}, 0, 100, 1, "0.000000"},
+		{"two Pods of 2C4Gi for five minutes", "CNY", podsize.Size{Type: "intel", CPU: 2000, Memory: 4 * podsize.Gi}, 300, 100, 2, "0.073344"},
+		{"the same in dollars", "USD", podsize.Size{Type: "intel", CPU: 2000, Memory: 4 * podsize.Gi}, 300, 100, 2, "0.010946"},
+		{"twenty Pods of 4C8Gi for ten minutes", "CNY", podsize.Size{Type: "intel", CPU: 4000, Memory: 8 * podsize.Gi}, 600, 100, 20, "2.933760"},
+		{"the same twenty in dollars", "USD", podsize.Size{Type: "intel", CPU: 4000, Memory: 8 * podsize.Gi}, 600, 100, 20, "0.437856"},
+		{"spot costs a fifth", "CNY", podsize.Size{Type: "intel", CPU: 4000, Memory: 8 * podsize.Gi}, 600, Spot, 20, "0.586752"},
+		{"the smallest for a second", "USD", podsize.Size{Type: "intel", CPU: 250, Memory: podsize.Gi / 2}, 1, 100, 1, "0.000002"},
+		{"a V100 for an hour", "CNY", podsize.Size{Type: "V100", CPU: 8000, Memory: 40 * podsize.Gi, GPU: 1}, 3600, 100, 1, "18.039024"},
+		{"a quarter of a T4 for an hour", "CNY", podsize.Size{Type: "1/4*T4", CPU: 4000, Memory: 20 * podsize.Gi, GPU: 1}, 3600, 100, 1, "3.385404"},
+		{"no time", "CNY", podsize.Size{Type: "amd", CPU: 1000, Memory: podsize.Gi}, 0, 100, 1, "0.000000"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			one, err := table(t, tt.currency).Cost(tt.size, tt.seconds, tt.hundredths)
@@ -52,11 +52,11 @@ func TestCost(t *testing.T) {
 
 func TestCostRefuses(t *testing.T) {
 	cny := table(t, "CNY")
-	if _, err := cny.Cost(spec.Size{Type: "A10*PNV4", GPU: 1}, 1, 100); !errors.Is(err, ErrNoPrice) {
+	if _, err := cny.Cost(podsize.Size{Type: "A10*PNV4", GPU: 1}, 1, 100); !errors.Is(err, ErrNoPrice) {
 		t.Errorf("a type without a price: %v, want %v", err, ErrNoPrice)
 	}
 	for name, seconds := range map[string]int64{"less than no time": -1, "longer than can be counted": math.MaxInt64} {
-		if a, err := cny.Cost(spec.Size{Type: "intel", CPU: 1000, Memory: spec.Gi}, seconds, 100); err == nil {
+		if a, err := cny.Cost(podsize.Size{Type: "intel", CPU: 1000, Memory: podsize.Gi}, seconds, 100); err == nil {
 			t.Errorf("%s costs %d", name, a)
 		}
 	}
@@ -66,7 +66,7 @@ func TestCostRefuses(t *testing.T) {
 func TestPartsCostTheWhole(t *testing.T) {
 	cny, r := table(t, "CNY"), rand.New(rand.NewPCG(1, 2))
 	for range 2000 {
-		s := spec.Size{Type: "intel", CPU: 250 * (1 + r.Int64N(64)), Memory: spec.Gi / 2 * (1 + r.Int64N(128))}
+		s := podsize.Size{Type: "intel", CPU: 250 * (1 + r.Int64N(64)), Memory: podsize.Gi / 2 * (1 + r.Int64N(128))}
 		a, b := r.Int64N(100_000), r.Int64N(100_000)
 		whole, err := cny.Cost(s, a+b, 100)
 		if err != nil {
@@ -129,18 +129,18 @@ memory is missing
 }
 
 func TestReservation(t *testing.T) {
-	small := spec.Size{Type: "common", CPU: 2000, Memory: 4 * spec.Gi}
+	small := podsize.Size{Type: "common", CPU: 2000, Memory: 4 * podsize.Gi}
 	for _, tt := range []struct {
 		name       string
-		size       spec.Size
+		size       podsize.Size
 		months     int
 		hundredths int64
 		want       string
 	}{
 		{"a month of 2C4Gi", small, 1, 100, "178.000000"},
 		{"six months", small, 6, 88, "939.840000"},
-		{"a part of a core", spec.Size{Type: "common", CPU: 250, Memory: spec.Gi / 2}, 1, 100, "22.250000"},
-		{"AMD for five years", spec.Size{Type: "amd", CPU: 16000, Memory: 64 * spec.Gi}, 60, 50, "46176.000000"},
+		{"a part of a core", podsize.Size{Type: "common", CPU: 250, Memory: podsize.Gi / 2}, 1, 100, "22.250000"},
+		{"AMD for five years", podsize.Size{Type: "amd", CPU: 16000, Memory: 64 * podsize.Gi}, 60, 50, "46176.000000"},
 	} {
 		got, err := table(t, "CNY").Reservation(tt.size, tt.months, tt.hundredths)
 		if err != nil || got.Format(6) != tt.want {

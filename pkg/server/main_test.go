@@ -19,12 +19,12 @@ import (
 	"github.com/nodeless/nodeless/pkg/admission/rules"
 	"github.com/nodeless/nodeless/pkg/datadir"
 	"github.com/nodeless/nodeless/pkg/hint"
+	"github.com/nodeless/nodeless/pkg/podsize"
 	"github.com/nodeless/nodeless/pkg/price"
 	"github.com/nodeless/nodeless/pkg/server"
 	"github.com/nodeless/nodeless/pkg/server/apiserver"
 	"github.com/nodeless/nodeless/pkg/server/apiserver/guard"
 	"github.com/nodeless/nodeless/pkg/server/dns"
-	"github.com/nodeless/nodeless/pkg/spec"
 )
 
 // The test binary plays three parts: the tests, the tests again inside namespaces of their own, and the server process.
@@ -66,7 +66,7 @@ func testConfig(dir string) server.Config {
 	if err != nil {
 		port = 6443
 	}
-	catalog, err := spec.DefaultCatalog()
+	catalog, err := podsize.DefaultCatalog()
 	if err != nil {
 		panic(err) // it is built in
 	}

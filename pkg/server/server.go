@@ -17,6 +17,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/kube/overhead"
 	"github.com/nodeless/nodeless/pkg/meter"
 	"github.com/nodeless/nodeless/pkg/pki"
+	"github.com/nodeless/nodeless/pkg/podsize"
 	"github.com/nodeless/nodeless/pkg/price"
 	"github.com/nodeless/nodeless/pkg/run"
 	"github.com/nodeless/nodeless/pkg/server/aftermath"
@@ -37,7 +38,6 @@ import (
 	"github.com/nodeless/nodeless/pkg/server/quota"
 	"github.com/nodeless/nodeless/pkg/server/scheduler"
 	"github.com/nodeless/nodeless/pkg/server/spot"
-	"github.com/nodeless/nodeless/pkg/spec"
 )
 
 // stopTimeout is what each component has to stop in.
@@ -78,7 +78,7 @@ type Config struct {
 
 // Serverless is what Pods can be, may do and cost.
 type Serverless struct {
-	Catalog spec.Catalog
+	Catalog podsize.Catalog
 	Prices  price.Table
 	Rules   rules.Settings // what admission lets through
 	// Native leaves the figures of Pods, quotas and QoS classes to Kubernetes: specs are for the bill alone.

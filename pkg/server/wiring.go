@@ -6,6 +6,7 @@ import (
 
 	"github.com/nodeless/nodeless/manifests"
 	"github.com/nodeless/nodeless/pkg/pki"
+	"github.com/nodeless/nodeless/pkg/podsize"
 	"github.com/nodeless/nodeless/pkg/server/aftermath"
 	"github.com/nodeless/nodeless/pkg/server/apiserver"
 	"github.com/nodeless/nodeless/pkg/server/apiserver/admission"
@@ -20,7 +21,6 @@ import (
 	"github.com/nodeless/nodeless/pkg/server/quota"
 	"github.com/nodeless/nodeless/pkg/server/scheduler"
 	"github.com/nodeless/nodeless/pkg/server/spot"
-	"github.com/nodeless/nodeless/pkg/spec"
 )
 
 // WorkerFiles are the files that the components of the worker on this host use. Run makes them before it starts any
@@ -94,7 +94,7 @@ func (c Config) apiserver(cred *credentials.Credentials, endpoint string) apiser
 }
 
 // cost is what an hour of a spec costs by the list.
-func (c Config) cost(s spec.Size) (float64, bool) {
+func (c Config) cost(s podsize.Size) (float64, bool) {
 	amount, err := c.Serverless.Prices.Cost(s, 3600, 100)
 	return float64(amount), err == nil
 }

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nodeless/nodeless/pkg/lifespan"
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
 const (
@@ -137,11 +137,11 @@ func (v *vm) recordResize(c resizeConfig) error {
 	if err != nil {
 		return err
 	}
-	return l.resize(spec.Size{CPU: c.SpecCPU, Memory: c.SpecMemory}, now)
+	return l.resize(podsize.Size{CPU: c.SpecCPU, Memory: c.SpecMemory}, now)
 }
 
 // resize writes another spec down, unless it is the one that the Pod has. The type and the cards stay.
-func (l *life) resize(to spec.Size, now time.Duration) error {
+func (l *life) resize(to podsize.Size, now time.Duration) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.record.EndBoot != 0 {
@@ -151,7 +151,7 @@ func (l *life) resize(to spec.Size, now time.Duration) error {
 	if n := len(l.record.Resizes); n > 0 {
 		have, kind = l.record.Resizes[n-1].Spec, l.record.Resizes[n-1].SpecType
 	}
-	before, err := spec.ParseSize(have, kind)
+	before, err := podsize.ParseSize(have, kind)
 	if err != nil {
 		return nil // the Pod has none
 	}

@@ -18,7 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nodeless/nodeless/pkg/lifespan"
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
 // fakeQEMU is the name by which the test binary plays a QEMU that has a monitor and nothing else.
@@ -228,7 +228,7 @@ func TestANewSpecIsRecordedOnce(t *testing.T) {
 		Sandbox: "0123abcd", Pod: ociPod(), BootID: "boot", QEMU: lifespan.Process{PID: 1, Ticks: 1}, VMM: lifespan.Process{PID: 2, Ticks: 2},
 		Start: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC), StartBoot: time.Minute,
 	}}
-	for i, to := range []spec.Size{{CPU: 1000, Memory: 2 * spec.Gi}, {CPU: 2000, Memory: 4 * spec.Gi}, {CPU: 2000, Memory: 4 * spec.Gi}, {CPU: 250, Memory: spec.Gi / 2}} {
+	for i, to := range []podsize.Size{{CPU: 1000, Memory: 2 * podsize.Gi}, {CPU: 2000, Memory: 4 * podsize.Gi}, {CPU: 2000, Memory: 4 * podsize.Gi}, {CPU: 250, Memory: podsize.Gi / 2}} {
 		must(t, l.resize(to, time.Minute+time.Duration(i)*time.Second))
 	}
 	got, err := dir.Read("0123abcd")
@@ -238,7 +238,7 @@ func TestANewSpecIsRecordedOnce(t *testing.T) {
 		t.Errorf("resizes (-want +got):\n%s", diff)
 	}
 	l.record.EndBoot = 2 * time.Minute
-	if err := l.resize(spec.Size{CPU: 1000, Memory: spec.Gi}, 3*time.Minute); err == nil {
+	if err := l.resize(podsize.Size{CPU: 1000, Memory: podsize.Gi}, 3*time.Minute); err == nil {
 		t.Error("a microVM that has ended got another spec")
 	}
 }

@@ -23,7 +23,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/api"
 	"github.com/nodeless/nodeless/pkg/datadir"
 	"github.com/nodeless/nodeless/pkg/meter"
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 	"github.com/nodeless/nodeless/tests/testbed"
 	"github.com/nodeless/nodeless/tests/testcluster"
 )
@@ -279,7 +279,7 @@ func (s *space) compareBill(usages []meter.Usage, kills int) {
 		n := u.End.Unix() - u.Start.Unix()
 		seconds += n
 		price := new(big.Rat).Mul(big.NewRat(u.Spec.CPU, 1000), rat("0.000004976"))
-		price.Add(price, new(big.Rat).Mul(big.NewRat(u.Spec.Memory, spec.Gi), rat("0.000002073")))
+		price.Add(price, new(big.Rat).Mul(big.NewRat(u.Spec.Memory, podsize.Gi), rat("0.000002073")))
 		price.Mul(price, big.NewRat(n, 1))
 		if u.Charge == api.ChargeSpot {
 			price.Mul(price, big.NewRat(1, 5))

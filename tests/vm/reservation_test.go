@@ -13,7 +13,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/bill"
 	"github.com/nodeless/nodeless/pkg/bill/books"
 	"github.com/nodeless/nodeless/pkg/datadir"
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
@@ -28,7 +28,7 @@ func TestReservationKeepsItsPlace(t *testing.T) {
 		return testcluster.Sleeper(name, "    resources: {requests: {cpu: "+cpu+"}}\n")
 	}
 	const refused = "kept free for reservations"
-	s.addExpired(spec.Size{Type: bill.Common, CPU: 2000, Memory: 4 * spec.Gi})
+	s.addExpired(podsize.Size{Type: bill.Common, CPU: 2000, Memory: 4 * podsize.Gi})
 	s.nodeless("reservation", "buy", "-n", s.Name, "--size", "4C8Gi", "--months", "1", "--hold-capacity", "web")
 	if list := s.nodeless("reservation", "list", "-n", s.Name); !strings.Contains(list, "Expired") || !strings.Contains(list, "Active") {
 		t.Errorf("the reservations are listed as\n%s", list)
@@ -68,7 +68,7 @@ func (s *space) nodeless(args ...string) string {
 }
 
 // addExpired enters a reservation into the books that has ended ten days ago; none can be bought like that.
-func (s *space) addExpired(size spec.Size) {
+func (s *space) addExpired(size podsize.Size) {
 	s.T.Helper()
 	b, err := books.Open(s.Ctx, datadir.Dir(filepath.Join(s.Host.Root, "data")).Bills())
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/nodeless/nodeless/pkg/api"
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
@@ -204,7 +204,7 @@ func (s *space) killBooting(victim string) {
 // boundOnHost checks the host's limit on a running Pod's CPU time, and that the Pod's cgroup holds its one microVM and no remains.
 func (s *space) boundOnHost(pod *corev1.Pod) {
 	s.T.Helper()
-	size, err := spec.ParseSize(pod.Annotations[api.Spec], pod.Annotations[api.SpecType])
+	size, err := podsize.ParseSize(pod.Annotations[api.Spec], pod.Annotations[api.SpecType])
 	if err != nil {
 		s.T.Fatal(err)
 	}

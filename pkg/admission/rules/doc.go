@@ -4,5 +4,5 @@
 // (pkg/server/apiserver/admission) calls it for each new object, and hands its findings to whoever sent the object.
 //
 // Everything here is decided by looking at one object: nothing is asked of the cluster, the clock or the host. A size is
-// not checked here, that is pkg/spec.
+// not checked here, that is pkg/podsize.
 package rules

@@ -16,7 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/nodeless/nodeless/pkg/hint"
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
 // The ConfigMap with the annotations that every Pod has by default, and its keys.
@@ -144,7 +144,7 @@ func GlobalConfig(cm *corev1.ConfigMap) Findings {
 		return r.findings(data)
 	}
 	r.annotations(at, global, OnPod)
-	if _, err := spec.ParseWish(global); err != nil {
+	if _, err := podsize.ParseWish(global); err != nil {
 		r.deny(field.Invalid(at, field.OmitValueType{}, oneLine(err)))
 	}
 	for _, key := range slices.Sorted(maps.Keys(global)) {

@@ -13,7 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
 // The operator has namespaces of its own for DaemonSets.
@@ -265,7 +265,7 @@ func checkInjected(t *testing.T, pod *corev1.Pod, all []appsv1.DaemonSet) {
 	if diff := cmp.Diff(after, pod); diff != "" {
 		t.Errorf("the second time the Pod changes:\n%s", diff)
 	}
-	if got, want := spec.DemandOf(&pod.Spec, spec.DefaultRules()), spec.DemandOf(&before.Spec, spec.DefaultRules()); !cmp.Equal(got, want) {
+	if got, want := podsize.DemandOf(&pod.Spec, podsize.DefaultRules()), podsize.DemandOf(&before.Spec, podsize.DefaultRules()); !cmp.Equal(got, want) {
 		t.Errorf("the Pod asks for %+v, and asked for %+v", got, want)
 	}
 	for _, n := range added {

@@ -20,7 +20,7 @@ const usualMetricsPort = 9100
 // hostNamespaces is the annotation by which the apiserver's admission remembers what a Pod asked of its host.
 const hostNamespaces = api.Own + "host-namespaces"
 
-// Pod reports on a new Pod. What it asks of its host's namespaces is left to the apiserver's admission, and its size to pkg/spec. A Pod that
+// Pod reports on a new Pod. What it asks of its host's namespaces is left to the apiserver's admission, and its size to pkg/podsize. A Pod that
 // is exempt runs in no microVM, by a RuntimeClass that whoever made it may use: the rules that keep it from its host do not hold.
 func Pod(pod *corev1.Pod, settings Settings, exempt bool) Findings {
 	r := report{spec: &pod.Spec}

@@ -14,8 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nodeless/nodeless/pkg/bill"
+	"github.com/nodeless/nodeless/pkg/podsize"
 	"github.com/nodeless/nodeless/pkg/price"
-	"github.com/nodeless/nodeless/pkg/spec"
 )
 
 var hour = time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
@@ -52,7 +52,7 @@ func prices(core string) price.Table {
 
 func charge(at time.Time, usage, namespace string, seconds int64) Charge {
 	return Charge{
-		Line:      bill.Line{Usage: usage, Cycle: at, Seconds: seconds, Charge: bill.PostPaid, Amount: price.Amount(seconds) * 1000},
+		Line:    bill.Line{Usage: usage, Cycle: at, Seconds: seconds, Charge: bill.PostPaid, Amount: price.Amount(seconds) * 1000},
 		Cluster: "cls-00000001", Namespace: namespace, Pod: "web-0", Workload: "Deployment/web", Spec: "2C4Gi", SpecType: "intel", Billed: at, Currency: yuan(),
 	}
 }
@@ -164,7 +164,7 @@ func TestCorrect(t *testing.T) {
 
 func reserved(name string) Reservation {
 	return Reservation{
-		ID: NewID(), Namespace: "shop", Name: name, Size: spec.Size{Type: bill.Common, CPU: 2000, Memory: 4 * spec.Gi}, Months: 1,
+		ID: NewID(), Namespace: "shop", Name: name, Size: podsize.Size{Type: bill.Common, CPU: 2000, Memory: 4 * podsize.Gi}, Months: 1,
 		From: hour, Until: bill.ValidUntil(hour, 1), Paid: 178 * price.Unit, List: 178 * price.Unit, Currency: yuan(), HoldCapacity: true,
 	}
 }

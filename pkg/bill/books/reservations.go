@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/nodeless/nodeless/pkg/bill"
+	"github.com/nodeless/nodeless/pkg/podsize"
 	"github.com/nodeless/nodeless/pkg/price"
-	"github.com/nodeless/nodeless/pkg/spec"
 )
 
 // State is what has become of a reservation.
@@ -33,7 +33,7 @@ type Reservation struct {
 	ID           string // "eksri-" and eight digits of hexadecimal
 	Namespace    string // whose Pods it pays for; empty for those of the whole cluster
 	Name         string // no two in a namespace have one, unless refunded; those of the cluster are in kube-system in this
-	Size         spec.Size
+	Size         podsize.Size
 	Node         string // the only one it pays on; empty for all
 	Months       int
 	From, Until  time.Time    // in whole seconds; Until is the first moment at which it is not valid any more
@@ -226,7 +226,7 @@ func reservations(ctx context.Context, db querier, where string, args ...any) ([
 			&r.HoldCapacity, &at, &refund); err != nil {
 			return nil, err
 		}
-		if r.Size, err = spec.ParseSize(text, kind); err != nil {
+		if r.Size, err = podsize.ParseSize(text, kind); err != nil {
 			return nil, errors.Join(fmt.Errorf("reservation %s", r.ID), err)
 		}
 		r.From, r.Until, r.Paid, r.List = time.Unix(from, 0).UTC(), time.Unix(until, 0).UTC(), price.Amount(paid), price.Amount(list)

@@ -16,8 +16,8 @@ import (
 	"github.com/nodeless/nodeless/pkg/api/billing/v1alpha1"
 	"github.com/nodeless/nodeless/pkg/hint"
 	"github.com/nodeless/nodeless/pkg/meter"
+	"github.com/nodeless/nodeless/pkg/podsize"
 	"github.com/nodeless/nodeless/pkg/price"
-	"github.com/nodeless/nodeless/pkg/spec"
 )
 
 // Forms of output.
@@ -140,7 +140,7 @@ func measured(usages []v1alpha1.Usage) []meter.Usage {
 	var out []meter.Usage
 	for _, u := range usages {
 		m := meter.Usage{Namespace: u.Namespace, Workload: u.Workload, Charge: u.ChargeType, Start: u.Start.Time}
-		if size, err := spec.ParseSize(u.Spec, u.SpecType); err == nil {
+		if size, err := podsize.ParseSize(u.Spec, u.SpecType); err == nil {
 			m.Spec = size
 		}
 		ran := time.Duration(u.Seconds) * time.Second

@@ -14,9 +14,9 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/bill/books"
 	"github.com/nodeless/nodeless/pkg/meter"
+	"github.com/nodeless/nodeless/pkg/podsize"
 	"github.com/nodeless/nodeless/pkg/price"
 	"github.com/nodeless/nodeless/pkg/run"
-	"github.com/nodeless/nodeless/pkg/spec"
 )
 
 const (
@@ -33,7 +33,7 @@ const (
 type Config struct {
 	Ledger   Ledger
 	Books    *books.Books
-	Catalog  spec.Catalog
+	Catalog  podsize.Catalog
 	Prices   price.Table
 	Clock    meter.Clock
 	Interval time.Duration // a minute when zero

@@ -22,7 +22,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/api/billing/v1alpha1"
 	"github.com/nodeless/nodeless/pkg/bill"
 	"github.com/nodeless/nodeless/pkg/bill/books"
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
 // reservations serves reservations.billing.nodeless.dev.
@@ -212,7 +212,7 @@ func (s *Server) reservation(o *v1alpha1.Reservation, now time.Time) (books.Rese
 }
 
 // offered is a spec of the catalog: of any type of CPU when the kind is common, else of the kind.
-func (s *Server) offered(text, kind string) (spec.Size, *field.Error) {
+func (s *Server) offered(text, kind string) (podsize.Size, *field.Error) {
 	at := field.NewPath("spec")
 	var kinds []string
 	for _, size := range s.cfg.Catalog.Sizes() {
@@ -222,11 +222,11 @@ func (s *Server) offered(text, kind string) (spec.Size, *field.Error) {
 	}
 	kinds = append([]string{bill.Common}, kinds...)
 	if !slices.Contains(kinds, kind) {
-		return spec.Size{}, field.NotSupported(at.Child("type"), kind, kinds)
+		return podsize.Size{}, field.NotSupported(at.Child("type"), kind, kinds)
 	}
-	size, err := spec.ParseSize(text, kind)
+	size, err := podsize.ParseSize(text, kind)
 	if err != nil {
-		return spec.Size{}, field.Invalid(at.Child("size"), text, `want a spec such as "2C4Gi", or with cards "8C40Gi 1×V100"`)
+		return podsize.Size{}, field.Invalid(at.Child("size"), text, `want a spec such as "2C4Gi", or with cards "8C40Gi 1×V100"`)
 	}
 	for _, offered := range s.cfg.Catalog.Sizes() {
 		same := size
@@ -237,7 +237,7 @@ func (s *Server) offered(text, kind string) (spec.Size, *field.Error) {
 			return size, nil
 		}
 	}
-	return spec.Size{}, field.Invalid(at.Child("size"), text, "the catalog has no such spec of type "+kind+"; docs/billing.md says how to read it")
+	return podsize.Size{}, field.Invalid(at.Child("size"), text, "the catalog has no such spec of type "+kind+"; docs/billing.md says how to read it")
 }
 
 // Delete refunds one, or puts one away that has expired: the end of its namespace does that as well, and must not wait for it.

@@ -18,8 +18,8 @@ import (
 	"github.com/nodeless/nodeless/pkg/bill/books"
 	"github.com/nodeless/nodeless/pkg/lifespan"
 	"github.com/nodeless/nodeless/pkg/meter"
+	"github.com/nodeless/nodeless/pkg/podsize"
 	"github.com/nodeless/nodeless/pkg/price"
-	"github.com/nodeless/nodeless/pkg/spec"
 )
 
 // total adds amounts up.
@@ -77,7 +77,7 @@ func days(t *testing.T, meanwhile func(w *world, random *rand.Rand)) {
 	_, err := w.books.Reservations(t.Context())
 	must(t, err)
 	must(t, w.books.Buy(t.Context(), books.Reservation{ID: "eksri-00000001", Namespace: "shop", Name: "one", Months: 1, From: morning, Until: morning.AddDate(0, 1, 0),
-		Size: spec.Size{Type: bill.Common, CPU: 1000, Memory: 2 * spec.Gi}, Currency: books.Currency{Code: "CNY", Digits: 6}}))
+		Size: podsize.Size{Type: bill.Common, CPU: 1000, Memory: 2 * podsize.Gi}, Currency: books.Currency{Code: "CNY", Digits: 6}}))
 	next := 0
 	for range 72 * 4 {
 		w.pass(15*time.Minute + time.Duration(random.Int64N(int64(time.Second))))
@@ -195,7 +195,7 @@ func TestLateTimeIsPricedAsItsHourWas(t *testing.T) {
 		if slices.ContainsFunc(before, e.Cycle.Equal) {
 			table = tables["CNY"]
 		}
-		want, err := table.Cost(spec.Size{Type: "intel", CPU: 1000, Memory: 2 * spec.Gi}, e.Seconds, 100)
+		want, err := table.Cost(podsize.Size{Type: "intel", CPU: 1000, Memory: 2 * podsize.Gi}, e.Seconds, 100)
 		must(t, err)
 		if e.Amount != want || e.Currency != books.CurrencyOf(table) {
 			t.Errorf("%d seconds of %v cost %s %s, want %s %s", e.Seconds, e.Cycle, e.Currency.Code, e.Amount.Format(9), table.Currency, want.Format(9))

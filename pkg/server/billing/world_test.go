@@ -13,8 +13,8 @@ import (
 	"github.com/nodeless/nodeless/pkg/bill/books"
 	"github.com/nodeless/nodeless/pkg/lifespan"
 	"github.com/nodeless/nodeless/pkg/meter"
+	"github.com/nodeless/nodeless/pkg/podsize"
 	"github.com/nodeless/nodeless/pkg/price"
-	"github.com/nodeless/nodeless/pkg/spec"
 )
 
 const thisBoot = "00000000-0000-0000-0000-000000000001"
@@ -67,7 +67,7 @@ func (w *world) restart(currency string) {
 	w.t.Cleanup(func() { w.books.Close() })
 	tables, err := price.DefaultTables()
 	must(w.t, err)
-	catalog, err := spec.DefaultCatalog()
+	catalog, err := podsize.DefaultCatalog()
 	must(w.t, err)
 	w.server = New(Config{Ledger: w.ledger, Books: w.books, Catalog: catalog, Prices: tables[currency], Clock: func() meter.Instant { return w.now }}, slog.New(slog.DiscardHandler))
 }

@@ -21,14 +21,14 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/api"
 	"github.com/nodeless/nodeless/pkg/kube"
+	"github.com/nodeless/nodeless/pkg/podsize"
 	"github.com/nodeless/nodeless/pkg/run"
-	"github.com/nodeless/nodeless/pkg/spec"
 )
 
 // Config is what the component needs to know.
 type Config struct {
 	Access  kube.Access
-	Catalog spec.Catalog
+	Catalog podsize.Catalog
 }
 
 // Validate reports everything that is missing.

@@ -16,7 +16,7 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/api"
 	"github.com/nodeless/nodeless/pkg/kube"
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
 func amounts(cpu, memory string) corev1.ResourceList {
@@ -38,7 +38,7 @@ func sized(name string, created time.Time) *corev1.Pod {
 // said runs the component on a cluster until it has nothing to do and gives its events' messages.
 func said(t *testing.T, client *fake.Clientset, change func(ctx context.Context)) []string {
 	t.Helper()
-	catalog, err := spec.DefaultCatalog()
+	catalog, err := podsize.DefaultCatalog()
 	if err != nil {
 		t.Fatal(err)
 	}

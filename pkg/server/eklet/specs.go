@@ -14,7 +14,7 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/api"
 	"github.com/nodeless/nodeless/pkg/kube"
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
 const (
@@ -51,7 +51,7 @@ func (e *Eklet) tell(ctx context.Context, pod *corev1.Pod) error {
 	if !ok || pod.DeletionTimestamp != nil {
 		return nil
 	}
-	before, err := spec.ParseSize(said, pod.Annotations[api.SpecType])
+	before, err := podsize.ParseSize(said, pod.Annotations[api.SpecType])
 	if err != nil {
 		return nil // written by something newer than this
 	}
@@ -78,13 +78,13 @@ func (e *Eklet) tell(ctx context.Context, pod *corev1.Pod) error {
 }
 
 // size is the spec that a Pod has now: its own resources, or, where it keeps its own figures, what fits them.
-func (e *Eklet) size(pod *corev1.Pod, before spec.Size) (now spec.Size, ok bool) {
+func (e *Eklet) size(pod *corev1.Pod, before podsize.Size) (now podsize.Size, ok bool) {
 	if native(pod) {
-		wish, err := spec.ParseWish(pod.Annotations)
+		wish, err := podsize.ParseWish(pod.Annotations)
 		if err != nil {
 			return now, false
 		}
-		demand := wish.On(spec.DemandOf(&pod.Spec, e.cfg.Catalog.Rules))
+		demand := wish.On(podsize.DemandOf(&pod.Spec, e.cfg.Catalog.Rules))
 		demand.GPU, demand.Types = before.GPU, []string{before.Type}
 		now, err = e.cfg.Catalog.Fit(demand)
 		return now, err == nil
@@ -102,10 +102,10 @@ func (e *Eklet) size(pod *corev1.Pod, before spec.Size) (now spec.Size, ok bool)
 func native(pod *corev1.Pod) bool { return pod.Annotations[api.Sizing] != "" }
 
 // mark tells events about different specs apart.
-func mark(size spec.Size) string { return fmt.Sprintf("%x.%x", size.CPU, size.Memory) }
+func mark(size podsize.Size) string { return fmt.Sprintf("%x.%x", size.CPU, size.Memory) }
 
 // reason is why a Pod has the spec it has.
-func (e *Eklet) reason(pod *corev1.Pod, now spec.Size) string {
+func (e *Eklet) reason(pod *corev1.Pod, now podsize.Size) string {
 	if pod.Annotations[api.CPU] != "" {
 		return "its annotations name that spec"
 	}
@@ -117,15 +117,15 @@ func (e *Eklet) reason(pod *corev1.Pod, now spec.Size) string {
 	if now.GPU > 0 {
 		kind = map[string]string{api.GPUType: now.Type, api.GPUCount: strconv.FormatInt(now.GPU, 10)}
 	}
-	if wish, err := spec.ParseWish(kind); err == nil {
+	if wish, err := podsize.ParseWish(kind); err == nil {
 		if why, _ := e.cfg.Catalog.Why(&asked, wish, now); why != "" {
 			return why
 		}
 	}
-	return "its containers ask for " + spec.DemandOf(&asked, e.cfg.Catalog.Rules).String()
+	return "its containers ask for " + podsize.DemandOf(&asked, e.cfg.Catalog.Rules).String()
 }
 
-func (e *Eklet) annotate(ctx context.Context, pod *corev1.Pod, now spec.Size) error {
+func (e *Eklet) annotate(ctx context.Context, pod *corev1.Pod, now podsize.Size) error {
 	text := now.String()
 	return kube.Annotate(ctx, e.client, pod, map[string]*string{api.Spec: &text})
 }

@@ -9,7 +9,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/nodeless/nodeless/pkg/api"
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
 // amount is a share of a machine. A zero says that nobody has said anything.
@@ -44,7 +44,7 @@ func keep(object any) (any, error) {
 		Name: p.Name, Namespace: p.Namespace, UID: p.UID, ResourceVersion: p.ResourceVersion, Labels: p.Labels,
 	}}}
 	if text := p.Annotations[api.Spec]; text != "" {
-		if size, err := spec.ParseSize(text, p.Annotations[api.SpecType]); err == nil {
+		if size, err := podsize.ParseSize(text, p.Annotations[api.SpecType]); err == nil {
 			kept.spec = amount{cpu: size.CPU, memory: size.Memory}
 		}
 	}

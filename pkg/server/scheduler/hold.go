@@ -15,7 +15,7 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/api"
 	"github.com/nodeless/nodeless/pkg/bill"
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
 const (
@@ -128,7 +128,7 @@ func (*hold) EventsToRegister(context.Context) ([]fwk.ClusterEventWithHint, erro
 // usage is a Pod as reservations see it.
 func usage(pod *corev1.Pod, node string) bill.Usage {
 	u := bill.Usage{ID: string(pod.UID), Namespace: pod.Namespace, Node: node, Spot: isSpot(pod)}
-	u.Size, _ = spec.ParseSize(pod.Annotations[api.Spec], pod.Annotations[api.SpecType]) // of no size where it has no spec: no reservation fits it
+	u.Size, _ = podsize.ParseSize(pod.Annotations[api.Spec], pod.Annotations[api.SpecType]) // of no size where it has no spec: no reservation fits it
 	return u
 }
 

@@ -16,7 +16,7 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/api"
 	"github.com/nodeless/nodeless/pkg/bill"
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
 // host has room for two Pods of 2C4Gi.
@@ -29,7 +29,7 @@ func host(name, kind string) *corev1.Node {
 
 // pod is one of a spec, as admission leaves it.
 func pod(namespace, size, node string) *corev1.Pod {
-	s, err := spec.ParseSize(size, "intel")
+	s, err := podsize.ParseSize(size, "intel")
 	if err != nil {
 		panic(err)
 	}
@@ -47,7 +47,7 @@ func pod(namespace, size, node string) *corev1.Pod {
 }
 
 func reserved(size, kind, namespace, node string) bill.Coupon {
-	s, err := spec.ParseSize(size, kind)
+	s, err := podsize.ParseSize(size, kind)
 	if err != nil {
 		panic(err)
 	}

@@ -10,7 +10,7 @@ import (
 	schedruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
 
 	"github.com/nodeless/nodeless/pkg/api"
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
 // reserveName is how the scheduler's configuration knows the plugin.
@@ -41,8 +41,8 @@ func (r *reserve) Filter(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, h
 	}
 	cpu, memory, _ := asks(pod)
 	has, used := host.GetAllocatable(), host.GetRequested()
-	if spec.BeyondReserve(has.GetMilliCPU(), used.GetMilliCPU()+cpu, r.percent) ||
-		spec.BeyondReserve(has.GetMemory(), used.GetMemory()+memory, r.percent) {
+	if podsize.BeyondReserve(has.GetMilliCPU(), used.GetMilliCPU()+cpu, r.percent) ||
+		podsize.BeyondReserve(has.GetMemory(), used.GetMemory()+memory, r.percent) {
 		return fwk.NewStatus(fwk.Unschedulable, fmt.Sprintf("spot Pods leave %d percent of a host free", r.percent))
 	}
 	return nil

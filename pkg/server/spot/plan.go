@@ -4,7 +4,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
 // amount is CPU time and memory.
@@ -15,7 +15,7 @@ func (a amount) minus(b amount) amount { return amount{a.cpu - b.cpu, a.memory -
 
 // tight tells that of what a host has less than the reserve would be free.
 func tight(has, used amount, percent int64) bool {
-	return spec.BeyondReserve(has.cpu, used.cpu, percent) || spec.BeyondReserve(has.memory, used.memory, percent)
+	return podsize.BeyondReserve(has.cpu, used.cpu, percent) || podsize.BeyondReserve(has.memory, used.memory, percent)
 }
 
 // spotPod is one on a host that is not going yet.

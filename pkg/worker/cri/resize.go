@@ -11,7 +11,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeless/nodeless/pkg/api"
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
 const (
@@ -65,7 +65,7 @@ func open(config *cri.PodSandboxConfig) {
 	if follows != api.SizingLimits && follows != api.SizingOpen || config.GetLinux() == nil {
 		return
 	}
-	size, err := spec.ParseSize(config.Annotations[api.Spec], config.Annotations[api.SpecType])
+	size, err := podsize.ParseSize(config.Annotations[api.Spec], config.Annotations[api.SpecType])
 	if err != nil {
 		return // written by something newer than this
 	}

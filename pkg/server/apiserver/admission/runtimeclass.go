@@ -15,7 +15,7 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/admission/rules"
 	"github.com/nodeless/nodeless/pkg/pki"
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
 const (
@@ -27,8 +27,8 @@ const (
 
 // Config is what the plugins go by.
 type Config struct {
-	Catalog spec.Catalog   // what Pods can be
-	Rules   rules.Settings // what is let through
+	Catalog podsize.Catalog // what Pods can be
+	Rules   rules.Settings  // what is let through
 	// Native leaves a Pod's own figures as they are: its spec is what it is billed by, and quotas count what it asks for.
 	Native bool
 	// SpotGrace is the longest time that a spot Pod has to end in.

@@ -20,7 +20,7 @@ import (
 	"k8s.io/kubernetes/pkg/apis/core"
 
 	"github.com/nodeless/nodeless/pkg/api"
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
 // SizeName is how --disable-admission-plugins knows the plugin that sizes Pods.
@@ -30,7 +30,7 @@ const SizeName = "PodSize"
 // it and to which its microVM is made (docs/adr/0025), and as annotations, by which people see it and the meter bills it.
 type size struct {
 	*waiting
-	catalog spec.Catalog
+	catalog podsize.Catalog
 	native  bool     // a Pod's own figures stay as they are; its spec is what it is billed by
 	grace   int64    // seconds that a spot Pod has to end in, at most
 	cost    Cost     // nil when prices are nobody's concern
@@ -141,13 +141,13 @@ func (s *size) create(ctx context.Context, a admission.Attributes, pod *core.Pod
 	for _, key := range owned {
 		delete(pod.Annotations, key)
 	}
-	wish, err := spec.ParseWish(pod.Annotations)
+	wish, err := podsize.ParseWish(pod.Annotations)
 	if err != nil {
 		return refuse(pod, err)
 	}
 	wish = wish.Narrow(s.there)
 	asking := resourcesOfPod(pod)
-	asked := spec.DemandOf(asking, s.catalog.Rules)
+	asked := podsize.DemandOf(asking, s.catalog.Rules)
 	got, err := s.catalog.Fit(wish.On(asked))
 	if err != nil {
 		return refuse(pod, err)
@@ -159,7 +159,7 @@ func (s *size) create(ctx context.Context, a admission.Attributes, pod *core.Pod
 		pod.Annotations[api.AskedWhole] = "true"
 	}
 	describe(pod, got, s.owners.workload(ctx, a.GetNamespace(), pod))
-	if wish.RootDisk > spec.FreeRootDisk {
+	if wish.RootDisk > podsize.FreeRootDisk {
 		pod.Annotations[api.RootDisk] = strconv.FormatInt(wish.RootDisk, 10)
 	}
 	said := s.settle(pod, wish, got)
@@ -179,7 +179,7 @@ func (s *size) create(ctx context.Context, a admission.Attributes, pod *core.Pod
 }
 
 // settle makes the spec the Pod's own resources, or says what its microVM follows in its place.
-func (s *size) settle(pod *core.Pod, wish spec.Wish, got spec.Size) []string {
+func (s *size) settle(pod *core.Pod, wish podsize.Wish, got podsize.Size) []string {
 	if s.native {
 		pod.Annotations[api.Sizing] = follows(&pod.Spec)
 		return nil
@@ -193,7 +193,7 @@ func (s *size) resize(ctx context.Context, a admission.Attributes, pod, old *cor
 	if old.Annotations[api.Spec] == "" {
 		return nil
 	}
-	wish, err := spec.ParseWish(old.Annotations)
+	wish, err := podsize.ParseWish(old.Annotations)
 	if err != nil {
 		return refuse(pod, err)
 	}
@@ -216,8 +216,8 @@ func (s *size) resize(ctx context.Context, a admission.Attributes, pod, old *cor
 }
 
 // fitAgain is the spec for what a Pod asks for now, of the type that it has had.
-func (s *size) fitAgain(pod, old *core.Pod, wish spec.Wish) (spec.Size, error) {
-	demand := wish.On(spec.DemandOf(resourcesOfPod(pod), s.catalog.Rules))
+func (s *size) fitAgain(pod, old *core.Pod, wish podsize.Wish) (podsize.Size, error) {
+	demand := wish.On(podsize.DemandOf(resourcesOfPod(pod), s.catalog.Rules))
 	if len(demand.Types) == 0 {
 		demand.Types = []string{old.Annotations[api.SpecType]}
 	}
@@ -226,7 +226,7 @@ func (s *size) fitAgain(pod, old *core.Pod, wish spec.Wish) (spec.Size, error) {
 
 // asksWhole tells that somebody asked for the Pod's own resources, at its creation or by a resize: they are not what its containers
 // would have got it.
-func (s *size) asksWhole(pod *core.Pod, wish spec.Wish) bool {
+func (s *size) asksWhole(pod *core.Pod, wish podsize.Wish) bool {
 	if pod.Annotations[api.AskedWhole] != "" {
 		return true
 	}
@@ -249,7 +249,7 @@ func (s *size) there(kind string) bool {
 // faults is everything that is wrong with the size of a Pod, or of a template that stands at base.
 func faults(base *field.Path, err error) (all field.ErrorList) {
 	for _, one := range flatten(err) {
-		var fault *spec.AnnotationError
+		var fault *podsize.AnnotationError
 		if errors.As(one, &fault) {
 			all = append(all, field.Invalid(base.Child("metadata", "annotations").Key(fault.Key), fault.Value, fault.Err.Error()))
 			continue

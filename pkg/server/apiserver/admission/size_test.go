@@ -21,13 +21,13 @@ import (
 	"k8s.io/kubernetes/pkg/apis/core"
 
 	"github.com/nodeless/nodeless/pkg/api"
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
 // plugin sizes Pods where there are only hosts with Intel CPUs.
 func plugin(t testing.TB) *size {
 	t.Helper()
-	catalog, err := spec.DefaultCatalog()
+	catalog, err := podsize.DefaultCatalog()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 	"k8s.io/kubernetes/pkg/apis/core"
 
 	"github.com/nodeless/nodeless/pkg/api"
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
 // resourcesOfPod is what of a Pod says how large it is. Only these fields are converted. A limit without a request is one, which the API
@@ -52,7 +52,7 @@ func resourcesOf(in *core.ResourceRequirements) *corev1.ResourceRequirements {
 }
 
 // give makes a spec the Pod's own resources.
-func give(pod *core.Pod, got spec.Size) {
+func give(pod *core.Pod, got podsize.Size) {
 	r := core.ResourceRequirements{Requests: core.ResourceList{}, Limits: core.ResourceList{}}
 	if pod.Spec.Resources != nil {
 		r = *pod.Spec.Resources.DeepCopy() // huge pages stay
@@ -83,7 +83,7 @@ func follows(spec *core.PodSpec) string {
 }
 
 // cards is what containers ask for GPUs by.
-const cards = core.ResourceName(spec.GPUResource)
+const cards = core.ResourceName(podsize.GPUResource)
 
 // askForCards has the first container ask for the cards that an annotation names, if no container asks for any: without that the Pod
 // would run, and be billed, on a host that has none.
@@ -106,7 +106,7 @@ func askForCards(pod *core.Pod, n int64) {
 }
 
 // describe writes a Pod's spec and its account, which its workload is, into its annotations.
-func describe(pod *core.Pod, got spec.Size, workload string) {
+func describe(pod *core.Pod, got podsize.Size, workload string) {
 	pod.Annotations[api.Spec], pod.Annotations[api.SpecType] = got.String(), got.Type
 	pod.Annotations[api.ChargeType] = api.ChargePostPaid
 	if pod.Annotations[api.SpotPod] == "true" {
@@ -149,7 +149,7 @@ func hurry(spec *core.PodSpec, most int64) []string {
 
 // fitInto makes containers fit a spec that annotations name: their own figures count for nothing then, but the API refuses a
 // container that may use more than its Pod.
-func fitInto(pod *core.Pod, wish spec.Wish, got spec.Size) []string {
+func fitInto(pod *core.Pod, wish podsize.Wish, got podsize.Size) []string {
 	if !wish.Named() {
 		return nil
 	}
@@ -187,11 +187,11 @@ func fitInto(pod *core.Pod, wish spec.Wish, got spec.Size) []string {
 }
 
 // Cost is what an hour of a spec costs, in a unit of the caller's; false where it has no price.
-type Cost func(spec.Size) (float64, bool)
+type Cost func(podsize.Size) (float64, bool)
 
 // difference says of whom what it gets if that is not what it asks for, with the reason, and with what would be cheaper.
-func (s *size) difference(who string, asking *corev1.PodSpec, wish spec.Wish, got spec.Size) []string {
-	asked := spec.DemandOf(asking, s.catalog.Rules)
+func (s *size) difference(who string, asking *corev1.PodSpec, wish podsize.Wish, got podsize.Size) []string {
+	asked := podsize.DemandOf(asking, s.catalog.Rules)
 	why, without := s.catalog.Why(asking, wish, got)
 	if wish.Named() || why == "" && !asked.Usual && asked.CPU == got.CPU && asked.Memory == got.Memory {
 		return nil
@@ -215,7 +215,7 @@ func (s *size) difference(who string, asking *corev1.PodSpec, wish spec.Wish, go
 }
 
 // saving says how much less than one spec another one costs, if it does.
-func (s *size) saving(than, size spec.Size) string {
+func (s *size) saving(than, size podsize.Size) string {
 	if s.cost == nil {
 		return ""
 	}
@@ -230,7 +230,7 @@ func (s *size) saving(than, size spec.Size) string {
 // forget takes out of a Pod what this package wrote into one that its author has exported, so that it is not taken for the author's wish. What
 // an author asks for a Pod as a whole is marked as that.
 func forget(pod *core.Pod) {
-	had, err := spec.ParseSize(pod.Annotations[api.Spec], pod.Annotations[api.SpecType])
+	had, err := podsize.ParseSize(pod.Annotations[api.Spec], pod.Annotations[api.SpecType])
 	if err != nil {
 		return
 	}

@@ -13,7 +13,7 @@ import (
 	"k8s.io/kubernetes/pkg/apis/core"
 
 	"github.com/nodeless/nodeless/pkg/api"
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
 // StorageName is how --disable-admission-plugins knows the plugin that bounds what Pods may take of their host's disk.
@@ -119,10 +119,10 @@ func forgetStorage(pod *core.Pod) {
 
 // rootDisk is the size of a Pod's writable disk.
 func rootDisk(pod *core.Pod) int64 {
-	if n, err := strconv.ParseInt(pod.Annotations[api.RootDisk], 10, 64); err == nil && n > spec.FreeRootDisk {
+	if n, err := strconv.ParseInt(pod.Annotations[api.RootDisk], 10, 64); err == nil && n > podsize.FreeRootDisk {
 		return n * gib
 	}
-	return spec.FreeRootDisk * gib
+	return podsize.FreeRootDisk * gib
 }
 
 // onDisk tells whether there is such a volume and it lies on the host's disk, not in the Pod's memory.

@@ -17,7 +17,7 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/admission/rules"
 	"github.com/nodeless/nodeless/pkg/api"
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
 // told has the plugin judge a new object and gives the warnings, each of which the apiserver must be able to send.
@@ -156,8 +156,8 @@ func TestIngressesWithoutAControllerAreWarnedOf(t *testing.T) {
 // TestTheSpecIsExplained: what is said of a size is true, and tells what it costs and what would be cheaper.
 func TestTheSpecIsExplained(t *testing.T) {
 	s := plugin(t)
-	s.cost = func(s spec.Size) (float64, bool) {
-		return map[string]float64{"intel": 2, "amd": 1}[s.Type] * (float64(s.CPU)/1000 + float64(s.Memory)/spec.Gi), true
+	s.cost = func(s podsize.Size) (float64, bool) {
+		return map[string]float64{"intel": 2, "amd": 1}[s.Type] * (float64(s.CPU)/1000 + float64(s.Memory)/podsize.Gi), true
 	}
 	init := box("", "")
 	init.Name = "wait"

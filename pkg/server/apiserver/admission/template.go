@@ -10,7 +10,7 @@ import (
 	"k8s.io/kubernetes/pkg/apis/core"
 
 	"github.com/nodeless/nodeless/pkg/admission/rules"
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
 // templateOf is what an object makes its Pods of, or nil.
@@ -80,12 +80,12 @@ func (s *size) foresee(at *field.Path, template *core.PodTemplateSpec) []string 
 	pod := &core.Pod{ObjectMeta: *template.ObjectMeta.DeepCopy(), Spec: *template.Spec.DeepCopy()}
 	forget(pod)
 	asking := resourcesOfPod(pod)
-	wish, err := spec.ParseWish(pod.Annotations)
+	wish, err := podsize.ParseWish(pod.Annotations)
 	if err != nil {
 		return rules.Refusals(asking, faults(at, err))
 	}
 	wish = wish.Narrow(s.there)
-	got, err := s.catalog.Fit(wish.On(spec.DemandOf(asking, s.catalog.Rules)))
+	got, err := s.catalog.Fit(wish.On(podsize.DemandOf(asking, s.catalog.Rules)))
 	if err != nil {
 		return rules.Refusals(asking, faults(at, err))
 	}

@@ -23,14 +23,14 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/admission/rules"
 	"github.com/nodeless/nodeless/pkg/api"
-	"github.com/nodeless/nodeless/pkg/spec"
+	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
 // installed gives our plugins as the apiserver makes them, by their names. Their informers know nothing before the factory is started, and
 // those that a plugin starts itself before the client answers.
 func installed(t *testing.T, client *fake.Clientset, factory informers.SharedInformerFactory, stop chan struct{}) (map[string]admission.Interface, *Readiness) {
 	t.Helper()
-	catalog, err := spec.DefaultCatalog()
+	catalog, err := podsize.DefaultCatalog()
 	if err != nil {
 		t.Fatal(err)
 	}

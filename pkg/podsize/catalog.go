@@ -1,9 +1,9 @@
-// Package spec sizes Pods: from what a Pod asks for it finds the spec, of a catalog, that the Pod's microVM is made
+// Package podsize sizes Pods: from what a Pod asks for it finds the spec, of a catalog, that the Pod's microVM is made
 // to, scheduled by and billed as. pkg/admission calls it for every Pod, pkg/price for what a spec costs. It is pure.
 //
 // The catalog and the rules are those of Tencent Kubernetes Engine Serverless ("Resource specifications", "Pod resource
 // specification calculation"); where its text allows two readings, Rules has a switch.
-package spec
+package podsize
 
 import (
 	_ "embed"
