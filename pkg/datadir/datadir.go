@@ -67,7 +67,7 @@ func (d Dir) Images() string { return d.path("agent", "images") }
 func (d Dir) Scratch() string { return d.path("agent", "scratch") }
 
 // Lifespans holds the records of microVMs' lives that are not in the ledger yet.
-func (d Dir) Lifespans() string { return d.path("agent", "lifespans") }
+func (d Dir) SandboxRecords() string { return d.path("agent", "lifespans") }
 
 // Ledger is the SQLite file of how long every sandbox ran.
 func (d Dir) Ledger() string { return d.path("server", "meter", "ledger.db") }
@@ -86,7 +86,7 @@ func (r RunDir) VolumePlugins() string { return r.path("volume-plugins") }
 
 // Prepare makes the folders, closed to other users, and proves that the data folder can be written.
 func (d Dir) Prepare() error {
-	for _, dir := range []string{string(d), d.DB(), d.TLS(), d.Cred(), d.AgentTLS(), d.Containerd(), d.Kubelet(), d.PodLogs(), d.Images(), d.Scratch(), d.Lifespans(), d.CNI()} {
+	for _, dir := range []string{string(d), d.DB(), d.TLS(), d.Cred(), d.AgentTLS(), d.Containerd(), d.Kubelet(), d.PodLogs(), d.Images(), d.Scratch(), d.SandboxRecords(), d.CNI()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return unwritable(d, err)
 		}

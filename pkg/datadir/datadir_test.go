@@ -14,7 +14,7 @@ func TestPrepareMakesClosedFolders(t *testing.T) {
 	if err := d.Prepare(); err != nil {
 		t.Fatal(err)
 	}
-	for _, dir := range []string{string(d), d.TLS(), d.Cred(), d.DB(), d.Scratch(), d.Lifespans()} {
+	for _, dir := range []string{string(d), d.TLS(), d.Cred(), d.DB(), d.Scratch(), d.SandboxRecords()} {
 		info, err := os.Stat(dir)
 		if err != nil || info.Mode().Perm() != 0o700 {
 			t.Errorf("%s: %v, %v; want a folder of mode 0700", dir, info, err)

@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/nodeless/nodeless/pkg/lifespan"
+	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 )
 
 // Instant is a moment on a host, by both of its clocks.
@@ -22,7 +22,7 @@ type Clock func() Instant
 
 // SystemClock is this host's.
 func SystemClock() (Clock, error) {
-	id, err := lifespan.BootID(os.DirFS("/proc"))
+	id, err := sandboxrecord.BootID(os.DirFS("/proc"))
 	if err != nil {
 		return nil, err
 	}

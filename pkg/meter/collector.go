@@ -11,8 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/nodeless/nodeless/pkg/lifespan"
 	"github.com/nodeless/nodeless/pkg/run"
+	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 )
 
 const (
@@ -29,7 +29,7 @@ const (
 
 // Config is what the Collector needs to know.
 type Config struct {
-	Dir      lifespan.Dir
+	Dir      sandboxrecord.Dir
 	Clock    Clock
 	Proc     fs.FS         // /proc when nil
 	Interval time.Duration // a second when zero
@@ -39,7 +39,7 @@ type Config struct {
 func (c Config) Validate() error {
 	var errs []error
 	if c.Dir == "" {
-		errs = append(errs, errors.New("meter: no folder of lifespans"))
+		errs = append(errs, errors.New("meter: no folder of sandbox records"))
 	}
 	if c.Clock == nil {
 		errs = append(errs, errors.New("meter: no clock"))
@@ -57,12 +57,12 @@ type books interface {
 	Saw(ctx context.Context, seen map[string]time.Duration) error
 }
 
-// folder is where the Collector's records come from: a lifespan.Dir.
+// folder is where the Collector's records come from: a sandboxrecord.Dir.
 type folder interface {
 	Make() error
-	ReadAll() (lifespan.Contents, error)
-	Read(sandbox string) (lifespan.Record, error)
-	LastBeat(sandbox string) (time.Duration, error)
+	ReadAll() (sandboxrecord.Contents, error)
+	Read(sandbox string) (sandboxrecord.Record, error)
+	LastHeartbeat(sandbox string) (time.Duration, error)
 	Remove(sandbox string) error
 	SetAside(sandbox string) (string, error)
 	Sweep(now time.Time) error
@@ -78,21 +78,21 @@ type Collector struct {
 	ends   *ends         // nil where /proc is not this host's
 
 	// What follows is Run's alone, and can be lost at any time.
-	running map[string]lifespan.Record // what the ledger has as running; nil until it was asked
-	seen    map[string]time.Duration   // when each was last seen to run, since the boot
-	noted   time.Duration              // when the ledger was last told of what was seen, since the boot
-	gone    map[string]time.Duration   // when each was first missed
-	done    map[string]bool            // those whose end the ledger has and whose records are still to go
-	lost    map[string]bool            // running ones whose records are gone, which has been logged
-	fault   string                     // the last one logged
-	nagged  time.Duration              // and when, since the boot
+	running map[string]sandboxrecord.Record // what the ledger has as running; nil until it was asked
+	seen    map[string]time.Duration        // when each was last seen to run, since the boot
+	noted   time.Duration                   // when the ledger was last told of what was seen, since the boot
+	gone    map[string]time.Duration        // when each was first missed
+	done    map[string]bool                 // those whose end the ledger has and whose records are still to go
+	lost    map[string]bool                 // running ones whose records are gone, which has been logged
+	fault   string                          // the last one logged
+	nagged  time.Duration                   // and when, since the boot
 }
 
 var (
 	_ run.Component = (*Collector)(nil)
 	_ run.Readier   = (*Collector)(nil)
 	_ books         = (*Ledger)(nil)
-	_ folder        = lifespan.Dir("")
+	_ folder        = sandboxrecord.Dir("")
 )
 
 // NewCollector gives a component that has not touched anything yet. The ledger stays open when it ends.
@@ -220,7 +220,7 @@ func (c *Collector) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.running = map[string]lifespan.Record{}
+	c.running = map[string]sandboxrecord.Record{}
 	for _, life := range known {
 		c.running[life.Sandbox] = life.Record
 		c.seen[life.Sandbox] = max(c.seen[life.Sandbox], life.Seen)
@@ -244,10 +244,10 @@ func (c *Collector) note(ctx context.Context, now Instant) error {
 }
 
 // due lists the lives of which the ledger lacks something.
-func (c *Collector) due(records []lifespan.Record, now Instant) ([]Life, error) {
+func (c *Collector) due(records []sandboxrecord.Record, now Instant) ([]Life, error) {
 	var due []Life
 	var errs []error
-	add := func(r lifespan.Record) {
+	add := func(r sandboxrecord.Record) {
 		life, err := c.judge(r, now)
 		if err != nil {
 			errs = append(errs, err)
@@ -279,7 +279,7 @@ func (c *Collector) due(records []lifespan.Record, now Instant) ([]Life, error) 
 }
 
 // judge decides whether a life has ended, and when. Only when nobody is left to write the end is it estimated.
-func (c *Collector) judge(r lifespan.Record, now Instant) (Life, error) {
+func (c *Collector) judge(r sandboxrecord.Record, now Instant) (Life, error) {
 	if r.EndBoot != 0 {
 		return Life{Record: r}, nil
 	}
@@ -291,7 +291,7 @@ func (c *Collector) judge(r lifespan.Record, now Instant) (Life, error) {
 	}
 	// What was read before may be older than the last thing that the nodeless-vmm did.
 	last, err := c.folder.Read(r.Sandbox)
-	var corrupt *lifespan.Corrupt
+	var corrupt *sandboxrecord.Corrupt
 	switch {
 	case err == nil:
 		r = last
@@ -312,7 +312,7 @@ func (c *Collector) judge(r lifespan.Record, now Instant) (Life, error) {
 }
 
 // mayRun tells whether a sandbox of this boot runs, or has a nodeless-vmm that can be trusted to write its end, or a watch to see it.
-func (c *Collector) mayRun(r lifespan.Record, now Instant) (bool, error) {
+func (c *Collector) mayRun(r sandboxrecord.Record, now Instant) (bool, error) {
 	runs, err := r.QEMU.Alive(c.cfg.Proc)
 	if err != nil {
 		return false, err
@@ -333,7 +333,7 @@ func (c *Collector) mayRun(r lifespan.Record, now Instant) (bool, error) {
 }
 
 // watch has the end of a sandbox's QEMU seen when it comes. One that has just gone is no error.
-func (c *Collector) watch(r lifespan.Record) error {
+func (c *Collector) watch(r sandboxrecord.Record) error {
 	if c.ends == nil {
 		return nil
 	}
@@ -345,22 +345,22 @@ func (c *Collector) watch(r lifespan.Record) error {
 }
 
 // lastSign is the last moment at which a sandbox is known to have run: never later than its end.
-func (c *Collector) lastSign(r lifespan.Record, now Instant) (time.Duration, error) {
+func (c *Collector) lastSign(r sandboxrecord.Record, now Instant) (time.Duration, error) {
 	last := max(r.StartBoot, c.seen[r.Sandbox])
 	if n := len(r.Resizes); n > 0 {
 		last = max(last, r.Resizes[n-1].At)
 	}
-	beat, err := c.folder.LastBeat(r.Sandbox)
-	var corrupt *lifespan.Corrupt
+	heartbeat, err := c.folder.LastHeartbeat(r.Sandbox)
+	var corrupt *sandboxrecord.Corrupt
 	switch {
 	case errors.As(err, &corrupt):
 		c.log.Error("last sign of a microVM cannot be read; its time since it was last seen is not counted", "sandbox", r.Sandbox, "error", err)
 	case err != nil:
 		return 0, err
 	}
-	r.EndBoot = max(last, beat)
-	if r.BootID == now.BootID && beat > now.Boot || r.Validate() != nil { // no nodeless-vmm wrote that
-		c.log.Error("last sign of a microVM is of the future; its time since it was last seen is not counted", "sandbox", r.Sandbox, "beat", beat)
+	r.EndBoot = max(last, heartbeat)
+	if r.BootID == now.BootID && heartbeat > now.Boot || r.Validate() != nil { // no nodeless-vmm wrote that
+		c.log.Error("last sign of a microVM is of the future; its time since it was last seen is not counted", "sandbox", r.Sandbox, "beat", heartbeat)
 		return last, nil
 	}
 	return r.EndBoot, nil

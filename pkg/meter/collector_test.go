@@ -15,13 +15,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/nodeless/nodeless/pkg/lifespan"
+	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 )
 
 // world is a host whose time and processes are the test's, with a folder and a ledger.
 type world struct {
 	t      *testing.T
-	dir    lifespan.Dir
+	dir    sandboxrecord.Dir
 	ledger *Ledger
 	now    Instant
 	proc   fstest.MapFS
@@ -33,7 +33,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{
-		t: t, dir: lifespan.Dir(filepath.Join(memoryDir(t), "lifespans")), ledger: openLedger(t), proc: fstest.MapFS{},
+		t: t, dir: sandboxrecord.Dir(filepath.Join(memoryDir(t), "lifespans")), ledger: openLedger(t), proc: fstest.MapFS{},
 		now: Instant{Wall: noon, BootID: thisBoot, Boot: 1000 * time.Second},
 	}
 	w.restart()
@@ -47,40 +47,40 @@ func (w *world) restart() {
 
 func (w *world) pass(d time.Duration) { w.now.Wall, w.now.Boot = w.now.Wall.Add(d), w.now.Boot+d }
 
-func (w *world) spawn() lifespan.Process {
+func (w *world) spawn() sandboxrecord.Process {
 	w.pids++
-	p := lifespan.Process{PID: 100 + w.pids, Ticks: int64(w.now.Boot / lifespan.Tick)}
+	p := sandboxrecord.Process{PID: 100 + w.pids, Ticks: int64(w.now.Boot / sandboxrecord.Tick)}
 	w.proc[fmt.Sprintf("%d/stat", p.PID)] = &fstest.MapFile{Data: fmt.Appendf(nil, "%d (qemu) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 %d 0", p.PID, p.Ticks)}
 	return p
 }
 
-func (w *world) kill(p lifespan.Process) { delete(w.proc, fmt.Sprintf("%d/stat", p.PID)) }
+func (w *world) kill(p sandboxrecord.Process) { delete(w.proc, fmt.Sprintf("%d/stat", p.PID)) }
 
 // start is what nodeless-vmm does when QEMU has started.
-func (w *world) start(sandbox string) lifespan.Record {
+func (w *world) start(sandbox string) sandboxrecord.Record {
 	w.t.Helper()
 	r := sample(sandbox).Record
 	r.VMM, r.QEMU, r.BootID = w.spawn(), w.spawn(), w.now.BootID
 	r.StartBoot = r.QEMU.Boot()
 	r.Start = w.now.Wall.Add(r.StartBoot - w.now.Boot)
 	must(w.t, w.dir.Write(r))
-	must(w.t, w.dir.Beat(sandbox, r.StartBoot))
+	must(w.t, w.dir.Heartbeat(sandbox, r.StartBoot))
 	return r
 }
 
 // end is what it does when QEMU has ended. It returns the life as the ledger should have it.
-func (w *world) end(r lifespan.Record) Life {
+func (w *world) end(r sandboxrecord.Record) Life {
 	w.t.Helper()
 	w.kill(r.QEMU)
 	r.EndBoot = w.now.Boot
-	must(w.t, w.dir.Beat(r.Sandbox, r.EndBoot))
+	must(w.t, w.dir.Heartbeat(r.Sandbox, r.EndBoot))
 	must(w.t, w.dir.Write(r))
 	w.kill(r.VMM)
 	return Life{Record: r}
 }
 
 // crash ends both processes without a word.
-func (w *world) crash(r lifespan.Record) {
+func (w *world) crash(r sandboxrecord.Record) {
 	w.kill(r.QEMU)
 	w.kill(r.VMM)
 }
@@ -165,58 +165,58 @@ func TestNobodySawTheEnd(t *testing.T) {
 	tests := []struct {
 		name string
 		// happen is what happens to a sandbox after it started and was seen for ten seconds.
-		happen func(w *world, r lifespan.Record)
+		happen func(w *world, r sandboxrecord.Record)
 		end    time.Duration // after the start
 		logged string
 	}{
-		{name: "it is seen until it dies", happen: func(w *world, r lifespan.Record) { w.crash(r) }, end: 10 * second},
-		{name: "it had a beat after it was seen", happen: func(w *world, r lifespan.Record) {
+		{name: "it is seen until it dies", happen: func(w *world, r sandboxrecord.Record) { w.crash(r) }, end: 10 * second},
+		{name: "it had a heartbeat after it was seen", happen: func(w *world, r sandboxrecord.Record) {
 			w.pass(5 * second)
-			must(w.t, w.dir.Beat("a", w.now.Boot))
+			must(w.t, w.dir.Heartbeat("a", w.now.Boot))
 			w.crash(r)
 		}, end: 15 * second},
-		{name: "nobody watches and it has no beat", happen: func(w *world, r lifespan.Record) {
+		{name: "nobody watches and it has no beat", happen: func(w *world, r sandboxrecord.Record) {
 			must(w.t, os.Remove(filepath.Join(string(w.dir), "a.beat")))
 			w.crash(r)
 			w.restart()
 		}, end: 0},
-		{name: "its last beat is torn", happen: func(w *world, r lifespan.Record) {
+		{name: "its last heartbeat is torn", happen: func(w *world, r sandboxrecord.Record) {
 			must(w.t, os.WriteFile(filepath.Join(string(w.dir), "a.beat"), make([]byte, 20), 0o600))
 			w.crash(r)
 		}, end: 10 * second, logged: "last sign of a microVM cannot be read"},
-		{name: "its last beat is of the future", happen: func(w *world, r lifespan.Record) {
-			must(w.t, w.dir.Beat("a", w.now.Boot+time.Hour))
+		{name: "its last heartbeat is of the future", happen: func(w *world, r sandboxrecord.Record) {
+			must(w.t, w.dir.Heartbeat("a", w.now.Boot+time.Hour))
 			w.crash(r)
 		}, end: 10 * second, logged: "of the future"},
-		{name: "the host is booted again", happen: func(w *world, r lifespan.Record) {
+		{name: "the host is booted again", happen: func(w *world, r sandboxrecord.Record) {
 			w.pass(7 * second)
-			must(w.t, w.dir.Beat("a", w.now.Boot))
+			must(w.t, w.dir.Heartbeat("a", w.now.Boot))
 			w.now.BootID, w.now.Boot = "00000000-0000-0000-0000-000000000002", 5*second // its pids are in use again
 			w.restart()
 		}, end: 17 * second},
-		{name: "the pid is used again", happen: func(w *world, r lifespan.Record) {
+		{name: "the pid is used again", happen: func(w *world, r sandboxrecord.Record) {
 			w.crash(r)
-			for _, p := range []lifespan.Process{r.QEMU, r.VMM} {
+			for _, p := range []sandboxrecord.Process{r.QEMU, r.VMM} {
 				w.proc[fmt.Sprintf("%d/stat", p.PID)] = &fstest.MapFile{Data: fmt.Appendf(nil, "%d (x) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 %d 0", p.PID, p.Ticks+1)}
 			}
 		}, end: 10 * second},
-		{name: "QEMU is a zombie of a nodeless-vmm that has ended", happen: func(w *world, r lifespan.Record) {
+		{name: "QEMU is a zombie of a nodeless-vmm that has ended", happen: func(w *world, r sandboxrecord.Record) {
 			f := w.proc[fmt.Sprintf("%d/stat", r.QEMU.PID)]
 			f.Data = bytes.Replace(f.Data, []byte(") S"), []byte(") Z"), 1)
 			w.kill(r.VMM)
 		}, end: 10 * second},
-		{name: "the record is deleted, then it dies", happen: func(w *world, r lifespan.Record) {
+		{name: "the record is deleted, then it dies", happen: func(w *world, r sandboxrecord.Record) {
 			must(w.t, w.dir.Remove("a"))
 			w.pass(second)
 			w.scan()
 			w.crash(r)
 		}, end: 11 * second, logged: "record of a running microVM is gone"},
-		{name: "record and Collector go, and it dies", happen: func(w *world, r lifespan.Record) {
+		{name: "record and Collector go, and it dies", happen: func(w *world, r sandboxrecord.Record) {
 			must(w.t, w.dir.Remove("a"))
 			w.crash(r)
 			w.restart()
 		}, end: 0},
-		{name: "a nodeless-vmm hangs", happen: func(w *world, r lifespan.Record) {
+		{name: "a nodeless-vmm hangs", happen: func(w *world, r sandboxrecord.Record) {
 			w.kill(r.QEMU)
 			for range int(patience / second) {
 				w.scan()
@@ -271,7 +271,7 @@ type lateReader struct {
 	write func()
 }
 
-func (f lateReader) ReadAll() (lifespan.Contents, error) {
+func (f lateReader) ReadAll() (sandboxrecord.Contents, error) {
 	defer f.write()
 	return f.folder.ReadAll()
 }
@@ -310,7 +310,7 @@ func TestResizes(t *testing.T) {
 	w.scan()
 	for _, s := range []string{"2C4Gi", "4C8Gi"} {
 		w.pass(time.Minute)
-		r.Resizes = append(r.Resizes, lifespan.Resize{At: w.now.Boot, Spec: s, SpecType: "intel"})
+		r.Resizes = append(r.Resizes, sandboxrecord.Resize{At: w.now.Boot, Spec: s, SpecType: "intel"})
 		must(t, w.dir.Write(r))
 		w.scan()
 	}
@@ -369,7 +369,7 @@ func TestContradictingRecordIsSetAside(t *testing.T) {
 func TestUnsizedIsRecordedAndLogged(t *testing.T) {
 	w := newWorld(t)
 	r := w.start("a")
-	r.Pod = lifespan.Pod{}
+	r.Pod = sandboxrecord.Pod{}
 	must(t, w.dir.Write(r))
 	w.scan()
 	w.scan()
@@ -486,7 +486,7 @@ func TestSystemClock(t *testing.T) {
 	if b.Boot < a.Boot || a.Boot <= 0 || a.BootID == "" || time.Since(a.Wall) > time.Hour {
 		t.Errorf("%+v, then %+v", a, b)
 	}
-	p, alive, err := lifespan.Find(os.DirFS("/proc"), os.Getpid())
+	p, alive, err := sandboxrecord.Find(os.DirFS("/proc"), os.Getpid())
 	if age := a.Boot - p.Boot(); !alive || err != nil || age < 0 || age > time.Hour {
 		t.Errorf("this process is %v old: its start and the clock count differently", age)
 	}
@@ -515,6 +515,6 @@ func TestWhatRunsIsNoted(t *testing.T) {
 	w.scan()
 	life := all(t, w.ledger)[0]
 	if !life.Estimated || life.EndBoot-life.StartBoot != noted || life.Seen != 0 {
-		t.Errorf("without a beat it ran for %v (estimated: %t, seen: %v), the ledger had noted %v", life.EndBoot-life.StartBoot, life.Estimated, life.Seen, noted)
+		t.Errorf("without a heartbeat it ran for %v (estimated: %t, seen: %v), the ledger had noted %v", life.EndBoot-life.StartBoot, life.Estimated, life.Seen, noted)
 	}
 }

@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/nodeless/nodeless/pkg/lifespan"
+	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 )
 
 var errFault = errors.New("injected")
@@ -64,22 +64,22 @@ func (f *faulty) Saw(ctx context.Context, seen map[string]time.Duration) error {
 
 func (f *faulty) Make() error { return f.around(f.folder.Make) }
 
-func (f *faulty) ReadAll() (c lifespan.Contents, err error) {
+func (f *faulty) ReadAll() (c sandboxrecord.Contents, err error) {
 	return c, f.around(func() error { c, err = f.folder.ReadAll(); return err })
 }
 
-func (f *faulty) Read(sandbox string) (r lifespan.Record, err error) {
+func (f *faulty) Read(sandbox string) (r sandboxrecord.Record, err error) {
 	return r, f.around(func() error { r, err = f.folder.Read(sandbox); return err })
 }
 
-func (f *faulty) LastBeat(sandbox string) (d time.Duration, err error) {
-	return d, f.around(func() error { d, err = f.folder.LastBeat(sandbox); return err })
+func (f *faulty) LastHeartbeat(sandbox string) (d time.Duration, err error) {
+	return d, f.around(func() error { d, err = f.folder.LastHeartbeat(sandbox); return err })
 }
 
 // Remove can also be stopped in the middle.
 func (f *faulty) Remove(sandbox string) error {
 	return f.around(func() error {
-		if err := os.Remove(filepath.Join(string(f.folder.(lifespan.Dir)), sandbox+".beat")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := os.Remove(filepath.Join(string(f.folder.(sandboxrecord.Dir)), sandbox+".beat")); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 		if err := f.point(); err != nil {
@@ -127,14 +127,14 @@ func lifetimes(w *world, scan func()) []Life {
 	resized := w.start("resized")
 	dies, deleted := w.start("dies"), w.start("deleted")
 	step(time.Second)
-	resized.Resizes = []lifespan.Resize{{At: w.now.Boot, Spec: "2C4Gi", SpecType: "intel"}}
+	resized.Resizes = []sandboxrecord.Resize{{At: w.now.Boot, Spec: "2C4Gi", SpecType: "intel"}}
 	must(w.t, w.dir.Write(resized))
 	must(w.t, os.WriteFile(filepath.Join(string(w.dir), "bad.json"), []byte("{"), 0o600))
 	step(time.Second)
 	lives := []Life{w.end(normal)}
 	must(w.t, os.Remove(filepath.Join(string(w.dir), "deleted.json")))
-	for _, r := range []lifespan.Record{old, dies, deleted} {
-		must(w.t, w.dir.Beat(r.Sandbox, w.now.Boot))
+	for _, r := range []sandboxrecord.Record{old, dies, deleted} {
+		must(w.t, w.dir.Heartbeat(r.Sandbox, w.now.Boot))
 		r.EndBoot = w.now.Boot
 		lives = append(lives, Life{Record: r, Estimated: true})
 	}

@@ -14,7 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/nodeless/nodeless/pkg/lifespan"
+	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 )
 
 // collectorEnv makes the test binary a Collector, on the folder that it names, until it is killed.
@@ -38,15 +38,15 @@ func collect(dir string) error {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	return NewCollector(Config{Dir: lifespan.Dir(filepath.Join(dir, "lifespans")), Clock: clock, Interval: time.Millisecond}, ledger, log).Run(context.Background())
+	return NewCollector(Config{Dir: sandboxrecord.Dir(filepath.Join(dir, "lifespans")), Clock: clock, Interval: time.Millisecond}, ledger, log).Run(context.Background())
 }
 
 // liver lives lives of real processes and writes them down as nodeless-vmm does.
 type liver struct {
 	t     *testing.T
-	dir   lifespan.Dir
+	dir   sandboxrecord.Dir
 	clock Clock
-	self  lifespan.Process
+	self  sandboxrecord.Process
 
 	mu    sync.Mutex
 	lives map[string]Life // as the ledger must have them; guarded by mu
@@ -57,14 +57,14 @@ type liver struct {
 // live is one life. A crashing one ends without a word, together with what writes its record.
 func (l *liver) live(sandbox string, length time.Duration, crashes bool) error {
 	seconds := length.Seconds()
-	if crashes { // it is killed, after its beat: both are said to be of one process
+	if crashes { // it is killed, after its heartbeat: both are said to be of one process
 		seconds = 3600
 	}
 	qemu := exec.Command("sleep", fmt.Sprint(seconds))
 	if err := qemu.Start(); err != nil {
 		return err
 	}
-	p, _, err := lifespan.Find(os.DirFS("/proc"), qemu.Process.Pid)
+	p, _, err := sandboxrecord.Find(os.DirFS("/proc"), qemu.Process.Pid)
 	if err != nil {
 		return err
 	}
@@ -78,8 +78,8 @@ func (l *liver) live(sandbox string, length time.Duration, crashes bool) error {
 	if err := l.dir.Write(r); err != nil {
 		return err
 	}
-	beat := l.clock().Boot
-	if err := l.dir.Beat(sandbox, beat); err != nil {
+	heartbeat := l.clock().Boot
+	if err := l.dir.Heartbeat(sandbox, heartbeat); err != nil {
 		return err
 	}
 	if crashes {
@@ -94,7 +94,7 @@ func (l *liver) live(sandbox string, length time.Duration, crashes bool) error {
 	end := l.clock().Boot
 	r.EndBoot = end
 	if crashes {
-		r.EndBoot = beat
+		r.EndBoot = heartbeat
 	} else if err := l.dir.Write(r); err != nil {
 		return err
 	}
@@ -116,9 +116,9 @@ func TestKillAtRandom(t *testing.T) {
 	dir := t.TempDir()
 	clock, err := SystemClock()
 	must(t, err)
-	self, _, err := lifespan.Find(os.DirFS("/proc"), os.Getpid())
+	self, _, err := sandboxrecord.Find(os.DirFS("/proc"), os.Getpid())
 	must(t, err)
-	l := &liver{t: t, dir: lifespan.Dir(filepath.Join(dir, "lifespans")), clock: clock, self: self, lives: map[string]Life{}, latest: map[string]time.Duration{}}
+	l := &liver{t: t, dir: sandboxrecord.Dir(filepath.Join(dir, "lifespans")), clock: clock, self: self, lives: map[string]Life{}, latest: map[string]time.Duration{}}
 	const livers = 4
 	var wait sync.WaitGroup
 	killed := make(chan struct{}) // closed when enough were killed
@@ -191,7 +191,7 @@ func (l *liver) compare(dir string) {
 		have := got[id]
 		if latest, guessed := l.latest[id]; guessed && have.EndBoot >= life.EndBoot {
 			switch {
-			case have.Estimated && have.EndBoot <= latest: // a Collector saw it run after its last beat
+			case have.Estimated && have.EndBoot <= latest: // a Collector saw it run after its last heartbeat
 				life.EndBoot = have.EndBoot
 			case !have.Estimated && have.EndBoot <= latest+time.Second: // or end, as soon as it had the time to look
 				life.EndBoot, life.Estimated = have.EndBoot, false

@@ -1,5 +1,5 @@
 // Package meter knows how long each sandbox ran, to the nanosecond. Its Collector takes the records that nodeless-vmm leaves
-// (pkg/lifespan) into its Ledger, a SQLite file to which rows are only added; the Ledger answers who used what. pkg/server runs
+// (pkg/sandboxrecord) into its Ledger, a SQLite file to which rows are only added; the Ledger answers who used what. pkg/server runs
 // the Collector, and asks for Usages to bill them (pkg/bill), to list and to export them.
 //
 // A life is counted once whatever is killed when: a record stays until it is in the ledger, and is not added again.
@@ -13,7 +13,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/nodeless/nodeless/pkg/lifespan"
+	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 	"github.com/nodeless/nodeless/pkg/sqlfile"
 )
 
@@ -53,7 +53,7 @@ func (l *Ledger) Close() error { return l.db.Close() }
 
 // Life is a sandbox's record as the ledger takes and keeps it.
 type Life struct {
-	lifespan.Record
+	sandboxrecord.Record
 	Estimated bool          // nobody saw the end: EndBoot is the last moment at which it was seen to run
 	Seen      time.Duration // without an end: when it was last seen to run, since the boot, as the ledger has it; 0 when it was not
 }
@@ -137,7 +137,7 @@ func put(ctx context.Context, tx *sql.Tx, life Life) (*Conflict, error) {
 	return nil, err
 }
 
-func insertStart(ctx context.Context, tx *sql.Tx, r lifespan.Record) error {
+func insertStart(ctx context.Context, tx *sql.Tx, r sandboxrecord.Record) error {
 	tags, err := json.Marshal(r.Tags) // sorted
 	if err != nil {
 		return err
@@ -156,7 +156,7 @@ func missing(have, want Life) (todo Life, reason string) {
 	if diff := startDiff(have.Record, want.Record); diff != "" {
 		return todo, diff
 	}
-	known := map[time.Duration]lifespan.Resize{}
+	known := map[time.Duration]sandboxrecord.Resize{}
 	for _, r := range have.Resizes {
 		known[r.At] = r
 	}
@@ -192,8 +192,8 @@ func missing(have, want Life) (todo Life, reason string) {
 }
 
 // startDiff names what differs in two starts of one sandbox.
-func startDiff(have, want lifespan.Record) string {
-	text := func(r lifespan.Record) string {
+func startDiff(have, want sandboxrecord.Record) string {
+	text := func(r sandboxrecord.Record) string {
 		r.Resizes, r.EndBoot = nil, 0
 		r.Start = time.Unix(0, r.Start.UnixNano()).UTC() // the moment alone counts
 		if len(r.Tags) == 0 {

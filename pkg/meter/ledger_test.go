@@ -15,8 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nodeless/nodeless/pkg/hint"
-	"github.com/nodeless/nodeless/pkg/lifespan"
 	"github.com/nodeless/nodeless/pkg/podsize"
+	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 )
 
 const thisBoot = "00000000-0000-0000-0000-000000000001"
@@ -51,18 +51,18 @@ func openLedger(t *testing.T) *Ledger {
 
 // sample is a life that runs.
 func sample(sandbox string) Life {
-	return Life{Record: lifespan.Record{
+	return Life{Record: sandboxrecord.Record{
 		Sandbox: sandbox, Cluster: "cls-00000001", Node: "host-1",
-		Pod: lifespan.Pod{Namespace: "shop", Name: "pod-" + sandbox, UID: "uid-" + sandbox, Workload: "Deployment/web", Spec: "1C2Gi", SpecType: "intel", Charge: "SPOT",
+		Pod: sandboxrecord.Pod{Namespace: "shop", Name: "pod-" + sandbox, UID: "uid-" + sandbox, Workload: "Deployment/web", Spec: "1C2Gi", SpecType: "intel", Charge: "SPOT",
 			Tags: map[string]string{"team": "a"}},
-		BootID: thisBoot, QEMU: lifespan.Process{PID: 12, Ticks: 345}, VMM: lifespan.Process{PID: 11, Ticks: 344},
+		BootID: thisBoot, QEMU: sandboxrecord.Process{PID: 12, Ticks: 345}, VMM: sandboxrecord.Process{PID: 11, Ticks: 344},
 		Start: noon, StartBoot: 3450 * time.Millisecond,
 	}}
 }
 
 // changed is a copy of a life with something else in it.
 func changed(life Life, change func(*Life)) Life {
-	life.Resizes = append([]lifespan.Resize(nil), life.Resizes...)
+	life.Resizes = append([]sandboxrecord.Resize(nil), life.Resizes...)
 	change(&life)
 	return life
 }
@@ -85,7 +85,7 @@ func all(t *testing.T, l *Ledger) []Life {
 func TestLifeIsAddedPieceByPiece(t *testing.T) {
 	l := openLedger(t)
 	start := sample("a")
-	resized := changed(start, func(f *Life) { f.Resizes = []lifespan.Resize{{At: time.Minute, Spec: "2C4Gi", SpecType: "intel"}} })
+	resized := changed(start, func(f *Life) { f.Resizes = []sandboxrecord.Resize{{At: time.Minute, Spec: "2C4Gi", SpecType: "intel"}} })
 	ended := changed(resized, func(f *Life) { f.EndBoot = time.Hour + 1 })
 	for _, life := range []Life{start, resized, ended} {
 		for range 3 { // delivered again, it is no news
@@ -110,8 +110,8 @@ func TestLifeIsAddedPieceByPiece(t *testing.T) {
 }
 
 func TestContradictionsAreReportedAndNotWritten(t *testing.T) {
-	resize := lifespan.Resize{At: time.Minute, Spec: "2C4Gi", SpecType: "intel"}
-	running := changed(sample("a"), func(f *Life) { f.Resizes = []lifespan.Resize{resize} })
+	resize := sandboxrecord.Resize{At: time.Minute, Spec: "2C4Gi", SpecType: "intel"}
+	running := changed(sample("a"), func(f *Life) { f.Resizes = []sandboxrecord.Resize{resize} })
 	ended := changed(running, func(f *Life) { f.EndBoot = time.Hour })
 	estimated := changed(ended, func(f *Life) { f.Estimated = true })
 	tests := []struct {
@@ -151,7 +151,7 @@ func TestEstimates(t *testing.T) {
 	l := openLedger(t)
 	running := sample("a")
 	mustPut(t, l, running)
-	mustPut(t, l, changed(running, func(f *Life) { f.Resizes = []lifespan.Resize{{At: time.Hour, Spec: "2C4Gi", SpecType: "intel"}} }))
+	mustPut(t, l, changed(running, func(f *Life) { f.Resizes = []sandboxrecord.Resize{{At: time.Hour, Spec: "2C4Gi", SpecType: "intel"}} }))
 	guess := changed(running, func(f *Life) { f.EndBoot, f.Estimated = time.Minute, true })
 	if conflicts := mustPut(t, l, guess); len(conflicts) > 0 {
 		t.Fatal(conflicts)
@@ -167,8 +167,8 @@ func TestEstimates(t *testing.T) {
 func TestResize(t *testing.T) {
 	l := openLedger(t)
 	mustPut(t, l, sample("a"))
-	r := lifespan.Resize{At: time.Hour, Spec: "2C4Gi", SpecType: "intel"}
-	resized := func() Life { return changed(sample("a"), func(f *Life) { f.Resizes = []lifespan.Resize{r} }) }
+	r := sandboxrecord.Resize{At: time.Hour, Spec: "2C4Gi", SpecType: "intel"}
+	resized := func() Life { return changed(sample("a"), func(f *Life) { f.Resizes = []sandboxrecord.Resize{r} }) }
 	for range 2 {
 		if conflicts := mustPut(t, l, resized()); len(conflicts) > 0 {
 			t.Fatal(conflicts)
@@ -189,7 +189,7 @@ func TestNobodyChangesARow(t *testing.T) {
 	l, err := Open(t.Context(), file)
 	must(t, err)
 	life := changed(sample("a"), func(f *Life) {
-		f.Resizes = []lifespan.Resize{{At: time.Minute, Spec: "2C4Gi", SpecType: "intel"}}
+		f.Resizes = []sandboxrecord.Resize{{At: time.Minute, Spec: "2C4Gi", SpecType: "intel"}}
 		f.EndBoot = time.Hour
 	})
 	mustPut(t, l, life)
@@ -291,10 +291,10 @@ func TestUsages(t *testing.T) {
 	}
 	resized := changed(life("resized", "shop", 0, 30), func(f *Life) {
 		f.Estimated = true
-		f.Resizes = []lifespan.Resize{{At: at(10), Spec: "2C4Gi", SpecType: "intel"}, {At: at(20), Spec: "8C40Gi 1×V100", SpecType: "V100"}}
+		f.Resizes = []sandboxrecord.Resize{{At: at(10), Spec: "2C4Gi", SpecType: "intel"}, {At: at(20), Spec: "8C40Gi 1×V100", SpecType: "V100"}}
 	})
 	nameless := life("nameless", "", 5, 6)
-	nameless.Pod, nameless.Node = lifespan.Pod{}, ""
+	nameless.Pod, nameless.Node = sandboxrecord.Pod{}, ""
 	odd := life("odd", "shop", 50, 60)
 	odd.Spec = "lots"
 	mustPut(t, l, life("short", "shop", 0, 10), life("running", "bank", 15, -1), life("instant", "bank", 40, 40), resized, nameless, odd)

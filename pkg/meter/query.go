@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/nodeless/nodeless/pkg/lifespan"
 	"github.com/nodeless/nodeless/pkg/podsize"
+	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 )
 
 const startColumns = "sandbox, cluster, namespace, pod, pod_uid, workload, node, spec, spec_type, charge, tags, " +
@@ -78,7 +78,7 @@ func eachLife(ctx context.Context, db querier, from, where string, args []any, f
 	return nil
 }
 
-func scanLife(rows *sql.Rows) (life Life, resize *lifespan.Resize, err error) {
+func scanLife(rows *sql.Rows) (life Life, resize *sandboxrecord.Resize, err error) {
 	r := &life.Record
 	var tags string
 	var startWall int64
@@ -94,7 +94,7 @@ func scanLife(rows *sql.Rows) (life Life, resize *lifespan.Resize, err error) {
 	r.Start, r.EndBoot, life.Estimated = time.Unix(0, startWall).UTC(), time.Duration(end.Int64), estimated.Int64 != 0
 	life.Seen = time.Duration(seen.Int64)
 	if at.Valid {
-		resize = &lifespan.Resize{At: time.Duration(at.Int64), Spec: newSpec.String, SpecType: newType.String}
+		resize = &sandboxrecord.Resize{At: time.Duration(at.Int64), Spec: newSpec.String, SpecType: newType.String}
 	}
 	return life, resize, nil
 }

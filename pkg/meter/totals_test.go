@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/nodeless/nodeless/pkg/lifespan"
+	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 )
 
 // TestTotalsAreTheLedger compares what Prometheus gets, while lives begin, are resized and end, with the whole ledger added up anew.
@@ -34,7 +34,7 @@ func TestTotalsAreTheLedger(t *testing.T) {
 			running = append(running, life)
 		case random.IntN(3) == 0:
 			running[i] = changed(running[i], func(f *Life) {
-				f.Resizes = append(f.Resizes, lifespan.Resize{At: now.Boot, Spec: "2C4Gi", SpecType: "intel"})
+				f.Resizes = append(f.Resizes, sandboxrecord.Resize{At: now.Boot, Spec: "2C4Gi", SpecType: "intel"})
 			})
 			mustPut(t, l, running[i])
 		default:

@@ -8,13 +8,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nodeless/nodeless/pkg/lifespan"
+	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 )
 
 // watchedWorld has the record of a microVM, a real process that is its own nodeless-vmm.
-func watchedWorld(t *testing.T) (lifespan.Dir, *Ledger, Clock, lifespan.Record, *exec.Cmd) {
+func watchedWorld(t *testing.T) (sandboxrecord.Dir, *Ledger, Clock, sandboxrecord.Record, *exec.Cmd) {
 	t.Helper()
-	dir := lifespan.Dir(t.TempDir())
+	dir := sandboxrecord.Dir(t.TempDir())
 	ledger, err := Open(t.Context(), t.TempDir()+"/ledger.db")
 	must(t, err)
 	t.Cleanup(func() { must(t, ledger.Close()) })
@@ -22,7 +22,7 @@ func watchedWorld(t *testing.T) (lifespan.Dir, *Ledger, Clock, lifespan.Record, 
 	must(t, err)
 	qemu := exec.CommandContext(t.Context(), "sleep", "3600")
 	must(t, qemu.Start())
-	p, _, err := lifespan.Find(os.DirFS("/proc"), qemu.Process.Pid)
+	p, _, err := sandboxrecord.Find(os.DirFS("/proc"), qemu.Process.Pid)
 	must(t, err)
 	now := clock()
 	r := sample("0123abcd").Record

@@ -9,8 +9,8 @@ import (
 	"github.com/nodeless/nodeless/pkg/bill"
 	"github.com/nodeless/nodeless/pkg/bill/books"
 	"github.com/nodeless/nodeless/pkg/datadir"
-	"github.com/nodeless/nodeless/pkg/lifespan"
 	"github.com/nodeless/nodeless/pkg/meter"
+	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 	"github.com/nodeless/nodeless/pkg/server/billing"
 )
 
@@ -62,7 +62,7 @@ func (a accounts) held(ctx context.Context) ([]bill.Coupon, error) {
 }
 
 func (c Config) collector(a accounts) meter.Config {
-	return meter.Config{Dir: lifespan.Dir(c.Data.Lifespans()), Clock: a.clock}
+	return meter.Config{Dir: sandboxrecord.Dir(c.Data.SandboxRecords()), Clock: a.clock}
 }
 
 func (c Config) billing(a accounts) billing.Config {

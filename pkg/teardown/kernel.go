@@ -11,8 +11,8 @@ import (
 	"strings"
 
 	"github.com/nodeless/nodeless/pkg/atomicfile"
-	"github.com/nodeless/nodeless/pkg/lifespan"
 	"github.com/nodeless/nodeless/pkg/netdev"
+	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 )
 
 // kernelFile is where the kernel's settings are kept that a server has found, in the run folder.
@@ -39,7 +39,7 @@ func KernelSettings() [][2]string {
 
 // RememberKernel notes the kernel's settings before a server changes them, unless one has since this boot. root is / but in tests.
 func RememberKernel(root, runDir string) error {
-	id, err := lifespan.BootID(os.DirFS(filepath.Join(root, "proc")))
+	id, err := sandboxrecord.BootID(os.DirFS(filepath.Join(root, "proc")))
 	if err != nil {
 		return fmt.Errorf("note the kernel's settings: %w", err)
 	}
@@ -88,7 +88,7 @@ func (in Installation) kernelChanges() ([]change, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the kernel's settings of before: %w", err)
 	}
-	if id, err := lifespan.BootID(os.DirFS(in.Host.path("proc"))); err != nil || id != was.BootID {
+	if id, err := sandboxrecord.BootID(os.DirFS(in.Host.path("proc"))); err != nil || id != was.BootID {
 		return nil, err
 	}
 	var all []change

@@ -88,7 +88,7 @@ func TestKernelCommandLine(t *testing.T) {
 }
 
 func TestHostConfigValidate(t *testing.T) {
-	err := HostConfig{Bundle: "b", Accel: "xen", ScratchDir: "/s", RootPorts: 99, RootPortWindowMiB: -1, LifespanDir: "l"}.Validate()
+	err := HostConfig{Bundle: "b", Accel: "xen", ScratchDir: "/s", RootPorts: 99, RootPortWindowMiB: -1, RecordDir: "l"}.Validate()
 	for _, field := range []string{"bundle", "accel", "logDir", "rootPorts", "rootPortWindowMiB", "lifespanDir"} {
 		if err == nil || !strings.Contains(err.Error(), field+":") {
 			t.Errorf("Validate = %v, want a fault in %s", err, field)

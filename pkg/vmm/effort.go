@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nodeless/nodeless/pkg/lifespan"
+	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 )
 
 // effortInterval is how often it is looked whether a microVM that boots gets on.
@@ -25,7 +25,7 @@ var (
 
 // Boot is a Pod whose microVM boots on this host, or waits for its turn. pkg/worker/cri knows of them, and pkg/worker/notice tells.
 type Boot struct {
-	lifespan.Pod
+	sandboxrecord.Pod
 	Booting bool
 	Since   time.Time // since when it does the one or the other
 }

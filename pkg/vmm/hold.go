@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nodeless/nodeless/pkg/atomicfile"
-	"github.com/nodeless/nodeless/pkg/lifespan"
+	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 )
 
 const (
@@ -35,7 +35,7 @@ const HeldFile = "held.json"
 
 // Held is what HeldFile says.
 type Held struct {
-	lifespan.Pod
+	sandboxrecord.Pod
 	Held    bool  `json:"held"`    // false when the Pod goes on
 	Times   int   `json:"times"`   // how often it has been held
 	Free    int64 `json:"free"`    // bytes, when it was held or let go

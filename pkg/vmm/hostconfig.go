@@ -34,7 +34,7 @@ type HostConfig struct {
 	LogDir     string `json:"logDir"`           // one log and one console log per microVM
 	Debug      bool   `json:"debug"`            // verbose guest kernel and adapter log
 
-	LifespanDir string `json:"lifespanDir,omitempty"` // where the microVMs' lives are recorded; empty for no record
+	RecordDir string `json:"lifespanDir,omitempty"` // where the microVMs' lives are recorded; empty for no record
 	NodeName    string `json:"nodeName,omitempty"`    // this host's, for the record
 	ClusterID   string `json:"clusterID,omitempty"`   // of the cluster whose microVMs these are, for the record
 
@@ -78,8 +78,8 @@ func (c HostConfig) Validate() error {
 			errs = append(errs, fmt.Errorf("%s: %q is not an absolute path", name, path))
 		}
 	}
-	if c.LifespanDir != "" && !filepath.IsAbs(c.LifespanDir) {
-		errs = append(errs, fmt.Errorf("lifespanDir: %q is not an absolute path", c.LifespanDir))
+	if c.RecordDir != "" && !filepath.IsAbs(c.RecordDir) {
+		errs = append(errs, fmt.Errorf("lifespanDir: %q is not an absolute path", c.RecordDir))
 	}
 	if c.Accel != AccelKVM && c.Accel != AccelTCG {
 		errs = append(errs, fmt.Errorf("accel: %q is neither %q nor %q", c.Accel, AccelKVM, AccelTCG))

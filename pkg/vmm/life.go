@@ -14,37 +14,37 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/nodeless/nodeless/pkg/lifespan"
 	"github.com/nodeless/nodeless/pkg/podsize"
+	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 )
 
 const (
-	// beatInterval is by how much the end of a microVM is unknown when this process is killed with it and no server runs that would see it.
-	beatInterval = time.Second
+	// heartbeatInterval is by how much the end of a microVM is unknown when this process is killed with it and no server runs that would see it.
+	heartbeatInterval = time.Second
 	// longestConfig bounds what is read of a sandbox's OCI configuration.
 	longestConfig = 4 << 20
 )
 
 // life writes down when QEMU started and ended.
 type life struct {
-	dir     lifespan.Dir
+	dir     sandboxrecord.Dir
 	log     *slog.Logger
 	written chan struct{} // closed when the end is written, or cannot be
 
 	mu     sync.Mutex
-	record lifespan.Record // guarded by mu, except for what never changes
+	record sandboxrecord.Record // guarded by mu, except for what never changes
 }
 
 // record writes that QEMU has started, and sees to it that its end is written. A microVM that cannot be recorded must not run.
 func (v *vm) record(p *process) error {
-	if v.cfg.LifespanDir == "" {
+	if v.cfg.RecordDir == "" {
 		return nil
 	}
 	r, err := v.newRecord(p)
 	if err != nil {
 		return fmt.Errorf("record the microVM's start: %w", err)
 	}
-	l := &life{dir: lifespan.Dir(v.cfg.LifespanDir), record: r, log: v.log, written: make(chan struct{})}
+	l := &life{dir: sandboxrecord.Dir(v.cfg.RecordDir), record: r, log: v.log, written: make(chan struct{})}
 	if err := l.dir.Write(r); err != nil {
 		return fmt.Errorf("record the microVM's start: %w", err)
 	}
@@ -53,29 +53,29 @@ func (v *vm) record(p *process) error {
 	return nil
 }
 
-func (v *vm) newRecord(p *process) (lifespan.Record, error) {
+func (v *vm) newRecord(p *process) (sandboxrecord.Record, error) {
 	proc := os.DirFS("/proc")
-	self, _, err := lifespan.Find(proc, os.Getpid())
-	id, bootErr := lifespan.BootID(proc)
+	self, _, err := sandboxrecord.Find(proc, os.Getpid())
+	id, bootErr := sandboxrecord.BootID(proc)
 	now, clockErr := bootTime()
 	if err := errors.Join(p.startErr, err, bootErr, clockErr); err != nil {
-		return lifespan.Record{}, err
+		return sandboxrecord.Record{}, err
 	}
 	start := p.started.Boot()
-	return lifespan.Record{
+	return sandboxrecord.Record{
 		Sandbox: v.id, Pod: v.readPod(), Cluster: v.cfg.ClusterID, Node: v.cfg.NodeName, BootID: id, QEMU: p.started, VMM: self,
 		Start: time.Now().Add(start - now).UTC(), StartBoot: start,
 	}, nil
 }
 
 // readPod finds out whose microVM this is. One that nobody can be asked for runs all the same.
-func (v *vm) readPod() lifespan.Pod {
+func (v *vm) readPod() sandboxrecord.Pod {
 	annotations, err := readAnnotations(filepath.Join(v.sandbox, "config.json"))
 	if err != nil {
 		v.log.Warn("it is not known whose microVM this is", "err", err)
-		return lifespan.Pod{}
+		return sandboxrecord.Pod{}
 	}
-	pod, err := lifespan.PodOf(annotations)
+	pod, err := sandboxrecord.PodOf(annotations)
 	if err != nil {
 		v.log.Warn("the record of this microVM's life is incomplete", "err", err)
 	}
@@ -98,14 +98,14 @@ func readAnnotations(path string) (map[string]string, error) {
 	return config.Annotations, nil
 }
 
-// follow beats until QEMU has ended, and writes the end. The last beat says the same, for it needs no room on a full disk.
+// follow sends heartbeats until QEMU has ended, and writes the end. The last heartbeat says the same, for it needs no room on a full disk.
 func (l *life) follow(p *process) {
 	defer close(l.written)
-	ticker := time.NewTicker(beatInterval)
+	ticker := time.NewTicker(heartbeatInterval)
 	defer ticker.Stop()
 	for running := true; running; {
 		if now, err := bootTime(); err == nil { // the same call worked at the start
-			l.beat(now)
+			l.heartbeat(now)
 		}
 		select {
 		case <-ticker.C:
@@ -115,7 +115,7 @@ func (l *life) follow(p *process) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.beat(p.ended)
+	l.heartbeat(p.ended)
 	l.record.EndBoot = p.ended
 	if err := l.dir.Write(l.record); err != nil {
 		l.log.Error("the end of the microVM cannot be recorded, it will be estimated from the last beat", "err", err)
@@ -160,7 +160,7 @@ func (l *life) resize(to podsize.Size, now time.Duration) error {
 		return nil
 	}
 	changed := l.record
-	changed.Resizes = append(slices.Clone(l.record.Resizes), lifespan.Resize{At: now, Spec: to.String(), SpecType: kind})
+	changed.Resizes = append(slices.Clone(l.record.Resizes), sandboxrecord.Resize{At: now, Spec: to.String(), SpecType: kind})
 	if err := l.dir.Write(changed); err != nil {
 		return fmt.Errorf("record the Pod's new spec: %w", err)
 	}
@@ -168,8 +168,8 @@ func (l *life) resize(to podsize.Size, now time.Duration) error {
 	return nil
 }
 
-func (l *life) beat(at time.Duration) {
-	if err := l.dir.Beat(l.record.Sandbox, at); err != nil {
+func (l *life) heartbeat(at time.Duration) {
+	if err := l.dir.Heartbeat(l.record.Sandbox, at); err != nil {
 		l.log.Warn("it cannot be noted that the microVM runs", "err", err)
 	}
 }
@@ -182,7 +182,7 @@ func (l *life) lastWord() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if now, err := bootTime(); err == nil && l.record.EndBoot == 0 { // the same call worked at the start
-		l.beat(now)
+		l.heartbeat(now)
 	}
 }
 

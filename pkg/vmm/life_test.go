@@ -17,8 +17,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/nodeless/nodeless/pkg/lifespan"
 	"github.com/nodeless/nodeless/pkg/podsize"
+	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 )
 
 // fakeQEMU is the name by which the test binary plays a QEMU that has a monitor and nothing else.
@@ -44,8 +44,8 @@ const ociConfig = `{"ociVersion":"1.1.0","annotations":{"io.kubernetes.cri.sandb
 	"io.kubernetes.cri.sandbox-uid":"uid-1","nodeless.dev/spec":"1C2Gi","nodeless.dev/spec-type":"intel","nodeless.dev/charge-type":"SPOT",
 	"nodeless.dev/workload":"Deployment/web","eks.tke.cloud.tencent.com/resource-tag":"{\"team\":\"a\"}"}}`
 
-func ociPod() lifespan.Pod {
-	return lifespan.Pod{Namespace: "shop", Name: "web-1", UID: "uid-1", Spec: "1C2Gi", SpecType: "intel", Charge: "SPOT", Workload: "Deployment/web",
+func ociPod() sandboxrecord.Pod {
+	return sandboxrecord.Pod{Namespace: "shop", Name: "web-1", UID: "uid-1", Spec: "1C2Gi", SpecType: "intel", Charge: "SPOT", Workload: "Deployment/web",
 		Tags: map[string]string{"team": "a"}}
 }
 
@@ -53,7 +53,7 @@ func ociPod() lifespan.Pod {
 func recordedVM(t *testing.T, qemu func(path string) error) (*vm, *logged) {
 	t.Helper()
 	dir := t.TempDir()
-	cfg := HostConfig{Bundle: dir + "/bundle", Accel: AccelTCG, ScratchDir: dir + "/scratch", LogDir: dir + "/log", LifespanDir: dir + "/lifespans", NodeName: "host-1", ClusterID: "cls-00000001"}
+	cfg := HostConfig{Bundle: dir + "/bundle", Accel: AccelTCG, ScratchDir: dir + "/scratch", LogDir: dir + "/log", RecordDir: dir + "/lifespans", NodeName: "host-1", ClusterID: "cls-00000001"}
 	must(t, errors.Join(os.MkdirAll(cfg.Bundle+"/qemu/lib", 0o700), os.MkdirAll(cfg.Bundle+"/guest", 0o700), os.MkdirAll(dir+"/oci", 0o700)))
 	must(t, errors.Join(qemu(cfg.QEMUCommand()[0]), os.WriteFile(cfg.ScratchTemplate(), []byte("x"), 0o600), os.WriteFile(dir+"/oci/config.json", []byte(ociConfig), 0o600)))
 	log := &logged{}
@@ -103,9 +103,9 @@ func runQEMU(t *testing.T, v *vm) error {
 	return v.greet(t.Context(), p)
 }
 
-func readRecord(t *testing.T, v *vm) lifespan.Record {
+func readRecord(t *testing.T, v *vm) sandboxrecord.Record {
 	t.Helper()
-	r, err := lifespan.Dir(v.cfg.LifespanDir).Read(v.id)
+	r, err := sandboxrecord.Dir(v.cfg.RecordDir).Read(v.id)
 	must(t, err)
 	return r
 }
@@ -117,17 +117,17 @@ func TestLifeIsRecorded(t *testing.T) {
 	must(t, runQEMU(t, v))
 	r := readRecord(t, v)
 	proc := os.DirFS("/proc")
-	qemu, alive, err := lifespan.Find(proc, v.proc.cmd.Process.Pid)
+	qemu, alive, err := sandboxrecord.Find(proc, v.proc.cmd.Process.Pid)
 	if !alive || err != nil {
 		t.Fatalf("QEMU runs: %t, %v", alive, err)
 	}
-	self, _, _ := lifespan.Find(proc, os.Getpid())
-	id, _ := lifespan.BootID(proc)
-	want := lifespan.Record{Sandbox: "0123abcd", Pod: ociPod(), Cluster: "cls-00000001", Node: "host-1", BootID: id, QEMU: qemu, VMM: self, Start: r.Start, StartBoot: qemu.Boot()}
+	self, _, _ := sandboxrecord.Find(proc, os.Getpid())
+	id, _ := sandboxrecord.BootID(proc)
+	want := sandboxrecord.Record{Sandbox: "0123abcd", Pod: ociPod(), Cluster: "cls-00000001", Node: "host-1", BootID: id, QEMU: qemu, VMM: self, Start: r.Start, StartBoot: qemu.Boot()}
 	if diff := cmp.Diff(want, r); diff != "" {
 		t.Errorf("record as soon as QEMU runs (-want +got):\n%s", diff)
 	}
-	if r.StartBoot < before-lifespan.Tick || r.StartBoot > before+time.Minute {
+	if r.StartBoot < before-sandboxrecord.Tick || r.StartBoot > before+time.Minute {
 		t.Errorf("it started %v after the boot, and was told to at %v", r.StartBoot, before)
 	}
 	now, err := bootTime()
@@ -143,8 +143,8 @@ func TestLifeIsRecorded(t *testing.T) {
 	if diff := cmp.Diff(want, ended); diff != "" || ended.EndBoot < now || ended.EndBoot > after {
 		t.Errorf("record after the end, which is between %v and %v (-want +got):\n%s", now, after, diff)
 	}
-	if beat, err := lifespan.Dir(v.cfg.LifespanDir).LastBeat(v.id); beat != ended.EndBoot || err != nil {
-		t.Errorf("last beat = %v, %v, want the end, %v", beat, err, ended.EndBoot)
+	if heartbeat, err := sandboxrecord.Dir(v.cfg.RecordDir).LastHeartbeat(v.id); heartbeat != ended.EndBoot || err != nil {
+		t.Errorf("last heartbeat = %v, %v, want the end, %v", heartbeat, err, ended.EndBoot)
 	}
 	if log.has("level=WARN") {
 		t.Errorf("log: %s", log)
@@ -176,7 +176,7 @@ func TestMicroVMOfNobodyRuns(t *testing.T) {
 			v, log := recordedVM(t, played)
 			must(t, change(v))
 			must(t, runQEMU(t, v))
-			if r := readRecord(t, v); !cmp.Equal(r.Pod, lifespan.Pod{}) || !log.has("level=WARN") {
+			if r := readRecord(t, v); !cmp.Equal(r.Pod, sandboxrecord.Pod{}) || !log.has("level=WARN") {
 				t.Errorf("Pod = %+v, log: %s", r.Pod, log)
 			}
 		})
@@ -185,7 +185,7 @@ func TestMicroVMOfNobodyRuns(t *testing.T) {
 
 func TestMicroVMThatCannotBeRecordedDoesNotRun(t *testing.T) {
 	v, _ := recordedVM(t, played)
-	must(t, os.WriteFile(v.cfg.LifespanDir, nil, 0o600))
+	must(t, os.WriteFile(v.cfg.RecordDir, nil, 0o600))
 	if err := runQEMU(t, v); err == nil || !strings.Contains(err.Error(), "record the microVM's start") {
 		t.Errorf("start = %v", err)
 	}
@@ -197,8 +197,8 @@ func TestMicroVMThatCannotBeRecordedDoesNotRun(t *testing.T) {
 
 func TestWithoutAFolderNothingIsRecorded(t *testing.T) {
 	v, log := recordedVM(t, played)
-	dir := v.cfg.LifespanDir
-	v.cfg.LifespanDir = ""
+	dir := v.cfg.RecordDir
+	v.cfg.RecordDir = ""
 	must(t, runQEMU(t, v))
 	v.shutdown()
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) || log.has("level=WARN") {
@@ -209,7 +209,7 @@ func TestWithoutAFolderNothingIsRecorded(t *testing.T) {
 // wantRecord checks the record of a real microVM: as it runs, after its end, and after one that nobody could write.
 func (g *guest) wantRecord(qemu int, ended bool) {
 	g.t.Helper()
-	dir := lifespan.Dir(g.h.cfg.LifespanDir)
+	dir := sandboxrecord.Dir(g.h.cfg.RecordDir)
 	r, err := dir.Read(filepath.Base(g.dir))
 	if err != nil || r.QEMU.PID != qemu || r.VMM.PID != g.pid || !cmp.Equal(r.Pod, ociPod()) {
 		g.t.Errorf("record = %+v, %v, want one of processes %d and %d", r, err, qemu, g.pid)
@@ -217,15 +217,15 @@ func (g *guest) wantRecord(qemu int, ended bool) {
 	if (r.EndBoot != 0) != ended {
 		g.t.Errorf("the record has the end %v, want one: %t", r.EndBoot, ended)
 	}
-	if beat, err := dir.LastBeat(r.Sandbox); beat < r.StartBoot || err != nil || ended && beat != r.EndBoot {
-		g.t.Errorf("last beat = %v, %v of a life from %v to %v", beat, err, r.StartBoot, r.EndBoot)
+	if heartbeat, err := dir.LastHeartbeat(r.Sandbox); heartbeat < r.StartBoot || err != nil || ended && heartbeat != r.EndBoot {
+		g.t.Errorf("last heartbeat = %v, %v of a life from %v to %v", heartbeat, err, r.StartBoot, r.EndBoot)
 	}
 }
 
 func TestANewSpecIsRecordedOnce(t *testing.T) {
-	dir := lifespan.Dir(t.TempDir())
-	l := &life{dir: dir, record: lifespan.Record{
-		Sandbox: "0123abcd", Pod: ociPod(), BootID: "boot", QEMU: lifespan.Process{PID: 1, Ticks: 1}, VMM: lifespan.Process{PID: 2, Ticks: 2},
+	dir := sandboxrecord.Dir(t.TempDir())
+	l := &life{dir: dir, record: sandboxrecord.Record{
+		Sandbox: "0123abcd", Pod: ociPod(), BootID: "boot", QEMU: sandboxrecord.Process{PID: 1, Ticks: 1}, VMM: sandboxrecord.Process{PID: 2, Ticks: 2},
 		Start: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC), StartBoot: time.Minute,
 	}}
 	for i, to := range []podsize.Size{{CPU: 1000, Memory: 2 * podsize.Gi}, {CPU: 2000, Memory: 4 * podsize.Gi}, {CPU: 2000, Memory: 4 * podsize.Gi}, {CPU: 250, Memory: podsize.Gi / 2}} {
@@ -233,7 +233,7 @@ func TestANewSpecIsRecordedOnce(t *testing.T) {
 	}
 	got, err := dir.Read("0123abcd")
 	must(t, err)
-	want := []lifespan.Resize{{At: time.Minute + time.Second, Spec: "2C4Gi", SpecType: "intel"}, {At: time.Minute + 3*time.Second, Spec: "0.25C0.5Gi", SpecType: "intel"}}
+	want := []sandboxrecord.Resize{{At: time.Minute + time.Second, Spec: "2C4Gi", SpecType: "intel"}, {At: time.Minute + 3*time.Second, Spec: "0.25C0.5Gi", SpecType: "intel"}}
 	if diff := cmp.Diff(want, got.Resizes); diff != "" {
 		t.Errorf("resizes (-want +got):\n%s", diff)
 	}

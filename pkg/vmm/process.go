@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/nodeless/nodeless/pkg/lifespan"
+	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 )
 
 // process is a running QEMU with the near ends of its three channels.
@@ -22,7 +22,7 @@ type process struct {
 	console  *net.UnixConn
 	agent    *net.UnixConn
 	stderr   *syncTail
-	started  lifespan.Process
+	started  sandboxrecord.Process
 	startErr error         // why started is not known
 	life     *life         // its record; nil without one
 	done     chan struct{} // closed when QEMU has ended
@@ -81,7 +81,7 @@ func (p *process) run(started chan<- error) {
 		err = p.cmd.Start()
 	}
 	if err == nil { // before it is waited for: until then the kernel keeps its start, even if it has ended
-		p.started, _, p.startErr = lifespan.Find(os.DirFS("/proc"), p.cmd.Process.Pid)
+		p.started, _, p.startErr = sandboxrecord.Find(os.DirFS("/proc"), p.cmd.Process.Pid)
 	}
 	started <- err
 	if err != nil {

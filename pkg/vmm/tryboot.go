@@ -31,7 +31,7 @@ func TryBoot(ctx context.Context, cfg HostConfig) (err error) {
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
 	cfg.ScratchDir, cfg.LogDir = dir, dir
-	cfg.LifespanDir, cfg.Disk.ReservePercent = "", 0 // nobody's microVM
+	cfg.RecordDir, cfg.Disk.ReservePercent = "", 0 // nobody's microVM
 	v := newVM("try", cfg, slog.New(slog.DiscardHandler))
 	defer func() {
 		v.shutdown()

@@ -114,7 +114,7 @@ func needHost(t *testing.T) *host {
 		bundle, _ = filepath.Abs("../../dist/bundle")
 	}
 	h := &host{dir: t.TempDir()}
-	h.cfg = HostConfig{Bundle: bundle, Accel: AccelTCG, ScratchDir: h.dir + "/scratch", LogDir: h.dir + "/log", LifespanDir: h.dir + "/lifespans"}
+	h.cfg = HostConfig{Bundle: bundle, Accel: AccelTCG, ScratchDir: h.dir + "/scratch", LogDir: h.dir + "/log", RecordDir: h.dir + "/lifespans"}
 	for _, f := range []string{h.kernel(), bundle + "/guest/initrd", h.cfg.ScratchTemplate(), h.cfg.QEMUCommand()[0]} {
 		if _, err := os.Stat(f); err != nil {
 			t.Skipf("skipped: no bundle with QEMU and a guest kernel here: %v", err)

@@ -135,7 +135,7 @@ func (c Config) hypervisor() hypervisor.Config {
 		File: c.Run.VMMConfig(), Want: c.Accel, ClusterID: c.Data.ClusterID,
 		Host: vmm.HostConfig{
 			Bundle: c.Bundle.Dir(), ScratchDir: c.Data.Scratch(), LogDir: c.Run.VMMLogs(), Debug: c.Debug,
-			LifespanDir: c.Data.Lifespans(), NodeName: c.Node.Name, Disk: c.Disk, LogRate: c.LogRate,
+			RecordDir: c.Data.SandboxRecords(), NodeName: c.Node.Name, Disk: c.Disk, LogRate: c.LogRate,
 		},
 	}
 }

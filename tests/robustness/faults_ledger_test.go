@@ -53,7 +53,7 @@ func TestFaultLedger(t *testing.T) {
 		return err == nil && len(list.Items) == 0, err
 	})
 	k.stop()
-	lives := datadir.Dir(filepath.Join(s.Host.Root, "data")).Lifespans()
+	lives := datadir.Dir(filepath.Join(s.Host.Root, "data")).SandboxRecords()
 	s.Until("the ledger has taken in all records", func() (bool, error) {
 		left, err := os.ReadDir(lives)
 		return err == nil && len(left) == 0, fmt.Errorf("%d files are left, %v", len(left), err)

@@ -31,8 +31,8 @@ import (
 	"github.com/nodeless/nodeless/pkg/api"
 	"github.com/nodeless/nodeless/pkg/api/billing/v1alpha1"
 	"github.com/nodeless/nodeless/pkg/kube"
-	"github.com/nodeless/nodeless/pkg/lifespan"
 	"github.com/nodeless/nodeless/pkg/meter"
+	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 )
 
 // serve has a whole apiserver serve the group, and gives its URL.
@@ -425,7 +425,7 @@ func TestNamesOfUsages(t *testing.T) {
 func TestUnknownNamespacesAreShownToOperators(t *testing.T) {
 	w := newWorld(t, "CNY")
 	r := w.record(id(0), "", "1C2Gi", "intel", "")
-	r.Pod = lifespan.Pod{}
+	r.Pod = sandboxrecord.Pod{}
 	w.put(r)
 	w.pass(10 * time.Minute)
 	server := w.serve()

@@ -16,10 +16,10 @@ import (
 	"github.com/nodeless/nodeless/pkg/api"
 	"github.com/nodeless/nodeless/pkg/bill"
 	"github.com/nodeless/nodeless/pkg/bill/books"
-	"github.com/nodeless/nodeless/pkg/lifespan"
 	"github.com/nodeless/nodeless/pkg/meter"
 	"github.com/nodeless/nodeless/pkg/podsize"
 	"github.com/nodeless/nodeless/pkg/price"
+	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 )
 
 // total adds amounts up.
@@ -322,7 +322,7 @@ func TestStatementIsOfNamespaces(t *testing.T) {
 // TestRun has the component itself settle, by a clock that a bubble drives.
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, dir: t.TempDir(), ran: map[string]time.Duration{}, starts: map[string]lifespan.Record{}}
+		w := &world{t: t, dir: t.TempDir(), ran: map[string]time.Duration{}, starts: map[string]sandboxrecord.Record{}}
 		began := time.Now()
 		clock := func() meter.Instant {
 			return meter.Instant{Wall: time.Now(), BootID: thisBoot, Boot: time.Hour + time.Since(began)}

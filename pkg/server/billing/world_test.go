@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"github.com/nodeless/nodeless/pkg/bill/books"
-	"github.com/nodeless/nodeless/pkg/lifespan"
 	"github.com/nodeless/nodeless/pkg/meter"
 	"github.com/nodeless/nodeless/pkg/podsize"
 	"github.com/nodeless/nodeless/pkg/price"
+	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 )
 
 const thisBoot = "00000000-0000-0000-0000-000000000001"
@@ -37,7 +37,7 @@ type world struct {
 	books  *books.Books
 	server *Server
 	ran    map[string]time.Duration // how long each that was ended ran, in truth
-	starts map[string]lifespan.Record
+	starts map[string]sandboxrecord.Record
 }
 
 func newWorld(t *testing.T, currency string) *world {
@@ -47,7 +47,7 @@ func newWorld(t *testing.T, currency string) *world {
 		dir = t.TempDir()
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	w := &world{t: t, dir: dir, now: meter.Instant{Wall: morning, BootID: thisBoot, Boot: time.Hour}, ran: map[string]time.Duration{}, starts: map[string]lifespan.Record{}}
+	w := &world{t: t, dir: dir, now: meter.Instant{Wall: morning, BootID: thisBoot, Boot: time.Hour}, ran: map[string]time.Duration{}, starts: map[string]sandboxrecord.Record{}}
 	w.ledger, err = meter.Open(t.Context(), filepath.Join(dir, "ledger.db"))
 	must(t, err)
 	t.Cleanup(func() { w.ledger.Close() })
@@ -81,16 +81,16 @@ func (w *world) pass(d time.Duration) {
 func (w *world) set(d time.Duration) { w.now.Wall = w.now.Wall.Add(d) }
 
 // record is a life that begins now.
-func (w *world) record(sandbox, namespace, size, kind, charge string) lifespan.Record {
-	return lifespan.Record{
+func (w *world) record(sandbox, namespace, size, kind, charge string) sandboxrecord.Record {
+	return sandboxrecord.Record{
 		Sandbox: sandbox, Cluster: "cls-00000001", Node: "host-1",
-		Pod:    lifespan.Pod{Namespace: namespace, Name: "pod-" + sandbox, UID: "uid-" + sandbox, Workload: "Deployment/web", Spec: size, SpecType: kind, Charge: charge},
-		BootID: w.now.BootID, QEMU: lifespan.Process{PID: 12, Ticks: 345}, VMM: lifespan.Process{PID: 11, Ticks: 344},
+		Pod:    sandboxrecord.Pod{Namespace: namespace, Name: "pod-" + sandbox, UID: "uid-" + sandbox, Workload: "Deployment/web", Spec: size, SpecType: kind, Charge: charge},
+		BootID: w.now.BootID, QEMU: sandboxrecord.Process{PID: 12, Ticks: 345}, VMM: sandboxrecord.Process{PID: 11, Ticks: 344},
 		Start: w.now.Wall, StartBoot: w.now.Boot,
 	}
 }
 
-func (w *world) put(r lifespan.Record) {
+func (w *world) put(r sandboxrecord.Record) {
 	w.t.Helper()
 	conflicts, err := w.ledger.Put(w.t.Context(), meter.Life{Record: r})
 	for _, c := range conflicts {
@@ -110,7 +110,7 @@ func (w *world) start(sandbox, namespace, size, kind, charge string) {
 func (w *world) resize(sandbox, size string) {
 	w.t.Helper()
 	r := w.starts[sandbox]
-	r.Resizes = append(slices.Clone(r.Resizes), lifespan.Resize{At: w.now.Boot, Spec: size, SpecType: r.SpecType})
+	r.Resizes = append(slices.Clone(r.Resizes), sandboxrecord.Resize{At: w.now.Boot, Spec: size, SpecType: r.SpecType})
 	w.starts[sandbox] = r
 	w.put(r)
 }

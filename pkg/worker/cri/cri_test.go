@@ -27,7 +27,7 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/agentmux"
 	"github.com/nodeless/nodeless/pkg/api"
-	"github.com/nodeless/nodeless/pkg/lifespan"
+	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 	"github.com/nodeless/nodeless/pkg/vmm"
 	"github.com/nodeless/nodeless/tests/attack"
 )
@@ -181,8 +181,8 @@ func TestWhoBootsAndWhoWaitsIsKnown(t *testing.T) {
 			given <- err
 		}()
 		synctest.Wait()
-		pod := func(namespace string) lifespan.Pod {
-			return lifespan.Pod{Namespace: namespace, Name: "web", UID: "uid"}
+		pod := func(namespace string) sandboxrecord.Pod {
+			return sandboxrecord.Pod{Namespace: namespace, Name: "web", UID: "uid"}
 		}
 		want := []vmm.Boot{{Pod: pod("a"), Booting: true, Since: time.Now().Add(-time.Second)}, {Pod: pod("b"), Since: time.Now()}}
 		if diff := cmp.Diff(want, g.list()); diff != "" {

@@ -12,7 +12,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeless/nodeless/pkg/fair"
-	"github.com/nodeless/nodeless/pkg/lifespan"
+	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 	"github.com/nodeless/nodeless/pkg/vmm"
 )
 
@@ -46,7 +46,7 @@ func newGate(places int) *gate {
 
 // enter waits for a place for a Pod. leave frees it, as does the time limit.
 func (g *gate) enter(ctx context.Context, pod *cri.PodSandboxMetadata) (leave func(), err error) {
-	boot := &vmm.Boot{Pod: lifespan.Pod{Namespace: pod.GetNamespace(), Name: pod.GetName(), UID: pod.GetUid()}, Since: time.Now()}
+	boot := &vmm.Boot{Pod: sandboxrecord.Pod{Namespace: pod.GetNamespace(), Name: pod.GetName(), UID: pod.GetUid()}, Since: time.Now()}
 	g.note(boot)
 	namespace := pod.GetNamespace()
 	if g.places.Acquire(ctx, namespace, 1) != nil {

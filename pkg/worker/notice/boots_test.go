@@ -8,7 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 
-	"github.com/nodeless/nodeless/pkg/lifespan"
+	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 	"github.com/nodeless/nodeless/pkg/vmm"
 )
 
@@ -16,7 +16,7 @@ import (
 func TestPodThatWaitsToBootIsToldWhy(t *testing.T) {
 	begun := time.Unix(1e9, 0)
 	pod := func(name string, booting bool, since time.Time) vmm.Boot {
-		return vmm.Boot{Pod: lifespan.Pod{Namespace: "shop", Name: name, UID: "uid-" + name}, Booting: booting, Since: since}
+		return vmm.Boot{Pod: sandboxrecord.Pod{Namespace: "shop", Name: name, UID: "uid-" + name}, Booting: booting, Since: since}
 	}
 	n, client := newNotice(t), fake.NewClientset()
 	var boots []vmm.Boot

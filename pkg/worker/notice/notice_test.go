@@ -14,7 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 
-	"github.com/nodeless/nodeless/pkg/lifespan"
+	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 	"github.com/nodeless/nodeless/pkg/vmm"
 )
 
@@ -54,7 +54,7 @@ func reasons(t *testing.T, client *fake.Clientset, namespace string) string {
 
 func TestHeldPodIsToldOnceAndSeldom(t *testing.T) {
 	n, client, said := newNotice(t), fake.NewClientset(), map[string]told{}
-	whose := lifespan.Pod{Namespace: "shop", Name: "web", UID: "u-1"}
+	whose := sandboxrecord.Pod{Namespace: "shop", Name: "web", UID: "u-1"}
 	now := time.Unix(1e9, 0)
 	steps := []struct {
 		name  string

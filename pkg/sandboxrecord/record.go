@@ -1,10 +1,10 @@
-// Package lifespan is the record of a microVM's life, as a file: nodeless-vmm (pkg/vmm) writes it when QEMU starts and when
+// Package sandboxrecord is the record of a microVM's life, as a file: nodeless-vmm (pkg/vmm) writes it when QEMU starts and when
 // QEMU has ended, pkg/meter takes it into the ledger and removes it. The two never speak to each other, and either may be
 // killed at any moment: what is needed to bill a life is on the disk before Kata learns that the microVM runs.
 //
 // Durations are differences of CLOCK_BOOTTIME, which nobody can set and which goes on while the host sleeps. The wall clock
 // is read once, for the start. The package reads no clock itself.
-package lifespan
+package sandboxrecord
 
 import (
 	"encoding/json"

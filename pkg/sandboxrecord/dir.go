@@ -1,4 +1,4 @@
-package lifespan
+package sandboxrecord
 
 import (
 	"encoding/json"
@@ -18,14 +18,14 @@ import (
 // Names of files are a sandbox's id and one of these.
 const (
 	recordSuffix = ".json"
-	beatSuffix   = ".beat"
+	heartbeatSuffix   = ".beat"
 	badSuffix    = ".bad"
 	tempMark     = recordSuffix + ".tmp-" // in the names of files that are being written
 )
 
 const (
 	longestFile = 1 << 20
-	beatDigits  = 19
+	heartbeatDigits  = 19
 	// staleTemp is the age at which a file that is being written has surely been given up.
 	staleTemp = time.Hour
 )
@@ -49,7 +49,7 @@ func (d Dir) file(sandbox, suffix string) string { return filepath.Join(string(d
 // Make makes the folder, closed to other users.
 func (d Dir) Make() error {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
-		return fmt.Errorf("make folder of lifespans: %w", err)
+		return fmt.Errorf("make folder of sandbox records: %w", err)
 	}
 	return nil
 }
@@ -111,7 +111,7 @@ func parse(raw []byte) (Record, error) {
 type Contents struct {
 	Records []Record   // sorted by sandbox
 	Corrupt []*Corrupt // files that are no records
-	Strays  []string   // sandboxes of which there is a beat alone
+	Strays  []string   // sandboxes of which there is a heartbeat alone
 }
 
 // ReadAll reads the whole folder. The error, fs.ErrNotExist without a folder, may be of some files alone: the others are
@@ -119,7 +119,7 @@ type Contents struct {
 func (d Dir) ReadAll() (Contents, error) {
 	entries, err := os.ReadDir(string(d)) // sorted
 	if err != nil {
-		return Contents{}, fmt.Errorf("read folder of lifespans: %w", err)
+		return Contents{}, fmt.Errorf("read folder of sandbox records: %w", err)
 	}
 	var c Contents
 	var errs []error
@@ -140,15 +140,15 @@ func (d Dir) ReadAll() (Contents, error) {
 		}
 	}
 	for _, e := range entries {
-		if id, isBeat := strings.CutSuffix(e.Name(), beatSuffix); isBeat && validID(id) && d.stray(id) {
+		if id, isBeat := strings.CutSuffix(e.Name(), heartbeatSuffix); isBeat && validID(id) && d.stray(id) {
 			c.Strays = append(c.Strays, id)
 		}
 	}
 	return c, errors.Join(errs...)
 }
 
-// stray tells whether a beat's record is gone. A record is written before its first beat, so that one which the folder's
-// list lacks is found here. The beat of a record that was set aside is kept for whoever looks into it.
+// stray tells whether a heartbeat's record is gone. A record is written before its first heartbeat, so that one which the folder's
+// list lacks is found here. The heartbeat of a record that was set aside is kept for whoever looks into it.
 func (d Dir) stray(sandbox string) bool {
 	for _, suffix := range []string{recordSuffix, recordSuffix + badSuffix} {
 		if _, err := os.Lstat(d.file(sandbox, suffix)); !errors.Is(err, fs.ErrNotExist) {
@@ -158,9 +158,9 @@ func (d Dir) stray(sandbox string) bool {
 	return true
 }
 
-// Remove deletes a sandbox's record and beat. What is not there counts as removed.
+// Remove deletes a sandbox's record and heartbeat. What is not there counts as removed.
 func (d Dir) Remove(sandbox string) error {
-	for _, suffix := range []string{beatSuffix, recordSuffix} {
+	for _, suffix := range []string{heartbeatSuffix, recordSuffix} {
 		if err := os.Remove(d.file(sandbox, suffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove record of sandbox %s: %w", sandbox, err)
 		}
@@ -187,37 +187,37 @@ func (d Dir) SetAside(sandbox string) (string, error) {
 // Sandbox is the name of the sandbox whose record a path is, or should be.
 func (c *Corrupt) Sandbox() string { return strings.TrimSuffix(filepath.Base(c.Path), recordSuffix) }
 
-// Beat notes that QEMU ran at a moment after the boot. It takes no room that it did not have before and waits for no disk:
+// Heartbeat notes that QEMU ran at a moment after the boot. It takes no room that it did not have before and waits for no disk:
 // what a power cut leaves of it may be half a minute old.
-func (d Dir) Beat(sandbox string, boot time.Duration) (err error) {
-	f, err := os.OpenFile(d.file(sandbox, beatSuffix), os.O_WRONLY|os.O_CREATE, 0o600)
+func (d Dir) Heartbeat(sandbox string, boot time.Duration) (err error) {
+	f, err := os.OpenFile(d.file(sandbox, heartbeatSuffix), os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
-		return fmt.Errorf("write beat: %w", err)
+		return fmt.Errorf("write heartbeat: %w", err)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if _, err := fmt.Fprintf(f, "%0*d\n", beatDigits, int64(boot)); err != nil {
-		return fmt.Errorf("write beat: %w", err)
+	if _, err := fmt.Fprintf(f, "%0*d\n", heartbeatDigits, int64(boot)); err != nil {
+		return fmt.Errorf("write heartbeat: %w", err)
 	}
 	return nil
 }
 
-// LastBeat is the last moment of which a sandbox's Beat was told, 0 when there was none. The error is *Corrupt when the file
+// LastHeartbeat is the last moment of which a sandbox's Heartbeat was told, 0 when there was none. The error is *Corrupt when the file
 // says nothing.
-func (d Dir) LastBeat(sandbox string) (time.Duration, error) {
-	path := d.file(sandbox, beatSuffix)
+func (d Dir) LastHeartbeat(sandbox string) (time.Duration, error) {
+	path := d.file(sandbox, heartbeatSuffix)
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("read beat: %w", err)
+		return 0, fmt.Errorf("read heartbeat: %w", err)
 	}
-	if !info.Mode().IsRegular() || info.Size() != beatDigits+1 {
-		return 0, &Corrupt{path, fmt.Errorf("%s, %d bytes: want a file of %d bytes", info.Mode(), info.Size(), beatDigits+1)}
+	if !info.Mode().IsRegular() || info.Size() != heartbeatDigits+1 {
+		return 0, &Corrupt{path, fmt.Errorf("%s, %d bytes: want a file of %d bytes", info.Mode(), info.Size(), heartbeatDigits+1)}
 	}
 	raw, err := os.ReadFile(path)
 	if err != nil {
-		return 0, fmt.Errorf("read beat: %w", err)
+		return 0, fmt.Errorf("read heartbeat: %w", err)
 	}
 	n, err := strconv.ParseUint(strings.TrimSuffix(string(raw), "\n"), 10, 63)
 	if err != nil {
@@ -233,7 +233,7 @@ func (d Dir) Sweep(now time.Time) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("sweep folder of lifespans: %w", err)
+		return fmt.Errorf("sweep folder of sandbox records: %w", err)
 	}
 	entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool {
 		info, err := e.Info()

@@ -1,4 +1,4 @@
-package lifespan_test
+package sandboxrecord_test
 
 import (
 	"errors"
@@ -13,18 +13,18 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nodeless/nodeless/pkg/api"
-	"github.com/nodeless/nodeless/pkg/lifespan"
+	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 )
 
 // sample has something in every field.
-func sample(sandbox string) lifespan.Record {
-	return lifespan.Record{
+func sample(sandbox string) sandboxrecord.Record {
+	return sandboxrecord.Record{
 		Sandbox: sandbox, Node: "host-1",
-		Pod: lifespan.Pod{Namespace: "shop", Name: "web-1", UID: "uid-1", Workload: "Deployment/web", Spec: "1C2Gi", SpecType: "intel", Charge: "SPOT",
+		Pod: sandboxrecord.Pod{Namespace: "shop", Name: "web-1", UID: "uid-1", Workload: "Deployment/web", Spec: "1C2Gi", SpecType: "intel", Charge: "SPOT",
 			Tags: map[string]string{"team": "a \"b\" <c>\n\x00", "é": "=1+1"}},
-		BootID: "6a9a8cbd-4a44-4f2c-8a5e-000000000001", QEMU: lifespan.Process{PID: 12, Ticks: 345}, VMM: lifespan.Process{PID: 11, Ticks: 344},
+		BootID: "6a9a8cbd-4a44-4f2c-8a5e-000000000001", QEMU: sandboxrecord.Process{PID: 12, Ticks: 345}, VMM: sandboxrecord.Process{PID: 11, Ticks: 344},
 		Start: time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC), StartBoot: 3450 * time.Millisecond, EndBoot: time.Hour + 1,
-		Resizes: []lifespan.Resize{{At: time.Minute, Spec: "2C4Gi", SpecType: "intel"}},
+		Resizes: []sandboxrecord.Resize{{At: time.Minute, Spec: "2C4Gi", SpecType: "intel"}},
 	}
 }
 
@@ -36,12 +36,12 @@ func must(t *testing.T, err error) {
 }
 
 func TestRoundTrip(t *testing.T) {
-	dir := lifespan.Dir(filepath.Join(t.TempDir(), "made", "by", "write"))
+	dir := sandboxrecord.Dir(filepath.Join(t.TempDir(), "made", "by", "write"))
 	if _, err := dir.ReadAll(); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("ReadAll without a folder = %v, want ErrNotExist", err)
 	}
-	want := []lifespan.Record{sample("aa"), sample("b.b-c_d"), {
-		Sandbox: "c", BootID: "x", QEMU: lifespan.Process{PID: 1, Ticks: 1}, VMM: lifespan.Process{PID: 1, Ticks: 1}, Start: time.Unix(0, 1).UTC(), StartBoot: 1,
+	want := []sandboxrecord.Record{sample("aa"), sample("b.b-c_d"), {
+		Sandbox: "c", BootID: "x", QEMU: sandboxrecord.Process{PID: 1, Ticks: 1}, VMM: sandboxrecord.Process{PID: 1, Ticks: 1}, Start: time.Unix(0, 1).UTC(), StartBoot: 1,
 	}}
 	for _, r := range want {
 		must(t, dir.Write(r))
@@ -51,7 +51,7 @@ func TestRoundTrip(t *testing.T) {
 		}
 	}
 	got, err := dir.ReadAll()
-	if diff := cmp.Diff(lifespan.Contents{Records: want}, got); diff != "" || err != nil {
+	if diff := cmp.Diff(sandboxrecord.Contents{Records: want}, got); diff != "" || err != nil {
 		t.Errorf("ReadAll = %v (-want +got):\n%s", err, diff)
 	}
 	for path, mode := range map[string]os.FileMode{"": 0o700, "aa.json": 0o600} {
@@ -99,7 +99,7 @@ func TestWhatIsNoRecordIsNamed(t *testing.T) {
 		{name: "long", content: strings.Replace(good, `"startBoot"`, `"pod":"`+strings.Repeat("x", 1025)+`","startBoot"`, 1), want: "pod: 1025 bytes"},
 		{name: "large", content: good + strings.Repeat(" ", 1<<20), want: "want a file of at most"},
 	}
-	dir := lifespan.Dir(t.TempDir())
+	dir := sandboxrecord.Dir(t.TempDir())
 	write := func(name, content string) {
 		must(t, os.WriteFile(filepath.Join(string(dir), name), []byte(content), 0o600))
 	}
@@ -136,7 +136,7 @@ func TestWhatIsNoRecordIsNamed(t *testing.T) {
 func TestWriteRefusesWhatReadWould(t *testing.T) {
 	r := sample("a")
 	r.EndBoot = 1
-	dir := lifespan.Dir(t.TempDir())
+	dir := sandboxrecord.Dir(t.TempDir())
 	if err := dir.Write(r); err == nil || !strings.Contains(err.Error(), "sandbox a") {
 		t.Errorf("Write of a life that ends before it starts = %v", err)
 	}
@@ -146,17 +146,17 @@ func TestWriteRefusesWhatReadWould(t *testing.T) {
 }
 
 func TestSetAsideKeepsAll(t *testing.T) {
-	dir := lifespan.Dir(t.TempDir())
+	dir := sandboxrecord.Dir(t.TempDir())
 	for _, want := range []string{"a.json.bad", "a.json.bad.1", "a.json.bad.2"} {
 		must(t, dir.Write(sample("a")))
-		must(t, dir.Beat("a", 1))
+		must(t, dir.Heartbeat("a", 1))
 		got, err := dir.SetAside("a")
 		if err != nil || filepath.Base(got) != want {
 			t.Errorf("SetAside = %q, %v, want %q", got, err, want)
 		}
 	}
 	if got, err := dir.ReadAll(); err != nil || len(got.Records)+len(got.Corrupt)+len(got.Strays) > 0 {
-		t.Errorf("ReadAll = %v, %v, want nothing: not even the beat, which explains the file", got, err)
+		t.Errorf("ReadAll = %v, %v, want nothing: not even the heartbeat, which explains the file", got, err)
 	}
 	if _, err := dir.SetAside("a"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("SetAside of nothing = %v, want ErrNotExist", err)
@@ -164,15 +164,15 @@ func TestSetAsideKeepsAll(t *testing.T) {
 }
 
 func TestBeat(t *testing.T) {
-	dir := lifespan.Dir(t.TempDir())
-	if got, err := dir.LastBeat("a"); got != 0 || err != nil {
-		t.Errorf("LastBeat without one = %v, %v", got, err)
+	dir := sandboxrecord.Dir(t.TempDir())
+	if got, err := dir.LastHeartbeat("a"); got != 0 || err != nil {
+		t.Errorf("LastHeartbeat without one = %v, %v", got, err)
 	}
 	must(t, dir.Write(sample("a")))
 	for _, want := range []time.Duration{5, 1<<63 - 1, 7 * time.Hour} {
-		must(t, dir.Beat("a", want))
-		if got, err := dir.LastBeat("a"); got != want || err != nil {
-			t.Errorf("LastBeat = %v, %v, want %v", got, err, want)
+		must(t, dir.Heartbeat("a", want))
+		if got, err := dir.LastHeartbeat("a"); got != want || err != nil {
+			t.Errorf("LastHeartbeat = %v, %v, want %v", got, err, want)
 		}
 	}
 	if got, _ := dir.ReadAll(); len(got.Strays) > 0 {
@@ -184,18 +184,18 @@ func TestBeat(t *testing.T) {
 	}
 	for _, content := range []string{"", "1", strings.Repeat("\x00", 20), "-000000000000000001\n", "9999999999999999999\n", strings.Repeat("0", 21)} {
 		must(t, os.WriteFile(filepath.Join(string(dir), "a.beat"), []byte(content), 0o600))
-		var corrupt *lifespan.Corrupt
-		if got, err := dir.LastBeat("a"); !errors.As(err, &corrupt) {
-			t.Errorf("LastBeat of %q = %v, %v, want it to be corrupt", content, got, err)
+		var corrupt *sandboxrecord.Corrupt
+		if got, err := dir.LastHeartbeat("a"); !errors.As(err, &corrupt) {
+			t.Errorf("LastHeartbeat of %q = %v, %v, want it to be corrupt", content, got, err)
 		}
 	}
-	if err := lifespan.Dir("/nonexistent").Beat("a", 1); !errors.Is(err, fs.ErrNotExist) {
+	if err := sandboxrecord.Dir("/nonexistent").Heartbeat("a", 1); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Beat without a folder = %v", err)
 	}
 }
 
 func TestSweepTakesWhatIsOldAlone(t *testing.T) {
-	dir := lifespan.Dir(t.TempDir())
+	dir := sandboxrecord.Dir(t.TempDir())
 	now := time.Now()
 	for name, age := range map[string]time.Duration{".a.json.tmp-1": 2 * time.Hour, ".b.json.tmp-2": time.Minute, "c.json.tmp-3": 2 * time.Hour, ".d": 2 * time.Hour} {
 		path := filepath.Join(string(dir), name)
@@ -212,7 +212,7 @@ func TestSweepTakesWhatIsOldAlone(t *testing.T) {
 	if diff := cmp.Diff([]string{".b.json.tmp-2", ".d", "c.json.tmp-3"}, left); diff != "" {
 		t.Errorf("left (-want +got):\n%s", diff)
 	}
-	must(t, lifespan.Dir("/nonexistent").Sweep(now))
+	must(t, sandboxrecord.Dir("/nonexistent").Sweep(now))
 }
 
 func TestPodOf(t *testing.T) {
@@ -226,7 +226,7 @@ func TestPodOf(t *testing.T) {
 		}
 		return a
 	}
-	whole := lifespan.Pod{Namespace: "shop", Name: "web-1", UID: "u", Spec: "1C2Gi", SpecType: "intel", Charge: "SPOT", Workload: "Job/x", Tags: map[string]string{"team": "a"}}
+	whole := sandboxrecord.Pod{Namespace: "shop", Name: "web-1", UID: "u", Spec: "1C2Gi", SpecType: "intel", Charge: "SPOT", Workload: "Job/x", Tags: map[string]string{"team": "a"}}
 	untagged := whole
 	untagged.Tags = nil
 	nameless := whole
@@ -234,11 +234,11 @@ func TestPodOf(t *testing.T) {
 	tests := []struct {
 		name        string
 		annotations map[string]string
-		want        lifespan.Pod
+		want        sandboxrecord.Pod
 		wantErr     string
 	}{
 		{name: "all", annotations: full(nil), want: whole},
-		{name: "none", want: lifespan.Pod{}, wantErr: "sandbox-uid is missing"},
+		{name: "none", want: sandboxrecord.Pod{}, wantErr: "sandbox-uid is missing"},
 		{name: "tags that are a list", annotations: full(map[string]string{api.ResourceTag: `["a"]`}), want: untagged, wantErr: api.ResourceTag},
 		{name: "tags that hold numbers", annotations: full(map[string]string{api.ResourceTag: `{"a":"b","c":1}`}), want: untagged, wantErr: api.ResourceTag},
 		{name: "tags without end", annotations: full(map[string]string{api.ResourceTag: `{"a":"` + strings.Repeat("x", 9000) + `"}`}), want: untagged, wantErr: "9008 bytes"},
@@ -248,7 +248,7 @@ func TestPodOf(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := lifespan.PodOf(tt.annotations)
+			got, err := sandboxrecord.PodOf(tt.annotations)
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("Pod (-want +got):\n%s", diff)
 			}
@@ -257,7 +257,7 @@ func TestPodOf(t *testing.T) {
 			}
 			r := sample("a")
 			r.Pod = got
-			must(t, lifespan.Dir(t.TempDir()).Write(r))
+			must(t, sandboxrecord.Dir(t.TempDir()).Write(r))
 		})
 	}
 }
@@ -271,36 +271,36 @@ func TestFindProcess(t *testing.T) {
 		"9/stat": &fstest.MapFile{Data: []byte("9 (x) S")}, "10/other": stat("x", "S"),
 		"sys/kernel/random/boot_id": &fstest.MapFile{Data: []byte("some-id\n")},
 	}
-	if p, alive, err := lifespan.Find(proc, 7); p != (lifespan.Process{PID: 7, Ticks: 4711}) || !alive || err != nil || p.Boot() != 47110*time.Millisecond {
+	if p, alive, err := sandboxrecord.Find(proc, 7); p != (sandboxrecord.Process{PID: 7, Ticks: 4711}) || !alive || err != nil || p.Boot() != 47110*time.Millisecond {
 		t.Errorf("Find(7) = %v, %t, %v", p, alive, err)
 	}
-	if p, alive, err := lifespan.Find(proc, 8); p.Ticks != 4711 || alive || err != nil {
+	if p, alive, err := sandboxrecord.Find(proc, 8); p.Ticks != 4711 || alive || err != nil {
 		t.Errorf("Find of a zombie = %v, %t, %v", p, alive, err)
 	}
-	if p, alive, err := lifespan.Find(proc, 11); p.Ticks != 4711 || !alive || err != nil {
+	if p, alive, err := sandboxrecord.Find(proc, 11); p.Ticks != 4711 || !alive || err != nil {
 		t.Errorf("Find of one whose first thread has ended = %v, %t, %v", p, alive, err)
 	}
-	if p, alive, err := lifespan.Find(proc, 6); p != (lifespan.Process{}) || alive || err != nil {
+	if p, alive, err := sandboxrecord.Find(proc, 6); p != (sandboxrecord.Process{}) || alive || err != nil {
 		t.Errorf("Find of none = %v, %t, %v", p, alive, err)
 	}
 	for _, pid := range []int{9, 10} {
-		if _, _, err := lifespan.Find(proc, pid); err == nil {
+		if _, _, err := sandboxrecord.Find(proc, pid); err == nil {
 			t.Errorf("Find(%d) found something", pid)
 		}
 	}
 	for ticks, want := range map[int64]bool{4711: true, 4712: false} {
-		if got, err := (lifespan.Process{PID: 7, Ticks: ticks}).Alive(proc); got != want || err != nil {
+		if got, err := (sandboxrecord.Process{PID: 7, Ticks: ticks}).Alive(proc); got != want || err != nil {
 			t.Errorf("Alive with ticks %d = %t, %v, want %t: the pid may be used again", ticks, got, err, want)
 		}
 	}
-	if id, err := lifespan.BootID(proc); id != "some-id" || err != nil {
+	if id, err := sandboxrecord.BootID(proc); id != "some-id" || err != nil {
 		t.Errorf("BootID = %q, %v", id, err)
 	}
 	real := os.DirFS("/proc")
-	if p, alive, err := lifespan.Find(real, os.Getpid()); p.Ticks <= 0 || !alive || err != nil {
+	if p, alive, err := sandboxrecord.Find(real, os.Getpid()); p.Ticks <= 0 || !alive || err != nil {
 		t.Errorf("Find of this process = %v, %t, %v", p, alive, err)
 	}
-	if id, err := lifespan.BootID(real); len(id) != 36 || err != nil {
+	if id, err := sandboxrecord.BootID(real); len(id) != 36 || err != nil {
 		t.Errorf("BootID of this host = %q, %v", id, err)
 	}
 }
