@@ -50,8 +50,8 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// books is what the Collector writes to: a Ledger.
-type books interface {
+// ledger is what the Collector writes to: a Ledger.
+type ledger interface {
 	Put(ctx context.Context, lives ...Life) ([]*Conflict, error)
 	Running(ctx context.Context) ([]Life, error)
 	Saw(ctx context.Context, seen map[string]time.Duration) error
@@ -72,7 +72,7 @@ type folder interface {
 type Collector struct {
 	cfg    Config
 	log    *slog.Logger
-	books  books
+	ledger ledger
 	folder folder
 	ready  chan struct{} // closed when the folder has been taken in once
 	ends   *ends         // nil where /proc is not this host's
@@ -91,7 +91,7 @@ type Collector struct {
 var (
 	_ run.Component = (*Collector)(nil)
 	_ run.Readier   = (*Collector)(nil)
-	_ books         = (*Ledger)(nil)
+	_ ledger        = (*Ledger)(nil)
 	_ folder        = sandboxrecord.Dir("")
 )
 
@@ -106,7 +106,7 @@ func NewCollector(cfg Config, ledger *Ledger, log *slog.Logger) *Collector {
 		cfg.Interval = interval
 	}
 	return &Collector{
-		ends: watching, cfg: cfg, log: log, books: ledger, folder: cfg.Dir, ready: make(chan struct{}),
+		ends: watching, cfg: cfg, log: log, ledger: ledger, folder: cfg.Dir, ready: make(chan struct{}),
 		seen: map[string]time.Duration{}, gone: map[string]time.Duration{}, done: map[string]bool{}, lost: map[string]bool{},
 	}
 }
@@ -196,7 +196,7 @@ func (c *Collector) scan(ctx context.Context) error {
 	due, err := c.due(found.Records, now)
 	errs = append(errs, err)
 	if len(due) > 0 {
-		conflicts, err := c.books.Put(ctx, due...)
+		conflicts, err := c.ledger.Put(ctx, due...)
 		if err != nil {
 			return errors.Join(append(errs, err)...)
 		}
@@ -216,7 +216,7 @@ func (c *Collector) begin(ctx context.Context) error {
 	if c.running != nil {
 		return nil
 	}
-	known, err := c.books.Running(ctx)
+	known, err := c.ledger.Running(ctx)
 	if err != nil {
 		return err
 	}
@@ -236,7 +236,7 @@ func (c *Collector) note(ctx context.Context, now Instant) error {
 	if now.Boot-c.noted < noting || len(c.seen) == 0 {
 		return nil
 	}
-	if err := c.books.Saw(ctx, c.seen); err != nil {
+	if err := c.ledger.Saw(ctx, c.seen); err != nil {
 		return err
 	}
 	c.noted = now.Boot

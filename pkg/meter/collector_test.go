@@ -386,9 +386,9 @@ func TestUnsizedIsRecordedAndLogged(t *testing.T) {
 	}
 }
 
-// broken are books and a folder that fail.
+// broken are a ledger and a folder that fail.
 type broken struct {
-	books
+	ledger
 	folder
 	put, remove error
 }
@@ -397,7 +397,7 @@ func (b *broken) Put(ctx context.Context, lives ...Life) ([]*Conflict, error) {
 	if b.put != nil {
 		return nil, b.put
 	}
-	return b.books.Put(ctx, lives...)
+	return b.ledger.Put(ctx, lives...)
 }
 
 func (b *broken) Remove(sandbox string) error {
@@ -410,8 +410,8 @@ func (b *broken) Remove(sandbox string) error {
 func TestFullDisk(t *testing.T) {
 	w := newWorld(t)
 	full := errors.New("database or disk is full")
-	b := &broken{books: w.ledger, folder: w.dir, put: full}
-	w.c.books, w.c.folder = b, b
+	b := &broken{ledger: w.ledger, folder: w.dir, put: full}
+	w.c.ledger, w.c.folder = b, b
 	r := w.start("a")
 	for range 90 { // seconds
 		err := w.c.scan(t.Context())

@@ -18,7 +18,7 @@ var errFault = errors.New("injected")
 
 // faulty counts what the Collector does to ledger and folder, and stops it at one point: before an operation or after it.
 type faulty struct {
-	books  books
+	ledger ledger
 	folder folder
 	at     int // the point
 	points int // those passed
@@ -51,15 +51,15 @@ func (f *faulty) around(operation func() error) error {
 }
 
 func (f *faulty) Put(ctx context.Context, lives ...Life) (conflicts []*Conflict, err error) {
-	return conflicts, f.around(func() error { conflicts, err = f.books.Put(ctx, lives...); return err })
+	return conflicts, f.around(func() error { conflicts, err = f.ledger.Put(ctx, lives...); return err })
 }
 
 func (f *faulty) Running(ctx context.Context) (found []Life, err error) {
-	return found, f.around(func() error { found, err = f.books.Running(ctx); return err })
+	return found, f.around(func() error { found, err = f.ledger.Running(ctx); return err })
 }
 
 func (f *faulty) Saw(ctx context.Context, seen map[string]time.Duration) error {
-	return f.around(func() error { return f.books.Saw(ctx, seen) })
+	return f.around(func() error { return f.ledger.Saw(ctx, seen) })
 }
 
 func (f *faulty) Make() error { return f.around(f.folder.Make) }
@@ -106,9 +106,9 @@ func (f *faulty) try(w *world) {
 			}
 			w.restart()
 		}
-		w.c.books, w.c.folder = f, f
+		w.c.ledger, w.c.folder = f, f
 	}()
-	w.c.books, w.c.folder = f, f
+	w.c.ledger, w.c.folder = f, f
 	if err := w.c.scan(w.t.Context()); err != nil && !errors.Is(err, errFault) {
 		w.t.Errorf("scan = %v", err)
 	}
@@ -162,7 +162,7 @@ func TestCrashAtEveryPoint(t *testing.T) {
 			points := 0
 			for at := 0; ; at++ {
 				w := newWorld(t)
-				f := &faulty{books: w.ledger, folder: w.dir, at: at, die: die}
+				f := &faulty{ledger: w.ledger, folder: w.dir, at: at, die: die}
 				wanted := lifetimes(w, func() { f.try(w) })
 				if diff := cmp.Diff(byID(wanted), byID(all(t, w.ledger))); diff != "" {
 					t.Fatalf("ledger after a fault at point %d (-want +got):\n%s", at, diff)

@@ -7,7 +7,7 @@ import (
 	"k8s.io/component-base/metrics/legacyregistry"
 
 	"github.com/nodeless/nodeless/pkg/bill"
-	"github.com/nodeless/nodeless/pkg/bill/books"
+	"github.com/nodeless/nodeless/pkg/bill/journal"
 	"github.com/nodeless/nodeless/pkg/datadir"
 	"github.com/nodeless/nodeless/pkg/meter"
 	"github.com/nodeless/nodeless/pkg/sandboxrecord"
@@ -17,7 +17,7 @@ import (
 // accounts are the files of how long Pods ran and what that costs.
 type accounts struct {
 	ledger *meter.Ledger
-	books  *books.Books
+	journal  *journal.Journal
 	clock  meter.Clock
 	totals *meter.Totals // what /metrics says of the ledger
 }
@@ -35,7 +35,7 @@ func openAccounts(ctx context.Context, data datadir.Dir) (a accounts, err error)
 	if a.ledger, err = meter.Open(ctx, data.Ledger()); err != nil {
 		return a, err
 	}
-	if a.books, err = books.Open(ctx, data.Bills()); err != nil {
+	if a.journal, err = journal.Open(ctx, data.Bills()); err != nil {
 		return a, err
 	}
 	a.totals = meter.NewTotals(a.ledger, a.clock)
@@ -50,15 +50,15 @@ func (a accounts) close() error {
 	if a.ledger != nil {
 		errs = append(errs, a.ledger.Close())
 	}
-	if a.books != nil {
-		errs = append(errs, a.books.Close())
+	if a.journal != nil {
+		errs = append(errs, a.journal.Close())
 	}
 	return errors.Join(errs...)
 }
 
 // held are the reservations for which the scheduler keeps places free.
 func (a accounts) held(ctx context.Context) ([]bill.Coupon, error) {
-	return a.books.Held(ctx, a.clock().Wall)
+	return a.journal.Held(ctx, a.clock().Wall)
 }
 
 func (c Config) collector(a accounts) meter.Config {
@@ -66,5 +66,5 @@ func (c Config) collector(a accounts) meter.Config {
 }
 
 func (c Config) billing(a accounts) billing.Config {
-	return billing.Config{Ledger: a.ledger, Books: a.books, Catalog: c.Serverless.Catalog, Prices: c.Serverless.Prices, Clock: a.clock}
+	return billing.Config{Ledger: a.ledger, Journal: a.journal, Catalog: c.Serverless.Catalog, Prices: c.Serverless.Prices, Clock: a.clock}
 }

@@ -129,15 +129,15 @@ func Run(ctx context.Context, cfg Config, worker []run.Step, log *slog.Logger) e
 	if err != nil {
 		return err
 	}
-	books, err := openAccounts(ctx, cfg.Data)
+	money, err := openAccounts(ctx, cfg.Data)
 	if err != nil {
 		return err
 	}
-	return errors.Join(run.All(ctx, log, stopTimeout, steps(cfg, cred, books, worker, log)...), books.close())
+	return errors.Join(run.All(ctx, log, stopTimeout, steps(cfg, cred, money, worker, log)...), money.close())
 }
 
 // steps lists the components in start order.
-func steps(cfg Config, cred *credentials.Credentials, books accounts, worker []run.Step, log *slog.Logger) []run.Step {
+func steps(cfg Config, cred *credentials.Credentials, money accounts, worker []run.Step, log *slog.Logger) []run.Step {
 	var list []run.Step
 	endpoint := cfg.Datastore
 	lost := func() string { return "" }
@@ -155,7 +155,7 @@ func steps(cfg Config, cred *credentials.Credentials, books accounts, worker []r
 		}
 		list = append(list, run.Step{Component: component})
 	}
-	api, measure, charge := cfg.apiserver(cred, endpoint), metrics.New(cfg.metrics(cred), log), billing.New(cfg.billing(books), log)
+	api, measure, charge := cfg.apiserver(cred, endpoint), metrics.New(cfg.metrics(cred), log), billing.New(cfg.billing(money), log)
 	api.Room = room
 	api.Groups, api.Definitions = append(api.Groups, charge.Group()), append(api.Definitions, billingapi.Definitions)
 	if !cfg.NoMetrics {
@@ -166,7 +166,7 @@ func steps(cfg Config, cred *credentials.Credentials, books accounts, worker []r
 		run.Step{Component: apiserver.New(api, log), After: names(list)},
 		run.Step{Component: cred.Renewer()},
 		run.Step{Component: heap.New(log)},
-		run.Step{Component: meter.NewCollector(cfg.collector(books), books.ledger, log)},
+		run.Step{Component: meter.NewCollector(cfg.collector(money), money.ledger, log)},
 		run.Step{Component: charge, After: []string{"meter"}},
 		run.Step{Component: controllermanager.New(cfg.controllerManager(cred), log), After: []string{"apiserver"}},
 		run.Step{Component: bootstrap.New(cfg.bootstrap(cred), log), After: []string{"apiserver"}},
@@ -200,7 +200,7 @@ func steps(cfg Config, cred *credentials.Credentials, books accounts, worker []r
 	if !cfg.NoMetrics {
 		list = append(list, run.Step{Component: measure, After: append([]string{"bootstrap"}, needs...)})
 	}
-	return append(list, run.Step{Component: scheduler.New(cfg.scheduler(cred, books), log), After: needs})
+	return append(list, run.Step{Component: scheduler.New(cfg.scheduler(cred, money), log), After: needs})
 }
 
 // after makes the step called name come after one more.

@@ -122,9 +122,9 @@ func (c Config) controllerManager(cred *credentials.Credentials) controllermanag
 	return conf
 }
 
-func (c Config) scheduler(cred *credentials.Credentials, books accounts) scheduler.Config {
+func (c Config) scheduler(cred *credentials.Credentials, money accounts) scheduler.Config {
 	return scheduler.Config{
-		Kubeconfig: cred.Kubeconfig(pki.Scheduler), File: c.Run.Scheduler(), SpotReserve: c.Serverless.SpotReserve, Held: books.held, ExtraArgs: c.SchedulerArgs,
+		Kubeconfig: cred.Kubeconfig(pki.Scheduler), File: c.Run.Scheduler(), SpotReserve: c.Serverless.SpotReserve, Held: money.held, ExtraArgs: c.SchedulerArgs,
 	}
 }
 

@@ -1,6 +1,6 @@
 // Package sqlfile opens SQLite files that must not be lost or mistaken for others: mode 0600, signed with an application id and
 // the version of their tables, and written so that what is committed survives a power cut. pkg/meter keeps the ledger in one,
-// pkg/bill/books the bills.
+// pkg/bill/journal the bills.
 package sqlfile
 
 import (

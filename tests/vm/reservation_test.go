@@ -11,7 +11,7 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/api"
 	"github.com/nodeless/nodeless/pkg/bill"
-	"github.com/nodeless/nodeless/pkg/bill/books"
+	"github.com/nodeless/nodeless/pkg/bill/journal"
 	"github.com/nodeless/nodeless/pkg/datadir"
 	"github.com/nodeless/nodeless/pkg/podsize"
 	"github.com/nodeless/nodeless/tests/testcluster"
@@ -67,18 +67,18 @@ func (s *space) nodeless(args ...string) string {
 	return out
 }
 
-// addExpired enters a reservation into the books that has ended ten days ago; none can be bought like that.
+// addExpired enters a reservation into the journal that has ended ten days ago; none can be bought like that.
 func (s *space) addExpired(size podsize.Size) {
 	s.T.Helper()
-	b, err := books.Open(s.Ctx, datadir.Dir(filepath.Join(s.Host.Root, "data")).Bills())
+	b, err := journal.Open(s.Ctx, datadir.Dir(filepath.Join(s.Host.Root, "data")).Bills())
 	if err != nil {
 		s.T.Fatal(err)
 	}
 	defer b.Close() //nolint:errcheck // what was written is checked
 	now := time.Now().UTC().Truncate(time.Second)
-	if err := b.Buy(s.Ctx, books.Reservation{
-		ID: books.NewID(), Namespace: s.Name, Name: "old", Size: size, Months: 1, From: now.AddDate(0, 0, -40), Until: now.AddDate(0, 0, -10),
-		Currency: books.Currency{Code: "CNY", Digits: 6}, HoldCapacity: true,
+	if err := b.Buy(s.Ctx, journal.Reservation{
+		ID: journal.NewID(), Namespace: s.Name, Name: "old", Size: size, Months: 1, From: now.AddDate(0, 0, -40), Until: now.AddDate(0, 0, -10),
+		Currency: journal.Currency{Code: "CNY", Digits: 6}, HoldCapacity: true,
 	}); err != nil {
 		s.T.Fatal(err)
 	}

@@ -13,7 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/nodeless/nodeless/pkg/bill/books"
+	"github.com/nodeless/nodeless/pkg/bill/journal"
 	"github.com/nodeless/nodeless/pkg/cli/backup"
 	"github.com/nodeless/nodeless/pkg/datadir"
 	"github.com/nodeless/nodeless/pkg/hint"
@@ -154,7 +154,7 @@ func TestAccountsComeBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ledger.Close()
-	bills, err := books.Open(t.Context(), src.Data.Bills())
+	bills, err := journal.Open(t.Context(), src.Data.Bills())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,14 +163,14 @@ func TestAccountsComeBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := bills.Settle(t.Context(), books.Cycle{Hour: hour, Prices: prices["CNY"], Now: now()}, nil); err != nil {
+	if err := bills.Settle(t.Context(), journal.Cycle{Hour: hour, Prices: prices["CNY"], Now: now()}, nil); err != nil {
 		t.Fatal(err)
 	}
 	to := target(t)
 	if _, err := backup.Restore(t.Context(), to, archive(t, src)); err != nil {
 		t.Fatal(err)
 	}
-	restored, err := books.Open(t.Context(), to.Data.Bills())
+	restored, err := journal.Open(t.Context(), to.Data.Bills())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/nodeless/nodeless/pkg/api/billing/v1alpha1"
-	"github.com/nodeless/nodeless/pkg/bill/books"
+	"github.com/nodeless/nodeless/pkg/bill/journal"
 	"github.com/nodeless/nodeless/tests/attack"
 )
 
@@ -116,7 +116,7 @@ func TestAttackLargeLedger(t *testing.T) {
 			lines += len(b.Lines)
 			for _, l := range b.Lines {
 				seconds += l.Seconds
-				if l.Settled && l.Workload != books.Many {
+				if l.Settled && l.Workload != journal.Many {
 					t.Fatalf("a line of workload %q", l.Workload)
 				}
 			}

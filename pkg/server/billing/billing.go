@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nodeless/nodeless/pkg/bill/books"
+	"github.com/nodeless/nodeless/pkg/bill/journal"
 	"github.com/nodeless/nodeless/pkg/meter"
 	"github.com/nodeless/nodeless/pkg/podsize"
 	"github.com/nodeless/nodeless/pkg/price"
@@ -32,7 +32,7 @@ const (
 // Config is what the component needs to know. Files stay open when it ends.
 type Config struct {
 	Ledger   Ledger
-	Books    *books.Books
+	Journal    *journal.Journal
 	Catalog  podsize.Catalog
 	Prices   price.Table
 	Clock    meter.Clock
@@ -51,7 +51,7 @@ var _ Ledger = (*meter.Ledger)(nil)
 // Validate reports everything that is missing.
 func (c Config) Validate() error {
 	var errs []error
-	for what, missing := range map[string]bool{"ledger": c.Ledger == nil, "books": c.Books == nil, "clock": c.Clock == nil, "prices": c.Prices.Currency == ""} {
+	for what, missing := range map[string]bool{"ledger": c.Ledger == nil, "journal": c.Journal == nil, "clock": c.Clock == nil, "prices": c.Prices.Currency == ""} {
 		if missing {
 			errs = append(errs, fmt.Errorf("billing: no %s", what))
 		}
@@ -146,6 +146,6 @@ func over(now meter.Instant) time.Time {
 	return now.Wall.Add(-grace).UTC().Truncate(time.Hour)
 }
 
-func (s *Server) currency() books.Currency {
-	return books.CurrencyOf(s.cfg.Prices)
+func (s *Server) currency() journal.Currency {
+	return journal.CurrencyOf(s.cfg.Prices)
 }

@@ -14,7 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodeless/nodeless/pkg/api/billing/v1alpha1"
-	"github.com/nodeless/nodeless/pkg/bill/books"
+	"github.com/nodeless/nodeless/pkg/bill/journal"
 	"github.com/nodeless/nodeless/pkg/price"
 )
 
@@ -74,7 +74,7 @@ func (b bills) List(ctx context.Context, options *internalversion.ListOptions) (
 // draft is a bill as it is added up.
 type draft struct {
 	bill           v1alpha1.Bill
-	settled        map[books.Currency]price.Amount
+	settled        map[journal.Currency]price.Amount
 	pending        price.Amount
 	pendingAny     bool
 	month, nextOne time.Time
@@ -91,11 +91,11 @@ func (b bills) find(ctx context.Context, from, to time.Time) ([]v1alpha1.Bill, e
 		return nil, failed(ctx, err)
 	}
 	drafts := map[string]*draft{}
-	get := func(s books.Sum) *draft {
+	get := func(s journal.Sum) *draft {
 		first := time.Date(s.Day.Year(), s.Day.Month(), 1, 0, 0, 0, 0, time.UTC)
 		key := shownIn(s.Namespace) + "/" + first.Format(monthForm)
 		if drafts[key] == nil {
-			drafts[key] = &draft{month: first, nextOne: first.AddDate(0, 1, 0), settled: map[books.Currency]price.Amount{}, bill: v1alpha1.Bill{
+			drafts[key] = &draft{month: first, nextOne: first.AddDate(0, 1, 0), settled: map[journal.Currency]price.Amount{}, bill: v1alpha1.Bill{
 				TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion().String(), Kind: "Bill"},
 				ObjectMeta: metav1.ObjectMeta{Namespace: shownIn(s.Namespace), Name: first.Format(monthForm), UID: types.UID(key), CreationTimestamp: metav1.NewTime(first)},
 			}}
@@ -120,8 +120,8 @@ func (b bills) find(ctx context.Context, from, to time.Time) ([]v1alpha1.Bill, e
 }
 
 // finish writes the sums down. The bill's currency is that of today, unless all of it is in another.
-func (d *draft) finish(today books.Currency, until time.Time) v1alpha1.Bill {
-	codes := slices.SortedFunc(maps.Keys(d.settled), func(a, b books.Currency) int {
+func (d *draft) finish(today journal.Currency, until time.Time) v1alpha1.Bill {
+	codes := slices.SortedFunc(maps.Keys(d.settled), func(a, b journal.Currency) int {
 		return cmp.Or(cmp.Compare(a.Code, b.Code), cmp.Compare(a.Digits, b.Digits))
 	})
 	main := today
@@ -145,7 +145,7 @@ func (d *draft) finish(today books.Currency, until time.Time) v1alpha1.Bill {
 // exact is the decimals of a line: all that there are, so that lines add up to the total, which is rounded once.
 const exact = 9
 
-func billLine(s books.Sum, settled bool) v1alpha1.BillLine {
+func billLine(s journal.Sum, settled bool) v1alpha1.BillLine {
 	return v1alpha1.BillLine{
 		Day: s.Day.Format(time.DateOnly), Workload: s.Workload, Spec: s.Spec, SpecType: s.SpecType, ChargeType: s.Charge,
 		Seconds: s.Seconds, Amount: s.Amount.Format(exact), Currency: s.Currency.Code, Settled: settled,

@@ -333,7 +333,7 @@ func TestReservationsThatAreRefused(t *testing.T) {
 	message(t, "POST", mine, `{"apiVersion": "v1", "kind": "Pod"}`, 400)
 	message(t, "PUT", mine+"/web", body("web", `{"size": "2C4Gi", "months": 1}`), 405)
 	if after, err := os.ReadFile(filepath.Join(w.dir, "bills.db")); err != nil || string(after) != string(before) {
-		t.Errorf("the books changed: %v", err)
+		t.Errorf("the journal changed: %v", err)
 	}
 	dollars := newWorld(t, "USD")
 	got := message(t, "POST", dollars.serve()+root+"/namespaces/shop/reservations", body("web", `{"size": "2C4Gi", "months": 1}`), 422)

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/nodeless/nodeless/pkg/api"
-	"github.com/nodeless/nodeless/pkg/bill/books"
+	"github.com/nodeless/nodeless/pkg/bill/journal"
 	"github.com/nodeless/nodeless/pkg/meter"
 	"github.com/nodeless/nodeless/pkg/price"
 )
@@ -40,7 +40,7 @@ func settleAll(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	bills, err := books.Open(ctx, filepath.Join(dir, "bills.db"))
+	bills, err := journal.Open(ctx, filepath.Join(dir, "bills.db"))
 	if err != nil {
 		return err
 	}
@@ -56,7 +56,7 @@ func settleAll(ctx context.Context, dir string) error {
 	if n := len(settled); n > 0 {
 		now.Wall = settled[n-1].Add(70 * time.Minute)
 	}
-	s := New(Config{Ledger: ledger, Books: bills, Prices: tables["CNY"], Clock: func() meter.Instant { return now }}, slog.New(slog.DiscardHandler))
+	s := New(Config{Ledger: ledger, Journal: bills, Prices: tables["CNY"], Clock: func() meter.Instant { return now }}, slog.New(slog.DiscardHandler))
 	for ; now.Wall.Before(morning.Add((killedHours + 2) * time.Hour)); now.Wall = now.Wall.Add(time.Hour) {
 		if err := s.Settle(ctx, now); err != nil {
 			return err
@@ -96,11 +96,11 @@ func TestKillAtRandom(t *testing.T) {
 	window := int64(45 * time.Millisecond) // in which one that has the machine for itself begins to settle
 	for i := range 60 {
 		run(time.Duration(1 + random.Int64N(window)))
-		if settled, err := w.books.Settled(t.Context(), time.Time{}, time.Time{}); err == nil && len(settled) == 0 && i%10 == 9 {
+		if settled, err := w.journal.Settled(t.Context(), time.Time{}, time.Time{}); err == nil && len(settled) == 0 && i%10 == 9 {
 			window *= 2 // it has not
 		}
 	}
-	before, err := w.books.Settled(t.Context(), time.Time{}, time.Time{})
+	before, err := w.journal.Settled(t.Context(), time.Time{}, time.Time{})
 	must(t, err)
 	run(0)
 	w.now.Wall = morning.Add((killedHours + 2) * time.Hour)

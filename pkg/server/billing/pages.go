@@ -13,7 +13,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/meter"
 )
 
-// readers is how many requests read the ledger or the books at once, of different namespaces. The files have four connections, one of
+// readers is how many requests read the ledger or the journal at once, of different namespaces. The files have four connections, one of
 // which those who write need.
 const readers = 3
 

@@ -21,7 +21,7 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/api/billing/v1alpha1"
 	"github.com/nodeless/nodeless/pkg/bill"
-	"github.com/nodeless/nodeless/pkg/bill/books"
+	"github.com/nodeless/nodeless/pkg/bill/journal"
 	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
@@ -41,7 +41,7 @@ func (reservations) NamespaceScoped() bool   { return true }
 func (reservations) GetSingularName() string { return "reservation" }
 
 // namespace is where a reservation is shown.
-func namespace(r books.Reservation) string {
+func namespace(r journal.Reservation) string {
 	if r.Namespace == "" {
 		return v1alpha1.ClusterNamespace
 	}
@@ -49,17 +49,17 @@ func namespace(r books.Reservation) string {
 }
 
 // find gives the reservation of a name that was not refunded.
-func (r reservations) find(ctx context.Context, name string) (books.Reservation, error) {
-	all, err := r.s.cfg.Books.Reservations(ctx)
+func (r reservations) find(ctx context.Context, name string) (journal.Reservation, error) {
+	all, err := r.s.cfg.Journal.Reservations(ctx)
 	if err != nil {
-		return books.Reservation{}, failed(ctx, err)
+		return journal.Reservation{}, failed(ctx, err)
 	}
 	for _, have := range all {
 		if have.Name == name && namespace(have) == request.NamespaceValue(ctx) && have.RefundedAt.IsZero() {
 			return have, nil
 		}
 	}
-	return books.Reservation{}, apierrors.NewNotFound(resource("reservations"), name)
+	return journal.Reservation{}, apierrors.NewNotFound(resource("reservations"), name)
 }
 
 // Get gives one that was not refunded.
@@ -78,11 +78,11 @@ func (r reservations) List(ctx context.Context, options *internalversion.ListOpt
 		return nil, err
 	}
 	state, asked := want.asked[v1alpha1.StateField]
-	states := []string{string(books.Active), string(books.Expired), string(books.Refunded)}
+	states := []string{string(journal.Active), string(journal.Expired), string(journal.Refunded)}
 	if asked && !slices.Contains(states, state) {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("field %s: %q: want %s", v1alpha1.StateField, state, strings.Join(states, ", ")))
 	}
-	all, err := r.s.cfg.Books.Reservations(ctx)
+	all, err := r.s.cfg.Journal.Reservations(ctx)
 	if err != nil {
 		return nil, failed(ctx, err)
 	}
@@ -101,7 +101,7 @@ func (r reservations) List(ctx context.Context, options *internalversion.ListOpt
 }
 
 // object is a reservation as the API has it.
-func (r reservations) object(b books.Reservation) *v1alpha1.Reservation {
+func (r reservations) object(b journal.Reservation) *v1alpha1.Reservation {
 	from, until := metav1.NewTime(b.From), metav1.NewTime(b.Until)
 	scope := v1alpha1.ScopeNamespace
 	if b.Namespace == "" {
@@ -130,7 +130,7 @@ func (r reservations) Create(ctx context.Context, object runtime.Object, validat
 		return nil, apierrors.NewInternalError(errKind(object))
 	}
 	o.Namespace = request.NamespaceValue(ctx)
-	bought := books.NewID()
+	bought := journal.NewID()
 	if o.Name == "" && o.GenerateName != "" {
 		o.Name = o.GenerateName + strings.TrimPrefix(bought, "eksri-")
 	}
@@ -150,8 +150,8 @@ func (r reservations) Create(ctx context.Context, object runtime.Object, validat
 		}
 		return r.object(b), nil
 	}
-	switch err := r.s.cfg.Books.Buy(ctx, b); {
-	case errors.Is(err, books.ErrExists):
+	switch err := r.s.cfg.Journal.Buy(ctx, b); {
+	case errors.Is(err, journal.ErrExists):
 		return nil, apierrors.NewAlreadyExists(resource("reservations"), b.Name)
 	case err != nil:
 		return nil, failed(ctx, err)
@@ -162,11 +162,11 @@ func (r reservations) Create(ctx context.Context, object runtime.Object, validat
 }
 
 // reservation is what an object asks for, or everything that is wrong with it.
-func (s *Server) reservation(o *v1alpha1.Reservation, now time.Time) (books.Reservation, field.ErrorList) {
+func (s *Server) reservation(o *v1alpha1.Reservation, now time.Time) (journal.Reservation, field.ErrorList) {
 	var faults field.ErrorList
 	at := field.NewPath("spec")
 	now = now.UTC().Truncate(time.Second)
-	b := books.Reservation{
+	b := journal.Reservation{
 		Namespace: o.Namespace, Name: o.Name, Node: o.Spec.Node, Months: int(o.Spec.Months), From: now, Currency: s.currency(), HoldCapacity: o.Spec.HoldCapacity,
 	}
 	for _, wrong := range validation.IsDNS1123Subdomain(o.Name) {
@@ -259,9 +259,9 @@ func (r reservations) Delete(ctx context.Context, name string, validate rest.Val
 	if options != nil && len(options.DryRun) > 0 {
 		return o, true, nil
 	}
-	amount, err := r.s.cfg.Books.Refund(ctx, found.ID, now)
+	amount, err := r.s.cfg.Journal.Refund(ctx, found.ID, now)
 	switch {
-	case errors.Is(err, books.ErrEnded):
+	case errors.Is(err, journal.ErrEnded):
 		return nil, false, conflict("reservation %s was given back by somebody else", name)
 	case err != nil:
 		return nil, false, failed(ctx, err)

@@ -9,7 +9,7 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/api"
 	"github.com/nodeless/nodeless/pkg/bill"
-	"github.com/nodeless/nodeless/pkg/bill/books"
+	"github.com/nodeless/nodeless/pkg/bill/journal"
 	"github.com/nodeless/nodeless/pkg/meter"
 )
 
@@ -23,7 +23,7 @@ type lives struct {
 	coupons []bill.Coupon
 }
 
-// usageID is what the books call a usage.
+// usageID is what the journal call a usage.
 func usageID(u meter.Usage) string { return u.Sandbox + "/" + strconv.Itoa(u.Stretch) }
 
 // lives asks the ledger for what ran between two moments; a zero moment is no bound.
@@ -32,7 +32,7 @@ func (s *Server) lives(ctx context.Context, from, to time.Time, now meter.Instan
 	if err != nil {
 		return lives{}, err
 	}
-	coupons, err := s.cfg.Books.Coupons(ctx)
+	coupons, err := s.cfg.Journal.Coupons(ctx)
 	if err != nil {
 		return lives{}, err
 	}
@@ -91,27 +91,27 @@ func (s *Server) Settle(ctx context.Context, now meter.Instant) error {
 	}
 	for _, at := range l.open(settled, time.Time{}, over(now)) {
 		charges := l.charges(bill.Settle(at, l.usages, l.coupons, s.cfg.Prices), at, s.currency())
-		cycle := books.Cycle{Hour: at, Prices: s.cfg.Prices, Now: now.Wall}
-		if err := s.cfg.Books.Settle(ctx, cycle, charges); err != nil {
+		cycle := journal.Cycle{Hour: at, Prices: s.cfg.Prices, Now: now.Wall}
+		if err := s.cfg.Journal.Settle(ctx, cycle, charges); err != nil {
 			return err
 		}
 		s.tell(at, charges)
 	}
 	s.last = now.Wall
-	return s.cfg.Books.Mark(ctx, s.last)
+	return s.cfg.Journal.Mark(ctx, s.last)
 }
 
 // remember takes up what an earlier process had settled: the ledger is read whole only where nobody ever did.
 func (s *Server) remember(ctx context.Context) (err error) {
 	if s.last.IsZero() {
-		s.last, err = s.cfg.Books.Marked(ctx)
+		s.last, err = s.cfg.Journal.Marked(ctx)
 	}
 	return err
 }
 
 // settled is the set of settled hours.
 func (s *Server) settled(ctx context.Context) (map[time.Time]bool, error) {
-	found, err := s.cfg.Books.Settled(ctx, time.Time{}, time.Time{})
+	found, err := s.cfg.Journal.Settled(ctx, time.Time{}, time.Time{})
 	set := make(map[time.Time]bool, len(found))
 	for _, at := range found {
 		set[at] = true
@@ -128,7 +128,7 @@ func (s *Server) correct(ctx context.Context, l lives, settled map[time.Time]boo
 	}
 	affected := map[time.Time][]bill.Usage{}
 	for _, u := range wrong {
-		there, err := s.cfg.Books.Hours(ctx, u.ID)
+		there, err := s.cfg.Journal.Hours(ctx, u.ID)
 		if err != nil {
 			return err
 		}
@@ -144,11 +144,11 @@ func (s *Server) correct(ctx context.Context, l lives, settled map[time.Time]boo
 		}
 	}
 	for _, at := range slices.SortedFunc(maps.Keys(affected), time.Time.Compare) {
-		have, err := s.cfg.Books.Hour(ctx, at)
+		have, err := s.cfg.Journal.Hour(ctx, at)
 		if err != nil {
 			return err
 		}
-		prices, err := s.cfg.Books.Prices(ctx, at)
+		prices, err := s.cfg.Journal.Prices(ctx, at)
 		if err != nil {
 			return err
 		}
@@ -156,8 +156,8 @@ func (s *Server) correct(ctx context.Context, l lives, settled map[time.Time]boo
 		if len(lines) == 0 {
 			continue
 		}
-		charges := l.charges(lines, billedAt(at, now), books.CurrencyOf(prices))
-		if err := s.cfg.Books.Correct(ctx, at, len(have), charges); err != nil {
+		charges := l.charges(lines, billedAt(at, now), journal.CurrencyOf(prices))
+		if err := s.cfg.Journal.Correct(ctx, at, len(have), charges); err != nil {
 			return err
 		}
 		s.log.Warn("settled hour corrected by what is known now", "hour", at, "lines", len(charges))
@@ -172,7 +172,7 @@ func (s *Server) wrong(ctx context.Context, l lives, settled map[time.Time]bool)
 	for _, u := range l.usages {
 		ids = append(ids, u.ID)
 	}
-	charged, err := s.cfg.Books.Charged(ctx, ids)
+	charged, err := s.cfg.Journal.Charged(ctx, ids)
 	if err != nil {
 		return nil, err
 	}
@@ -202,7 +202,7 @@ func billedAt(hour time.Time, now meter.Instant) time.Time {
 	return wall.Truncate(bill.Cycle)
 }
 
-func linesOf(charges []books.Charge) []bill.Line {
+func linesOf(charges []journal.Charge) []bill.Line {
 	var lines []bill.Line
 	for _, c := range charges {
 		lines = append(lines, c.Line)
@@ -211,11 +211,11 @@ func linesOf(charges []books.Charge) []bill.Line {
 }
 
 // charges adds to lines what a bill says of their sandboxes.
-func (l lives) charges(lines []bill.Line, billed time.Time, currency books.Currency) []books.Charge {
-	var charges []books.Charge
+func (l lives) charges(lines []bill.Line, billed time.Time, currency journal.Currency) []journal.Charge {
+	var charges []journal.Charge
 	for _, line := range lines {
 		u := l.known[line.Usage]
-		charges = append(charges, books.Charge{
+		charges = append(charges, journal.Charge{
 			Line: line, Cluster: u.Cluster, Namespace: u.Namespace, Pod: u.Pod, Workload: u.Workload, Spec: specText(u), SpecType: u.Spec.Type, Billed: billed, Currency: currency,
 		})
 	}
@@ -231,7 +231,7 @@ func specText(u meter.Usage) string {
 }
 
 // tell logs what nobody is charged for.
-func (s *Server) tell(hour time.Time, charges []books.Charge) {
+func (s *Server) tell(hour time.Time, charges []journal.Charge) {
 	seconds := map[string]int64{}
 	for _, c := range charges {
 		if c.Line.Charge == bill.Unpriced {

@@ -15,7 +15,7 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/api"
 	"github.com/nodeless/nodeless/pkg/bill"
-	"github.com/nodeless/nodeless/pkg/bill/books"
+	"github.com/nodeless/nodeless/pkg/bill/journal"
 	"github.com/nodeless/nodeless/pkg/meter"
 	"github.com/nodeless/nodeless/pkg/podsize"
 	"github.com/nodeless/nodeless/pkg/price"
@@ -74,10 +74,10 @@ func days(t *testing.T, meanwhile func(w *world, random *rand.Rand)) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random, w := rand.New(rand.NewPCG(seed, 1)), newWorld(t, "CNY")
-	_, err := w.books.Reservations(t.Context())
+	_, err := w.journal.Reservations(t.Context())
 	must(t, err)
-	must(t, w.books.Buy(t.Context(), books.Reservation{ID: "eksri-00000001", Namespace: "shop", Name: "one", Months: 1, From: morning, Until: morning.AddDate(0, 1, 0),
-		Size: podsize.Size{Type: bill.Common, CPU: 1000, Memory: 2 * podsize.Gi}, Currency: books.Currency{Code: "CNY", Digits: 6}}))
+	must(t, w.journal.Buy(t.Context(), journal.Reservation{ID: "eksri-00000001", Namespace: "shop", Name: "one", Months: 1, From: morning, Until: morning.AddDate(0, 1, 0),
+		Size: podsize.Size{Type: bill.Common, CPU: 1000, Memory: 2 * podsize.Gi}, Currency: journal.Currency{Code: "CNY", Digits: 6}}))
 	next := 0
 	for range 72 * 4 {
 		w.pass(15*time.Minute + time.Duration(random.Int64N(int64(time.Second))))
@@ -179,7 +179,7 @@ func TestLateTimeIsPricedAsItsHourWas(t *testing.T) {
 	late := w.record(id(1), "shop", "1C2Gi", "intel", "")
 	w.start(id(0), "shop", "1C2Gi", "intel", "")
 	w.hourly(2)
-	before, err := w.books.Settled(t.Context(), time.Time{}, time.Time{})
+	before, err := w.journal.Settled(t.Context(), time.Time{}, time.Time{})
 	must(t, err)
 	w.restart("USD")
 	w.starts[id(1)] = late
@@ -197,7 +197,7 @@ func TestLateTimeIsPricedAsItsHourWas(t *testing.T) {
 		}
 		want, err := table.Cost(podsize.Size{Type: "intel", CPU: 1000, Memory: 2 * podsize.Gi}, e.Seconds, 100)
 		must(t, err)
-		if e.Amount != want || e.Currency != books.CurrencyOf(table) {
+		if e.Amount != want || e.Currency != journal.CurrencyOf(table) {
 			t.Errorf("%d seconds of %v cost %s %s, want %s %s", e.Seconds, e.Cycle, e.Currency.Code, e.Amount.Format(9), table.Currency, want.Format(9))
 		}
 		lines[e.Usage+" "+e.Currency.Code]++
@@ -339,7 +339,7 @@ func TestRun(t *testing.T) {
 		go func() { ended <- w.server.Run(ctx) }()
 		time.Sleep(49*time.Hour + 3*time.Minute)
 		synctest.Wait()
-		settled, err := w.books.Settled(t.Context(), time.Time{}, time.Time{})
+		settled, err := w.journal.Settled(t.Context(), time.Time{}, time.Time{})
 		must(t, err)
 		if len(settled) != 49 {
 			t.Errorf("%d hours are settled after 49", len(settled))
@@ -347,13 +347,13 @@ func TestRun(t *testing.T) {
 		cancel()
 		must(t, <-ended)
 		must(t, w.ledger.Close())
-		must(t, w.books.Close())
+		must(t, w.journal.Close())
 	})
 }
 
 func TestValidateNamesEveryFault(t *testing.T) {
 	err := Config{Interval: -1}.Validate()
-	for _, want := range []string{"no ledger", "no books", "no clock", "no prices", "interval"} {
+	for _, want := range []string{"no ledger", "no journal", "no clock", "no prices", "interval"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Validate = %v, want %q in it", err, want)
 		}

@@ -6,13 +6,13 @@ import (
 	"time"
 
 	"github.com/nodeless/nodeless/pkg/bill"
-	"github.com/nodeless/nodeless/pkg/bill/books"
+	"github.com/nodeless/nodeless/pkg/bill/journal"
 )
 
 // pending is what is not settled yet.
 type pending struct {
-	charges []books.Charge // as they would be if it was settled now
-	until   time.Time      // all hours before are settled
+	charges []journal.Charge // as they would be if it was settled now
+	until   time.Time        // all hours before are settled
 }
 
 // pending settles, without writing it down, what ran between two moments, the second excluded, in some namespaces or, when that is nil,
@@ -50,9 +50,9 @@ const mostLines = 20000
 
 // Statement is what is on the bills of a time.
 type Statement struct {
-	Settled []books.Sum // does not change any more
-	Pending []books.Sum // what would be if it was settled as it is now
-	Until   time.Time   // all hours before are settled
+	Settled []journal.Sum // does not change any more
+	Pending []journal.Sum // what would be if it was settled as it is now
+	Until   time.Time     // all hours before are settled
 }
 
 // Statement adds up, by day, namespace and kind, what is on the bills of a time, which is whole hours, the end excluded, for some
@@ -61,7 +61,7 @@ func (s *Server) Statement(ctx context.Context, from, to time.Time, namespaces [
 	// An hour is settled either before both looks or after them: in between it would be there twice or not at all.
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sums, err := s.cfg.Books.DailyUpTo(ctx, from, to, namespaces, mostLines)
+	sums, err := s.cfg.Journal.DailyUpTo(ctx, from, to, namespaces, mostLines)
 	if err != nil {
 		return Statement{}, err
 	}
@@ -72,12 +72,12 @@ func (s *Server) Statement(ctx context.Context, from, to time.Time, namespaces [
 	return Statement{Settled: sums, Pending: daily(open.charges), Until: open.until}, nil
 }
 
-// daily adds charges up as Books.Daily does, in the order of their hours.
-func daily(charges []books.Charge) []books.Sum {
-	var sums []books.Sum
-	at := map[books.Sum]int{}
+// daily adds charges up as Journal.DailyUpTo does, in the order of their hours.
+func daily(charges []journal.Charge) []journal.Sum {
+	var sums []journal.Sum
+	at := map[journal.Sum]int{}
 	for _, c := range charges {
-		kind := books.Sum{
+		kind := journal.Sum{
 			Day: c.Billed.UTC().Truncate(24 * time.Hour), Cluster: c.Cluster, Namespace: c.Namespace, Workload: c.Workload, Spec: c.Spec, SpecType: c.SpecType,
 			Charge: string(c.Line.Charge), Currency: c.Currency,
 		}

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nodeless/nodeless/pkg/bill/books"
+	"github.com/nodeless/nodeless/pkg/bill/journal"
 	"github.com/nodeless/nodeless/pkg/meter"
 	"github.com/nodeless/nodeless/pkg/podsize"
 	"github.com/nodeless/nodeless/pkg/price"
@@ -28,13 +28,13 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// world is a host with a clock that the test sets, a ledger and books.
+// world is a host with a clock that the test sets, a ledger and a journal.
 type world struct {
 	t      *testing.T
 	dir    string
 	now    meter.Instant
 	ledger *meter.Ledger
-	books  *books.Books
+	journal  *journal.Journal
 	server *Server
 	ran    map[string]time.Duration // how long each that was ended ran, in truth
 	starts map[string]sandboxrecord.Record
@@ -58,18 +58,18 @@ func newWorld(t *testing.T, currency string) *world {
 // restart is what a start of the server does.
 func (w *world) restart(currency string) {
 	w.t.Helper()
-	if w.books != nil {
-		must(w.t, w.books.Close())
+	if w.journal != nil {
+		must(w.t, w.journal.Close())
 	}
 	var err error
-	w.books, err = books.Open(w.t.Context(), filepath.Join(w.dir, "bills.db"))
+	w.journal, err = journal.Open(w.t.Context(), filepath.Join(w.dir, "bills.db"))
 	must(w.t, err)
-	w.t.Cleanup(func() { w.books.Close() })
+	w.t.Cleanup(func() { w.journal.Close() })
 	tables, err := price.DefaultTables()
 	must(w.t, err)
 	catalog, err := podsize.DefaultCatalog()
 	must(w.t, err)
-	w.server = New(Config{Ledger: w.ledger, Books: w.books, Catalog: catalog, Prices: tables[currency], Clock: func() meter.Instant { return w.now }}, slog.New(slog.DiscardHandler))
+	w.server = New(Config{Ledger: w.ledger, Journal: w.journal, Catalog: catalog, Prices: tables[currency], Clock: func() meter.Instant { return w.now }}, slog.New(slog.DiscardHandler))
 }
 
 // pass lets time go by.
@@ -141,7 +141,7 @@ func (w *world) hourly(n int) {
 
 // entry is a line of a bill.
 type entry struct {
-	books.Charge
+	journal.Charge
 	Settled bool
 }
 
@@ -150,7 +150,7 @@ func (w *world) statement(from, to time.Time, namespaces []string) []entry {
 	w.t.Helper()
 	var entries []entry
 	var settled, open price.Amount
-	charges, err := w.books.Charges(w.t.Context(), from, to, namespaces)
+	charges, err := w.journal.Charges(w.t.Context(), from, to, namespaces)
 	must(w.t, err)
 	for _, c := range charges {
 		entries = append(entries, entry{c, true})

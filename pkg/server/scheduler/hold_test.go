@@ -120,7 +120,7 @@ func TestHoldCapacity(t *testing.T) {
 	}
 }
 
-// The scheduler does its work when the books cannot be read.
+// The scheduler does its work when the journal cannot be read.
 func TestPlacesThatCannotBeRead(t *testing.T) {
 	h := &hold{func(context.Context) ([]bill.Coupon, error) { return nil, errors.New("disk I/O error") }, cache.NewSnapshot(nil, nil), slog.New(slog.DiscardHandler)}
 	if _, status := h.PreFilter(t.Context(), framework.NewCycleState(), pod("shop", "2C4Gi", ""), nil); !status.IsSkip() {

@@ -1,8 +1,8 @@
-// Package books keeps what was charged and what was bought, in a SQLite file to which rows are only added. pkg/server/billing
+// Package journal keeps what was charged and what was bought, in a SQLite file to which rows are only added. pkg/server/billing
 // settles into it, buys and refunds reservations in it, and lists bills from it.
 //
 // An hour is settled in one transaction, and once: whatever is killed when, no line is missing and none is there twice.
-package books
+package journal
 
 import (
 	"context"
@@ -26,7 +26,7 @@ var schema string
 //go:embed indexes.sql
 var indexes string
 
-// Errors of the books.
+// Errors of the journal.
 var (
 	ErrSettled = errors.New("the hour is settled otherwise")
 	ErrChanged = errors.New("the hour was corrected by somebody else")
@@ -35,26 +35,26 @@ var (
 	ErrEnded   = errors.New("it was given back before")
 )
 
-// Books is the file. Several processes may have it open.
-type Books struct {
+// Journal is the file. Several processes may have it open.
+type Journal struct {
 	db   *sql.DB
 	held holding
 }
 
-// Open opens the books in a file and makes them, mode 0600, where there are none. The error is sqlfile.ErrNewer or
+// Open opens the journal in a file and makes it, mode 0600, where there is none. The error is sqlfile.ErrNewer or
 // sqlfile.ErrForeign when this program must not touch the file.
-func Open(ctx context.Context, file string) (*Books, error) {
+func Open(ctx context.Context, file string) (*Journal, error) {
 	// The application id is "nlbi".
-	db, err := sqlfile.Open(ctx, file, sqlfile.Kind{Name: "books", ApplicationID: 0x6e6c6269, Schema: schema, Indexes: indexes,
+	db, err := sqlfile.Open(ctx, file, sqlfile.Kind{Name: "journal", ApplicationID: 0x6e6c6269, Schema: schema, Indexes: indexes,
 		Upgrades: []string{"ALTER TABLE charges ADD COLUMN cluster TEXT NOT NULL DEFAULT ''"}})
 	if err != nil {
 		return nil, err
 	}
-	return &Books{db: db}, nil
+	return &Journal{db: db}, nil
 }
 
 // Close ends the use of the file.
-func (b *Books) Close() error { return b.db.Close() }
+func (j *Journal) Close() error { return j.db.Close() }
 
 // Currency is what amounts are in.
 type Currency struct {
@@ -84,14 +84,14 @@ type Cycle struct {
 
 // Settle writes the charges of an hour, which may be none, in one transaction. An hour that was settled with the same charges is left as
 // it is; when they are others the error is ErrSettled.
-func (b *Books) Settle(ctx context.Context, c Cycle, charges []Charge) error {
-	if err := b.settle(ctx, c, charges); err != nil {
+func (j *Journal) Settle(ctx context.Context, c Cycle, charges []Charge) error {
+	if err := j.settle(ctx, c, charges); err != nil {
 		return fmt.Errorf("settle %s: %w", c.Hour.UTC().Format(time.RFC3339), err)
 	}
 	return nil
 }
 
-func (b *Books) settle(ctx context.Context, c Cycle, charges []Charge) error {
+func (j *Journal) settle(ctx context.Context, c Cycle, charges []Charge) error {
 	if !c.Hour.Equal(c.Hour.Truncate(bill.Cycle)) {
 		return errors.New("want a whole hour")
 	}
@@ -103,7 +103,7 @@ func (b *Books) settle(ctx context.Context, c Cycle, charges []Charge) error {
 	if err != nil {
 		return err
 	}
-	tx, err := b.db.BeginTx(ctx, nil)
+	tx, err := j.db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
@@ -141,15 +141,15 @@ func digest(prices string, charges []Charge) (string, error) {
 }
 
 // Correct adds charges to an hour that is settled and has so many lines. With another number of lines the error is ErrChanged.
-func (b *Books) Correct(ctx context.Context, hour time.Time, lines int, charges []Charge) error {
-	if err := b.correct(ctx, hour, lines, charges); err != nil {
+func (j *Journal) Correct(ctx context.Context, hour time.Time, lines int, charges []Charge) error {
+	if err := j.correct(ctx, hour, lines, charges); err != nil {
 		return fmt.Errorf("correct %s: %w", hour.UTC().Format(time.RFC3339), err)
 	}
 	return nil
 }
 
-func (b *Books) correct(ctx context.Context, hour time.Time, lines int, charges []Charge) error {
-	tx, err := b.db.BeginTx(ctx, nil)
+func (j *Journal) correct(ctx context.Context, hour time.Time, lines int, charges []Charge) error {
+	tx, err := j.db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
@@ -185,12 +185,12 @@ const chargeColumns = "cycle, line, billed, usage, cluster, namespace, pod, work
 
 // Charges lists what is on the bills of a time, which is whole hours, the end excluded; a zero moment is no bound. They are those of
 // some namespaces, or of all when that is nil, by hour and line.
-func (b *Books) Charges(ctx context.Context, from, to time.Time, namespaces []string) ([]Charge, error) {
+func (j *Journal) Charges(ctx context.Context, from, to time.Time, namespaces []string) ([]Charge, error) {
 	where, args, err := billed(from, to, namespaces)
 	if err != nil {
 		return nil, fmt.Errorf("list charges: %w", err)
 	}
-	return b.charges(ctx, where, args...)
+	return j.charges(ctx, where, args...)
 }
 
 // billed is the condition of what is on the bills of a time, such that there is an index for it.
@@ -204,8 +204,8 @@ func billed(from, to time.Time, namespaces []string) (where string, args []any, 
 }
 
 // Hour lists the charges for the time of one hour, in the order of their lines.
-func (b *Books) Hour(ctx context.Context, hour time.Time) ([]Charge, error) {
-	return b.charges(ctx, "cycle = ?", hour.Unix())
+func (j *Journal) Hour(ctx context.Context, hour time.Time) ([]Charge, error) {
+	return j.charges(ctx, "cycle = ?", hour.Unix())
 }
 
 // low and high are moments in the tables. Nothing there is before the year 0 or after 9999.
@@ -223,13 +223,13 @@ func high(t time.Time) int64 {
 	return t.Unix()
 }
 
-func (b *Books) charges(ctx context.Context, where string, args ...any) (found []Charge, err error) {
+func (j *Journal) charges(ctx context.Context, where string, args ...any) (found []Charge, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("list charges: %w", err)
 		}
 	}()
-	rows, err := b.db.QueryContext(ctx, "SELECT "+chargeColumns+" FROM charges WHERE "+where+" ORDER BY billed, cycle, line", args...)
+	rows, err := j.db.QueryContext(ctx, "SELECT "+chargeColumns+" FROM charges WHERE "+where+" ORDER BY billed, cycle, line", args...)
 	if err != nil {
 		return nil, err
 	}
@@ -259,28 +259,28 @@ type Sum struct {
 
 // DailyUpTo adds up what Charges lists, by day, namespace and kind, in the order of these. If that comes to more than most, or comes from ten
 // times as many charges, all workloads of a day are one, called Many: what comes back stays small however many names somebody gave to theirs.
-func (b *Books) DailyUpTo(ctx context.Context, from, to time.Time, namespaces []string, most int) ([]Sum, error) {
+func (j *Journal) DailyUpTo(ctx context.Context, from, to time.Time, namespaces []string, most int) ([]Sum, error) {
 	where, args, err := billed(from, to, namespaces)
 	if err != nil {
 		return nil, fmt.Errorf("add charges up: %w", err)
 	}
 	lines := 0
-	if err := b.db.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM charges WHERE "+where+" LIMIT ?)", append(args, 10*most+1)...).Scan(&lines); err != nil {
+	if err := j.db.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM charges WHERE "+where+" LIMIT ?)", append(args, 10*most+1)...).Scan(&lines); err != nil {
 		return nil, fmt.Errorf("count charges: %w", err)
 	}
 	if lines <= 10*most { // more are not even added up by workload
-		sums, err := b.daily(ctx, from, to, namespaces, "workload", most+1)
+		sums, err := j.daily(ctx, from, to, namespaces, "workload", most+1)
 		if err != nil || len(sums) <= most {
 			return sums, err
 		}
 	}
-	return b.daily(ctx, from, to, namespaces, "'"+Many+"'", -1)
+	return j.daily(ctx, from, to, namespaces, "'"+Many+"'", -1)
 }
 
 // Many is the workload of a sum of all.
 const Many = "(many)"
 
-func (b *Books) daily(ctx context.Context, from, to time.Time, namespaces []string, workload string, most int) (sums []Sum, err error) {
+func (j *Journal) daily(ctx context.Context, from, to time.Time, namespaces []string, workload string, most int) (sums []Sum, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("add charges up: %w", err)
@@ -290,7 +290,7 @@ func (b *Books) daily(ctx context.Context, from, to time.Time, namespaces []stri
 	if err != nil {
 		return nil, err
 	}
-	rows, err := b.db.QueryContext(ctx, "SELECT billed - ((billed % 86400) + 86400) % 86400 AS day, cluster, namespace, "+workload+" AS of, spec, spec_type, charge, currency, digits, sum(seconds), sum(amount) "+
+	rows, err := j.db.QueryContext(ctx, "SELECT billed - ((billed % 86400) + 86400) % 86400 AS day, cluster, namespace, "+workload+" AS of, spec, spec_type, charge, currency, digits, sum(seconds), sum(amount) "+
 		"FROM charges WHERE "+where+" GROUP BY day, cluster, namespace, of, spec, spec_type, charge, currency, digits "+
 		"ORDER BY day, cluster, namespace, of, spec, spec_type, charge, currency, digits LIMIT ?", append(args, most)...)
 	if err != nil {
@@ -310,12 +310,12 @@ func (b *Books) daily(ctx context.Context, from, to time.Time, namespaces []stri
 }
 
 // Charged tells for how many seconds each of some usages was charged. Those that never were are left out.
-func (b *Books) Charged(ctx context.Context, usages []string) (map[string]int64, error) {
+func (j *Journal) Charged(ctx context.Context, usages []string) (map[string]int64, error) {
 	names, err := json.Marshal(usages)
 	if err != nil {
 		return nil, fmt.Errorf("add charges up: %w", err)
 	}
-	rows, err := b.db.QueryContext(ctx, "SELECT usage, sum(seconds) FROM charges WHERE usage IN (SELECT value FROM json_each(?)) GROUP BY usage", string(names))
+	rows, err := j.db.QueryContext(ctx, "SELECT usage, sum(seconds) FROM charges WHERE usage IN (SELECT value FROM json_each(?)) GROUP BY usage", string(names))
 	if err != nil {
 		return nil, fmt.Errorf("add charges up: %w", err)
 	}
@@ -336,17 +336,17 @@ func (b *Books) Charged(ctx context.Context, usages []string) (map[string]int64,
 }
 
 // Mark notes up to when all that was known is settled.
-func (b *Books) Mark(ctx context.Context, at time.Time) error {
-	if _, err := b.db.ExecContext(ctx, "INSERT INTO mark (one, at) VALUES (1, ?) ON CONFLICT (one) DO UPDATE SET at = excluded.at", at.Unix()); err != nil {
+func (j *Journal) Mark(ctx context.Context, at time.Time) error {
+	if _, err := j.db.ExecContext(ctx, "INSERT INTO mark (one, at) VALUES (1, ?) ON CONFLICT (one) DO UPDATE SET at = excluded.at", at.Unix()); err != nil {
 		return fmt.Errorf("note what is settled: %w", err)
 	}
 	return nil
 }
 
 // Marked is the last Mark, the zero moment without one.
-func (b *Books) Marked(ctx context.Context) (time.Time, error) {
+func (j *Journal) Marked(ctx context.Context) (time.Time, error) {
 	var at int64
-	switch err := b.db.QueryRowContext(ctx, "SELECT at FROM mark").Scan(&at); {
+	switch err := j.db.QueryRowContext(ctx, "SELECT at FROM mark").Scan(&at); {
 	case errors.Is(err, sql.ErrNoRows):
 		return time.Time{}, nil
 	case err != nil:
@@ -356,35 +356,35 @@ func (b *Books) Marked(ctx context.Context) (time.Time, error) {
 }
 
 // Prices are those by which an hour was settled.
-func (b *Books) Prices(ctx context.Context, hour time.Time) (price.Table, error) {
-	table, err := b.prices(ctx, hour)
+func (j *Journal) Prices(ctx context.Context, hour time.Time) (price.Table, error) {
+	table, err := j.prices(ctx, hour)
 	if err != nil {
 		return price.Table{}, fmt.Errorf("read prices of %s: %w", hour.UTC().Format(time.RFC3339), err)
 	}
 	return table, nil
 }
 
-func (b *Books) prices(ctx context.Context, hour time.Time) (price.Table, error) {
+func (j *Journal) prices(ctx context.Context, hour time.Time) (price.Table, error) {
 	var text string
 	query := "SELECT prices.content FROM cycles JOIN prices ON prices.id = cycles.prices WHERE cycle = ?"
-	if err := b.db.QueryRowContext(ctx, query, hour.Unix()).Scan(&text); err != nil {
+	if err := j.db.QueryRowContext(ctx, query, hour.Unix()).Scan(&text); err != nil {
 		return price.Table{}, err
 	}
 	return price.ParseText(text)
 }
 
 // Hours lists the hours for which a usage was charged.
-func (b *Books) Hours(ctx context.Context, usage string) ([]time.Time, error) {
-	return b.moments(ctx, "SELECT DISTINCT cycle FROM charges WHERE usage = ? ORDER BY cycle", usage)
+func (j *Journal) Hours(ctx context.Context, usage string) ([]time.Time, error) {
+	return j.moments(ctx, "SELECT DISTINCT cycle FROM charges WHERE usage = ? ORDER BY cycle", usage)
 }
 
 // Settled lists the settled hours between two moments, the second excluded; a zero moment is no bound.
-func (b *Books) Settled(ctx context.Context, from, to time.Time) ([]time.Time, error) {
-	return b.moments(ctx, "SELECT cycle FROM cycles WHERE cycle >= ? AND cycle < ? ORDER BY cycle", low(from), high(to))
+func (j *Journal) Settled(ctx context.Context, from, to time.Time) ([]time.Time, error) {
+	return j.moments(ctx, "SELECT cycle FROM cycles WHERE cycle >= ? AND cycle < ? ORDER BY cycle", low(from), high(to))
 }
 
-func (b *Books) moments(ctx context.Context, query string, args ...any) ([]time.Time, error) {
-	rows, err := b.db.QueryContext(ctx, query, args...)
+func (j *Journal) moments(ctx context.Context, query string, args ...any) ([]time.Time, error) {
+	rows, err := j.db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("list hours: %w", err)
 	}

@@ -1,4 +1,4 @@
--- The books of pkg/bill/books. Rows are only ever added. Moments are seconds since 1970, amounts billionths of a currency's unit.
+-- The journal of pkg/bill/journal. Rows are only ever added. Moments are seconds since 1970, amounts billionths of a currency's unit.
 CREATE TABLE reservations (
 	id TEXT NOT NULL PRIMARY KEY,
 	namespace TEXT NOT NULL, name TEXT NOT NULL, -- an empty namespace is the whole cluster
@@ -41,23 +41,23 @@ CREATE INDEX charges_by_namespace ON charges (namespace, billed);
 
 -- Nobody changes a row, whatever program opens the file. INSERT OR REPLACE would delete, which recursive triggers see; where they
 -- are off the triggers called _once ignore it.
-CREATE TRIGGER reservations_stay BEFORE UPDATE ON reservations BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;
-CREATE TRIGGER reservations_keep BEFORE DELETE ON reservations BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;
+CREATE TRIGGER reservations_stay BEFORE UPDATE ON reservations BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER reservations_keep BEFORE DELETE ON reservations BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
 CREATE TRIGGER reservations_once BEFORE INSERT ON reservations WHEN EXISTS (SELECT 1 FROM reservations WHERE id = NEW.id)
-	BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;
-CREATE TRIGGER refunds_stay BEFORE UPDATE ON refunds BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;
-CREATE TRIGGER refunds_keep BEFORE DELETE ON refunds BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;
+	BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER refunds_stay BEFORE UPDATE ON refunds BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER refunds_keep BEFORE DELETE ON refunds BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
 CREATE TRIGGER refunds_once BEFORE INSERT ON refunds WHEN EXISTS (SELECT 1 FROM refunds WHERE id = NEW.id OR no_reason = 1 AND NEW.no_reason = 1)
-	BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;
-CREATE TRIGGER prices_stay BEFORE UPDATE ON prices BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;
-CREATE TRIGGER prices_keep BEFORE DELETE ON prices BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;
+	BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER prices_stay BEFORE UPDATE ON prices BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER prices_keep BEFORE DELETE ON prices BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
 CREATE TRIGGER prices_once BEFORE INSERT ON prices WHEN EXISTS (SELECT 1 FROM prices WHERE id = NEW.id OR content = NEW.content)
-	BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;
-CREATE TRIGGER cycles_stay BEFORE UPDATE ON cycles BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;
-CREATE TRIGGER cycles_keep BEFORE DELETE ON cycles BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;
+	BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER cycles_stay BEFORE UPDATE ON cycles BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER cycles_keep BEFORE DELETE ON cycles BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
 CREATE TRIGGER cycles_once BEFORE INSERT ON cycles WHEN EXISTS (SELECT 1 FROM cycles WHERE cycle = NEW.cycle)
-	BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;
-CREATE TRIGGER charges_stay BEFORE UPDATE ON charges BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;
-CREATE TRIGGER charges_keep BEFORE DELETE ON charges BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;
+	BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER charges_stay BEFORE UPDATE ON charges BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER charges_keep BEFORE DELETE ON charges BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
 CREATE TRIGGER charges_once BEFORE INSERT ON charges WHEN EXISTS (SELECT 1 FROM charges WHERE cycle = NEW.cycle AND line = NEW.line)
-	BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;
+	BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;

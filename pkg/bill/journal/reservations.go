@@ -1,4 +1,4 @@
-package books
+package journal
 
 import (
 	"context"
@@ -73,16 +73,16 @@ func NewID() string {
 }
 
 // Buy writes a reservation down. The error is ErrExists when there is one of its name that is not refunded, or of its ID.
-func (b *Books) Buy(ctx context.Context, r Reservation) error {
-	defer b.held.forget()
-	if err := b.buy(ctx, r); err != nil {
+func (j *Journal) Buy(ctx context.Context, r Reservation) error {
+	defer j.held.forget()
+	if err := j.buy(ctx, r); err != nil {
 		return fmt.Errorf("buy reservation %q: %w", r.Name, err)
 	}
 	return nil
 }
 
-func (b *Books) buy(ctx context.Context, r Reservation) error {
-	tx, err := b.db.BeginTx(ctx, nil)
+func (j *Journal) buy(ctx context.Context, r Reservation) error {
+	tx, err := j.db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
@@ -107,17 +107,17 @@ const reservationColumns = "id, namespace, name, spec, spec_type, node, months, 
 
 // Refund ends a reservation and says what is given back: all for the first within five days of its purchase, else what
 // bill.Refund says. One that has expired is put away, for nothing. The error is ErrUnknown, or ErrEnded when that was done before.
-func (b *Books) Refund(ctx context.Context, id string, now time.Time) (price.Amount, error) {
-	defer b.held.forget()
-	amount, err := b.refund(ctx, id, now)
+func (j *Journal) Refund(ctx context.Context, id string, now time.Time) (price.Amount, error) {
+	defer j.held.forget()
+	amount, err := j.refund(ctx, id, now)
 	if err != nil {
 		return 0, fmt.Errorf("refund reservation %s: %w", id, err)
 	}
 	return amount, nil
 }
 
-func (b *Books) refund(ctx context.Context, id string, now time.Time) (price.Amount, error) {
-	tx, err := b.db.BeginTx(ctx, nil)
+func (j *Journal) refund(ctx context.Context, id string, now time.Time) (price.Amount, error) {
+	tx, err := j.db.BeginTx(ctx, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -150,8 +150,8 @@ func (b *Books) refund(ctx context.Context, id string, now time.Time) (price.Amo
 }
 
 // Reservations lists all that were ever bought, the oldest first.
-func (b *Books) Reservations(ctx context.Context) ([]Reservation, error) {
-	found, err := reservations(ctx, b.db, "")
+func (j *Journal) Reservations(ctx context.Context) ([]Reservation, error) {
+	found, err := reservations(ctx, j.db, "")
 	if err != nil {
 		return nil, fmt.Errorf("list reservations: %w", err)
 	}
@@ -159,8 +159,8 @@ func (b *Books) Reservations(ctx context.Context) ([]Reservation, error) {
 }
 
 // Coupons lists how all that were ever bought pay.
-func (b *Books) Coupons(ctx context.Context) ([]bill.Coupon, error) {
-	found, err := b.Reservations(ctx)
+func (j *Journal) Coupons(ctx context.Context) ([]bill.Coupon, error) {
+	found, err := j.Reservations(ctx)
 	var coupons []bill.Coupon
 	for _, r := range found {
 		coupons = append(coupons, r.Coupon())
@@ -187,18 +187,18 @@ func (h *holding) forget() {
 
 // Held lists the reservations that are valid and keep a place free. The scheduler asks for each Pod: what this process has not changed is
 // read again after some seconds only.
-func (b *Books) Held(ctx context.Context, now time.Time) ([]bill.Coupon, error) {
-	b.held.mu.Lock()
-	defer b.held.mu.Unlock()
-	if at := time.Now(); !at.Before(b.held.until) {
-		found, err := b.Reservations(ctx)
+func (j *Journal) Held(ctx context.Context, now time.Time) ([]bill.Coupon, error) {
+	j.held.mu.Lock()
+	defer j.held.mu.Unlock()
+	if at := time.Now(); !at.Before(j.held.until) {
+		found, err := j.Reservations(ctx)
 		if err != nil {
 			return nil, err
 		}
-		b.held.known, b.held.until = found, at.Add(fresh)
+		j.held.known, j.held.until = found, at.Add(fresh)
 	}
 	var coupons []bill.Coupon
-	for _, r := range b.held.known {
+	for _, r := range j.held.known {
 		if r.HoldCapacity && r.State(now) == Active {
 			coupons = append(coupons, r.Coupon())
 		}

@@ -1,4 +1,4 @@
-package books
+package journal
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// settlerEnv makes the test binary settle hour after hour, into the books in the folder that it names, until it is killed.
+// settlerEnv makes the test binary settle hour after hour, into the journal in the folder that it names, until it is killed.
 const settlerEnv = "NODELESS_TEST_SETTLER"
 
 // usages run through all hours of the test, each for another part of every hour.

@@ -1,4 +1,4 @@
-package books
+package journal
 
 import (
 	"context"
@@ -29,7 +29,7 @@ func must(t *testing.T, err error) {
 
 func yuan() Currency { return Currency{Code: "CNY", Digits: 6} }
 
-func open(t *testing.T, dir string) *Books {
+func open(t *testing.T, dir string) *Journal {
 	t.Helper()
 	b, err := Open(t.Context(), filepath.Join(dir, "bills.db"))
 	must(t, err)
