@@ -58,25 +58,25 @@ type Line struct {
 	Cycle   time.Time
 	Seconds int64 // negative when a line of before is taken back
 	Charge  Charge
-	Coupon  string // the ID of the coupon that paid; empty without
+	Reservation  string // the ID of the reservation that paid; empty without
 	Amount  price.Amount
 	Why     string // why it is Unpriced; empty otherwise
 }
 
 // Settle charges the cycle that begins at the given time, which is rounded down to the hour. The result depends on what is
 // given and not on its order. What has no price is charged as Unpriced, and the other lines are as if it were not there.
-func Settle(cycle time.Time, usages []Usage, coupons []Coupon, prices price.Table) []Line {
-	return Correct(cycle, usages, coupons, prices, nil)
+func Settle(cycle time.Time, usages []Usage, reservations []Reservation, prices price.Table) []Line {
+	return Correct(cycle, usages, reservations, prices, nil)
 }
 
 // Correct gives what has to be added to the lines of a cycle that was settled before, for the usages to be charged as it is known
 // now how long they ran: lines for what is missing, and negative ones for what is too much. Usages that are not given stay as
-// they are, and so do their parts of coupons.
-func Correct(cycle time.Time, usages []Usage, coupons []Coupon, prices price.Table, settled []Line) []Line {
+// they are, and so do their parts of reservations.
+func Correct(cycle time.Time, usages []Usage, reservations []Reservation, prices price.Table, settled []Line) []Line {
 	cycle = cycle.UTC().Truncate(Cycle)
 	open := openUsages(cycle, usages, settled)
 	lines := takeBack(open, settled)
-	lines = append(lines, offset(cycle, open, coupons, slices.Concat(settled, lines))...)
+	lines = append(lines, offset(cycle, open, reservations, slices.Concat(settled, lines))...)
 	for _, o := range open {
 		if o.left > 0 {
 			lines = append(lines, o.line(cycle, prices))
@@ -115,7 +115,7 @@ func takeBack(open []*openUsage, settled []Line) []Line {
 			if l.Usage != o.ID {
 				continue
 			}
-			at := slices.IndexFunc(kinds, func(k Line) bool { return k.Charge == l.Charge && k.Coupon == l.Coupon })
+			at := slices.IndexFunc(kinds, func(k Line) bool { return k.Charge == l.Charge && k.Reservation == l.Reservation })
 			if at < 0 {
 				kinds = append(kinds, l)
 				continue
@@ -167,17 +167,17 @@ func openUsages(cycle time.Time, usages []Usage, settled []Line) []*openUsage {
 	return open
 }
 
-// offset lets coupons pay for what they fit. Those that fit the least come first, so that none lies idle for another's sake: of
+// offset lets reservations pay for what they fit. Those that fit the least come first, so that none lies idle for another's sake: of
 // one namespace before of all, of one node before of all, of AMD before of any CPU; then those that end first.
-func offset(cycle time.Time, open []*openUsage, coupons []Coupon, settled []Line) []Line {
-	coupons = slices.Clone(coupons)
-	slices.SortFunc(coupons, inOrder)
+func offset(cycle time.Time, open []*openUsage, reservations []Reservation, settled []Line) []Line {
+	reservations = slices.Clone(reservations)
+	slices.SortFunc(reservations, inOrder)
 	spent := map[string]int64{}
 	for _, l := range settled {
-		spent[l.Coupon] += l.Seconds
+		spent[l.Reservation] += l.Seconds
 	}
 	var lines []Line
-	for _, c := range coupons {
+	for _, c := range reservations {
 		if !c.pays(cycle) {
 			continue
 		}
@@ -186,7 +186,7 @@ func offset(cycle time.Time, open []*openUsage, coupons []Coupon, settled []Line
 			for _, o := range open {
 				if n := min(budget, o.left); n > 0 && c.fits(o.Usage, kind) {
 					o.left, budget = o.left-n, budget-n
-					lines = append(lines, Line{Usage: o.ID, Cycle: cycle, Seconds: n, Charge: Reserved, Coupon: c.ID})
+					lines = append(lines, Line{Usage: o.ID, Cycle: cycle, Seconds: n, Charge: Reserved, Reservation: c.ID})
 				}
 			}
 		}

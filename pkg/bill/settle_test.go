@@ -33,8 +33,8 @@ func ran(id string, s podsize.Size, from, to float64) Usage {
 	return Usage{ID: id, Size: s, Start: at(from), End: at(to)}
 }
 
-func valid(id string, s podsize.Size) Coupon {
-	return Coupon{ID: id, Size: s, From: hour.AddDate(0, -1, 0), Until: hour.AddDate(0, 1, 0)}
+func valid(id string, s podsize.Size) Reservation {
+	return Reservation{ID: id, Size: s, From: hour.AddDate(0, -1, 0), Until: hour.AddDate(0, 1, 0)}
 }
 
 // brief is a line without what the tests of a whole hour know anyway.
@@ -42,7 +42,7 @@ type brief struct {
 	Usage   string
 	Seconds int64
 	Charge  Charge
-	Coupon  string
+	Reservation  string
 }
 
 func TestSettle(t *testing.T) {
@@ -56,38 +56,38 @@ func TestSettle(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		usages  []Usage
-		coupons []Coupon
+		reservations []Reservation
 		want    []brief
 	}{
 		{"by the second", []Usage{ran("a", small, 10, 15)}, nil, []brief{{"a", 300, PostPaid, ""}}},
 		{"the part of a longer life", []Usage{ran("a", small, -90, 61)}, nil, []brief{{"a", 3600, PostPaid, ""}}},
 		{"one that runs on", []Usage{{ID: "a", Size: small, Start: hour.Add(59 * time.Minute)}}, nil, []brief{{"a", 60, PostPaid, ""}}},
 		{"one of another hour", []Usage{ran("a", small, -30, 0), ran("b", small, 60, 61)}, nil, nil},
-		{"spot", []Usage{spot}, []Coupon{valid("c", size(Common, 2, 4))}, []brief{{"a", 3600, Spot, ""}}},
-		{"a coupon", []Usage{ran("a", small, 0, 60)}, []Coupon{valid("c", size(Common, 2, 4))}, []brief{{"a", 3600, Reserved, "c"}}},
-		{"two halves share a coupon", []Usage{ran("a", small, 0, 30), ran("b", small, 0, 30)}, []Coupon{valid("c", size(Common, 2, 4))},
+		{"spot", []Usage{spot}, []Reservation{valid("c", size(Common, 2, 4))}, []brief{{"a", 3600, Spot, ""}}},
+		{"a coupon", []Usage{ran("a", small, 0, 60)}, []Reservation{valid("c", size(Common, 2, 4))}, []brief{{"a", 3600, Reserved, "c"}}},
+		{"two halves share a coupon", []Usage{ran("a", small, 0, 30), ran("b", small, 0, 30)}, []Reservation{valid("c", size(Common, 2, 4))},
 			[]brief{{"a", 1800, Reserved, "c"}, {"b", 1800, Reserved, "c"}}},
-		{"what it does not cover is paid for", []Usage{ran("a", small, 0, 40), ran("b", small, 0, 30)}, []Coupon{valid("c", size(Common, 2, 4))},
+		{"what it does not cover is paid for", []Usage{ran("a", small, 0, 40), ran("b", small, 0, 30)}, []Reservation{valid("c", size(Common, 2, 4))},
 			[]brief{{"a", 2400, Reserved, "c"}, {"b", 1200, Reserved, "c"}, {"b", 600, PostPaid, ""}}},
-		{"another spec", []Usage{ran("a", size("intel", 2, 5), 0, 60)}, []Coupon{valid("c", size(Common, 2, 4))}, []brief{{"a", 3600, PostPaid, ""}}},
-		{"another node", []Usage{ran("a", small, 0, 60)}, []Coupon{elsewhere}, []brief{{"a", 3600, PostPaid, ""}}},
-		{"another namespace", []Usage{theirs}, []Coupon{shops}, []brief{{"b", 3600, PostPaid, ""}}},
-		{"one of a namespace leaves that of the cluster to others", []Usage{ours, theirs}, []Coupon{valid("c", size(Common, 2, 4)), shops}, []brief{{"a", 3600, Reserved, "n"}, {"b", 3600, Reserved, "c"}}},
-		{"a common one pays for Intel first", []Usage{ran("a", amd, 0, 60), ran("b", small, 0, 60)}, []Coupon{valid("c", size(Common, 2, 4))},
+		{"another spec", []Usage{ran("a", size("intel", 2, 5), 0, 60)}, []Reservation{valid("c", size(Common, 2, 4))}, []brief{{"a", 3600, PostPaid, ""}}},
+		{"another node", []Usage{ran("a", small, 0, 60)}, []Reservation{elsewhere}, []brief{{"a", 3600, PostPaid, ""}}},
+		{"another namespace", []Usage{theirs}, []Reservation{shops}, []brief{{"b", 3600, PostPaid, ""}}},
+		{"one of a namespace leaves that of the cluster to others", []Usage{ours, theirs}, []Reservation{valid("c", size(Common, 2, 4)), shops}, []brief{{"a", 3600, Reserved, "n"}, {"b", 3600, Reserved, "c"}}},
+		{"a common one pays for Intel first", []Usage{ran("a", amd, 0, 60), ran("b", small, 0, 60)}, []Reservation{valid("c", size(Common, 2, 4))},
 			[]brief{{"a", 3600, PostPaid, ""}, {"b", 3600, Reserved, "c"}}},
-		{"and then for AMD", []Usage{ran("a", amd, 0, 60), ran("b", small, 0, 15)}, []Coupon{valid("c", size(Common, 2, 4))},
+		{"and then for AMD", []Usage{ran("a", amd, 0, 60), ran("b", small, 0, 15)}, []Reservation{valid("c", size(Common, 2, 4))},
 			[]brief{{"a", 2700, Reserved, "c"}, {"a", 900, PostPaid, ""}, {"b", 900, Reserved, "c"}}},
-		{"one of AMD leaves the common one to others", []Usage{ran("a", amd, 0, 60), ran("b", amd, 1, 60)}, []Coupon{valid("c", size(Common, 2, 4)), valid("d", size("amd", 2, 4))},
+		{"one of AMD leaves the common one to others", []Usage{ran("a", amd, 0, 60), ran("b", amd, 1, 60)}, []Reservation{valid("c", size(Common, 2, 4)), valid("d", size("amd", 2, 4))},
 			[]brief{{"a", 3600, Reserved, "d"}, {"b", 3540, Reserved, "c"}}},
-		{"one of AMD pays for no Intel", []Usage{ran("a", small, 0, 60)}, []Coupon{valid("d", size("amd", 2, 4))}, []brief{{"a", 3600, PostPaid, ""}}},
-		{"one that has expired", []Usage{ran("a", small, 0, 60)}, []Coupon{{ID: "c", Size: size(Common, 2, 4), From: hour.AddDate(0, -1, 0), Until: hour}}, []brief{{"a", 3600, PostPaid, ""}}},
-		{"one bought in this very hour", []Usage{ran("a", small, 0, 60)}, []Coupon{{ID: "c", Size: size(Common, 2, 4), From: hour.Add(time.Minute), Until: hour.AddDate(0, 1, 0)}}, []brief{{"a", 3600, Reserved, "c"}}},
+		{"one of AMD pays for no Intel", []Usage{ran("a", small, 0, 60)}, []Reservation{valid("d", size("amd", 2, 4))}, []brief{{"a", 3600, PostPaid, ""}}},
+		{"one that has expired", []Usage{ran("a", small, 0, 60)}, []Reservation{{ID: "c", Size: size(Common, 2, 4), From: hour.AddDate(0, -1, 0), Until: hour}}, []brief{{"a", 3600, PostPaid, ""}}},
+		{"one bought in this very hour", []Usage{ran("a", small, 0, 60)}, []Reservation{{ID: "c", Size: size(Common, 2, 4), From: hour.Add(time.Minute), Until: hour.AddDate(0, 1, 0)}}, []brief{{"a", 3600, Reserved, "c"}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			lines := Settle(hour.Add(time.Minute), tt.usages, tt.coupons, yuan(t))
+			lines := Settle(hour.Add(time.Minute), tt.usages, tt.reservations, yuan(t))
 			var got []brief
 			for _, l := range lines {
-				got = append(got, brief{l.Usage, l.Seconds, l.Charge, l.Coupon})
+				got = append(got, brief{l.Usage, l.Seconds, l.Charge, l.Reservation})
 				if (l.Charge == Reserved) != (l.Amount == 0) || !l.Cycle.Equal(hour) {
 					t.Errorf("line %+v: want the hour, and nothing to pay for a reservation only", l)
 				}
@@ -115,7 +115,7 @@ func TestTimeWithoutAPrice(t *testing.T) {
 func TestCorrect(t *testing.T) {
 	small := size("intel", 2, 4)
 	c := valid("c", size(Common, 2, 4))
-	first := Settle(hour, []Usage{ran("a", small, 0, 30), ran("b", small, 20, 60)}, []Coupon{c}, yuan(t)) // a 1800 s reserved; b 1800 s reserved, 600 s paid
+	first := Settle(hour, []Usage{ran("a", small, 0, 30), ran("b", small, 20, 60)}, []Reservation{c}, yuan(t)) // a 1800 s reserved; b 1800 s reserved, 600 s paid
 	perSecond := first[2].Amount / 600
 	for _, tt := range []struct {
 		name   string
@@ -123,27 +123,27 @@ func TestCorrect(t *testing.T) {
 		want   []Line
 	}{
 		{"nothing new", []Usage{ran("a", small, 0, 30), ran("b", small, 20, 60)}, nil},
-		{"one ran longer, and the coupon is used up", []Usage{ran("a", small, 0, 31)}, []Line{{Usage: "a", Cycle: hour, Seconds: 60, Charge: PostPaid, Amount: 60 * perSecond}}},
+		{"one ran longer, and the reservation is used up", []Usage{ran("a", small, 0, 31)}, []Line{{Usage: "a", Cycle: hour, Seconds: 60, Charge: PostPaid, Amount: 60 * perSecond}}},
 		{"one ended before, which frees none of the coupon", []Usage{ran("b", small, 20, 55)}, []Line{{Usage: "b", Cycle: hour, Seconds: -300, Charge: PostPaid, Amount: -300 * perSecond}}},
 		{"one ended before, which frees some of the coupon", []Usage{ran("b", small, 20, 35), ran("d", small, 0, 10)}, []Line{
-			{Usage: "b", Cycle: hour, Seconds: -600, Charge: PostPaid, Amount: -600 * perSecond}, {Usage: "b", Cycle: hour, Seconds: -900, Charge: Reserved, Coupon: "c"},
-			{Usage: "d", Cycle: hour, Seconds: 600, Charge: Reserved, Coupon: "c"}}},
+			{Usage: "b", Cycle: hour, Seconds: -600, Charge: PostPaid, Amount: -600 * perSecond}, {Usage: "b", Cycle: hour, Seconds: -900, Charge: Reserved, Reservation: "c"},
+			{Usage: "d", Cycle: hour, Seconds: 600, Charge: Reserved, Reservation: "c"}}},
 		{"one did not run at all", []Usage{ran("b", small, -60, 0)}, []Line{
-			{Usage: "b", Cycle: hour, Seconds: -600, Charge: PostPaid, Amount: -600 * perSecond}, {Usage: "b", Cycle: hour, Seconds: -1800, Charge: Reserved, Coupon: "c"}}},
+			{Usage: "b", Cycle: hour, Seconds: -600, Charge: PostPaid, Amount: -600 * perSecond}, {Usage: "b", Cycle: hour, Seconds: -1800, Charge: Reserved, Reservation: "c"}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got := Correct(hour, tt.usages, []Coupon{c}, yuan(t), first)
+			got := Correct(hour, tt.usages, []Reservation{c}, yuan(t), first)
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("lines (-want +got):\n%s", diff)
 			}
-			if again := Correct(hour, tt.usages, []Coupon{c}, yuan(t), slices.Concat(first, got)); len(again) > 0 {
+			if again := Correct(hour, tt.usages, []Reservation{c}, yuan(t), slices.Concat(first, got)); len(again) > 0 {
 				t.Errorf("and then again: %+v", again)
 			}
 		})
 	}
 }
 
-// Every second of every life is charged once, whatever the coupons and in whatever order things are given.
+// Every second of every life is charged once, whatever the reservations and in whatever order things are given.
 func TestNoSecondIsLostOrChargedTwice(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 300 {
@@ -154,24 +154,24 @@ func TestNoSecondIsLostOrChargedTwice(t *testing.T) {
 			u.End = u.Start.Add(time.Duration(r.Int64N(int64(90 * time.Minute))))
 			usages, want[u.ID] = append(usages, u), u.End.Unix()-u.Start.Unix()
 		}
-		var coupons []Coupon
+		var reservations []Reservation
 		for i := range r.IntN(4) {
-			coupons = append(coupons, valid(string(rune('p'+i)), size([]string{Common, "amd"}[r.IntN(2)], 1, 1+r.Int64N(2))))
+			reservations = append(reservations, valid(string(rune('p'+i)), size([]string{Common, "amd"}[r.IntN(2)], 1, 1+r.Int64N(2))))
 		}
 		got, spent := map[string]int64{}, map[string]int64{}
 		for cycle := range 4 {
 			at := hour.Add(time.Duration(cycle) * Cycle)
-			lines := Settle(at, usages, coupons, yuan(t))
+			lines := Settle(at, usages, reservations, yuan(t))
 			slices.Reverse(usages)
-			slices.Reverse(coupons)
-			again := Settle(at, usages, coupons, yuan(t))
+			slices.Reverse(reservations)
+			again := Settle(at, usages, reservations, yuan(t))
 			if diff := cmp.Diff(lines, again); diff != "" {
 				t.Fatalf("in another order (-first +second):\n%s", diff)
 			}
 			for _, l := range lines {
 				got[l.Usage] += l.Seconds
-				if spent[at.String()+l.Coupon] += l.Seconds; l.Coupon != "" && spent[at.String()+l.Coupon] > 3600 {
-					t.Fatalf("coupon %s pays for %d seconds of an hour", l.Coupon, spent[at.String()+l.Coupon])
+				if spent[at.String()+l.Reservation] += l.Seconds; l.Reservation != "" && spent[at.String()+l.Reservation] > 3600 {
+					t.Fatalf("reservation %s pays for %d seconds of an hour", l.Reservation, spent[at.String()+l.Reservation])
 				}
 			}
 		}
@@ -213,7 +213,7 @@ func TestTerms(t *testing.T) {
 }
 
 func TestRefund(t *testing.T) {
-	c := Coupon{From: hour, Until: hour.AddDate(0, 0, 30)}
+	c := Reservation{From: hour, Until: hour.AddDate(0, 0, 30)}
 	const paid = 300 * price.Unit
 	for _, tt := range []struct {
 		name string
@@ -251,7 +251,7 @@ func TestUnused(t *testing.T) {
 		{"spot", []Usage{of("shop", "intel", true)}, []string{"shops", "amd", "wide"}},
 	} {
 		var got []string
-		for _, c := range Unused([]Coupon{wide, amd, shops}, tt.running) {
+		for _, c := range Unused([]Reservation{wide, amd, shops}, tt.running) {
 			got = append(got, c.ID)
 		}
 		if !slices.Equal(got, tt.want) {

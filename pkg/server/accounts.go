@@ -57,7 +57,7 @@ func (a accounts) close() error {
 }
 
 // held are the reservations for which the scheduler keeps places free.
-func (a accounts) held(ctx context.Context) ([]bill.Coupon, error) {
+func (a accounts) held(ctx context.Context) ([]bill.Reservation, error) {
 	return a.journal.Held(ctx, a.clock().Wall)
 }
 

@@ -173,7 +173,7 @@ func insert(ctx context.Context, tx *sql.Tx, hour time.Time, first int, charges 
 			return fmt.Errorf("a line of %s", c.Cycle.UTC().Format(time.RFC3339))
 		}
 		if _, err := tx.ExecContext(ctx, "INSERT INTO charges ("+chargeColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-			hour.Unix(), first+i, c.Billed.Unix(), c.Usage, c.Cluster, c.Namespace, c.Pod, c.Workload, c.Spec, c.SpecType, string(c.Charge), c.Coupon,
+			hour.Unix(), first+i, c.Billed.Unix(), c.Usage, c.Cluster, c.Namespace, c.Pod, c.Workload, c.Spec, c.SpecType, string(c.Charge), c.Reservation,
 			c.Seconds, int64(c.Amount), c.Currency.Code, c.Currency.Digits, c.Why); err != nil {
 			return err
 		}
@@ -237,7 +237,7 @@ func (j *Journal) charges(ctx context.Context, where string, args ...any) (found
 	for rows.Next() {
 		var c Charge
 		var cycle, line, billed, amount int64
-		if err := rows.Scan(&cycle, &line, &billed, &c.Usage, &c.Cluster, &c.Namespace, &c.Pod, &c.Workload, &c.Spec, &c.SpecType, &c.Charge, &c.Coupon,
+		if err := rows.Scan(&cycle, &line, &billed, &c.Usage, &c.Cluster, &c.Namespace, &c.Pod, &c.Workload, &c.Spec, &c.SpecType, &c.Charge, &c.Reservation,
 			&c.Seconds, &amount, &c.Currency.Code, &c.Currency.Digits, &c.Why); err != nil {
 			return nil, err
 		}

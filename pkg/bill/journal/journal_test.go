@@ -228,9 +228,9 @@ func TestRefund(t *testing.T) {
 	must(t, b.Buy(t.Context(), again)) // the name is free
 	_, err := b.Refund(t.Context(), again.ID, hour)
 	must(t, err)
-	coupons, err := b.Coupons(t.Context())
+	reservations, err := b.Terms(t.Context())
 	must(t, err)
-	for _, c := range coupons {
+	for _, c := range reservations {
 		want := later.Truncate(time.Hour)
 		switch c.ID {
 		case third.ID:
@@ -239,7 +239,7 @@ func TestRefund(t *testing.T) {
 			want = hour
 		}
 		if !c.Until.Equal(want) {
-			t.Errorf("coupon %+v, want it to end %v", c, want)
+			t.Errorf("reservation %+v, want it to end %v", c, want)
 		}
 	}
 }
@@ -371,9 +371,9 @@ func TestHeldIsReadOnce(t *testing.T) {
 	one.HoldCapacity, other.HoldCapacity = true, true
 	held := func() int {
 		t.Helper()
-		coupons, err := b.Held(t.Context(), one.From)
+		reservations, err := b.Held(t.Context(), one.From)
 		must(t, err)
-		return len(coupons)
+		return len(reservations)
 	}
 	must(t, b.Buy(t.Context(), one))
 	if n := held(); n != 1 {

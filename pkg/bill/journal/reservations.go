@@ -28,7 +28,7 @@ const (
 // NoReason is how long after it was bought one reservation can be given back for all that was paid. There is one such refund.
 const NoReason = 5 * 24 * time.Hour
 
-// Reservation is a coupon that was bought.
+// Reservation is a reservation that was bought.
 type Reservation struct {
 	ID           string // "eksri-" and eight digits of hexadecimal
 	Namespace    string // whose Pods it pays for; empty for those of the whole cluster
@@ -56,9 +56,9 @@ func (r Reservation) State(now time.Time) State {
 	return Active
 }
 
-// Coupon is how it pays. One that was refunded pays for no part of the hour in which it was.
-func (r Reservation) Coupon() bill.Coupon {
-	c := bill.Coupon{ID: r.ID, Size: r.Size, Node: r.Node, Namespace: r.Namespace, From: r.From, Until: r.Until}
+// Terms is how it pays. One that was refunded pays for no part of the hour in which it was.
+func (r Reservation) Terms() bill.Reservation {
+	c := bill.Reservation{ID: r.ID, Size: r.Size, Node: r.Node, Namespace: r.Namespace, From: r.From, Until: r.Until}
 	if !r.RefundedAt.IsZero() && r.RefundedAt.Before(c.Until) {
 		c.Until = r.RefundedAt.Truncate(bill.Cycle)
 	}
@@ -133,7 +133,7 @@ func (j *Journal) refund(ctx context.Context, id string, now time.Time) (price.A
 	if !r.RefundedAt.IsZero() {
 		return 0, ErrEnded
 	}
-	amount, noReason := bill.Refund(r.Coupon(), r.Paid, now), false
+	amount, noReason := bill.Refund(r.Terms(), r.Paid, now), false
 	if now.Sub(r.From) <= NoReason {
 		var given int
 		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM refunds WHERE no_reason = 1").Scan(&given); err != nil {
@@ -158,14 +158,14 @@ func (j *Journal) Reservations(ctx context.Context) ([]Reservation, error) {
 	return found, nil
 }
 
-// Coupons lists how all that were ever bought pay.
-func (j *Journal) Coupons(ctx context.Context) ([]bill.Coupon, error) {
+// Terms lists how all that were ever bought pay.
+func (j *Journal) Terms(ctx context.Context) ([]bill.Reservation, error) {
 	found, err := j.Reservations(ctx)
-	var coupons []bill.Coupon
+	var reservations []bill.Reservation
 	for _, r := range found {
-		coupons = append(coupons, r.Coupon())
+		reservations = append(reservations, r.Terms())
 	}
-	return coupons, err
+	return reservations, err
 }
 
 // fresh is for how long the reservations that Held has read are good, should another process change them.
@@ -187,7 +187,7 @@ func (h *holding) forget() {
 
 // Held lists the reservations that are valid and keep a place free. The scheduler asks for each Pod: what this process has not changed is
 // read again after some seconds only.
-func (j *Journal) Held(ctx context.Context, now time.Time) ([]bill.Coupon, error) {
+func (j *Journal) Held(ctx context.Context, now time.Time) ([]bill.Reservation, error) {
 	j.held.mu.Lock()
 	defer j.held.mu.Unlock()
 	if at := time.Now(); !at.Before(j.held.until) {
@@ -197,13 +197,13 @@ func (j *Journal) Held(ctx context.Context, now time.Time) ([]bill.Coupon, error
 		}
 		j.held.known, j.held.until = found, at.Add(fresh)
 	}
-	var coupons []bill.Coupon
+	var reservations []bill.Reservation
 	for _, r := range j.held.known {
 		if r.HoldCapacity && r.State(now) == Active {
-			coupons = append(coupons, r.Coupon())
+			reservations = append(reservations, r.Terms())
 		}
 	}
-	return coupons, nil
+	return reservations, nil
 }
 
 type querier interface {

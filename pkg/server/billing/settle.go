@@ -20,7 +20,7 @@ const unsized = "unsized"
 type lives struct {
 	known   map[string]meter.Usage
 	usages  []bill.Usage
-	coupons []bill.Coupon
+	reservations []bill.Reservation
 }
 
 // usageID is what the journal call a usage.
@@ -32,11 +32,11 @@ func (s *Server) lives(ctx context.Context, from, to time.Time, now meter.Instan
 	if err != nil {
 		return lives{}, err
 	}
-	coupons, err := s.cfg.Journal.Coupons(ctx)
+	reservations, err := s.cfg.Journal.Terms(ctx)
 	if err != nil {
 		return lives{}, err
 	}
-	l := lives{known: make(map[string]meter.Usage, len(found)), coupons: coupons}
+	l := lives{known: make(map[string]meter.Usage, len(found)), reservations: reservations}
 	for _, u := range found {
 		id := usageID(u)
 		l.known[id] = u
@@ -90,7 +90,7 @@ func (s *Server) Settle(ctx context.Context, now meter.Instant) error {
 		return err
 	}
 	for _, at := range l.open(settled, time.Time{}, over(now)) {
-		charges := l.charges(bill.Settle(at, l.usages, l.coupons, s.cfg.Prices), at, s.currency())
+		charges := l.charges(bill.Settle(at, l.usages, l.reservations, s.cfg.Prices), at, s.currency())
 		cycle := journal.Cycle{Hour: at, Prices: s.cfg.Prices, Now: now.Wall}
 		if err := s.cfg.Journal.Settle(ctx, cycle, charges); err != nil {
 			return err
@@ -152,7 +152,7 @@ func (s *Server) correct(ctx context.Context, l lives, settled map[time.Time]boo
 		if err != nil {
 			return err
 		}
-		lines := bill.Correct(at, affected[at], l.coupons, prices, linesOf(have))
+		lines := bill.Correct(at, affected[at], l.reservations, prices, linesOf(have))
 		if len(lines) == 0 {
 			continue
 		}

@@ -35,7 +35,7 @@ func (s *Server) pending(ctx context.Context, from, to time.Time, namespaces []s
 		if at.Before(p.until) {
 			p.until = at
 		}
-		for _, c := range l.charges(bill.Settle(at, l.usages, l.coupons, s.cfg.Prices), at, s.currency()) {
+		for _, c := range l.charges(bill.Settle(at, l.usages, l.reservations, s.cfg.Prices), at, s.currency()) {
 			if namespaces == nil || slices.Contains(namespaces, c.Namespace) {
 				p.charges = append(p.charges, c)
 			}

@@ -26,7 +26,7 @@ const (
 )
 
 // Held gives the reservations for which a place is kept free.
-type Held func(context.Context) ([]bill.Coupon, error)
+type Held func(context.Context) ([]bill.Reservation, error)
 
 // hold keeps a place for each reservation that asks for it and that no Pod uses: a Pod for which that is not its place finds no room where the
 // place would be lost. Which host a place is on is not settled before it is used; there only have to be as many as before.
@@ -52,18 +52,18 @@ func newHold(held Held, log *slog.Logger) schedruntime.PluginFactory {
 func (*hold) Name() string { return holdName }
 
 // kept are the reservations that no Pod uses yet, as PreFilter finds them for Filter.
-type kept []bill.Coupon
+type kept []bill.Reservation
 
 // Clone gives k: nothing changes it.
 func (k kept) Clone() fwk.StateData { return k }
 
 // PreFilter finds the places to keep. Reservations that cannot be read keep none: Pods are scheduled all the same.
 func (h *hold) PreFilter(ctx context.Context, state fwk.CycleState, _ *corev1.Pod, _ []fwk.NodeInfo) (*fwk.PreFilterResult, *fwk.Status) {
-	coupons, err := h.held(ctx)
+	reservations, err := h.held(ctx)
 	if err != nil {
 		h.log.Error("Pods are scheduled as if no reservation kept a place free; see that the file of bills can be read", "error", err)
 	}
-	if len(coupons) == 0 {
+	if len(reservations) == 0 {
 		return nil, fwk.NewStatus(fwk.Skip)
 	}
 	hosts, err := h.hosts.NodeInfos().List()
@@ -76,7 +76,7 @@ func (h *hold) PreFilter(ctx context.Context, state fwk.CycleState, _ *corev1.Po
 			running = append(running, usage(pod.GetPod(), host.Node().Name))
 		}
 	}
-	left := bill.Unused(coupons, running)
+	left := bill.Unused(reservations, running)
 	if len(left) == 0 {
 		return nil, fwk.NewStatus(fwk.Skip)
 	}
@@ -158,7 +158,7 @@ func (r room) without(cpu, memory, cards int64) room {
 }
 
 // takes says whether a Pod of a reservation's spec finds room.
-func (r room) takes(c bill.Coupon, extra int64) bool {
+func (r room) takes(c bill.Reservation, extra int64) bool {
 	u := bill.Usage{Namespace: c.Namespace, Node: r.node, Size: c.Size}
 	if c.Size.GPU == 0 {
 		u.Size.Type = r.kind
@@ -167,13 +167,13 @@ func (r room) takes(c bill.Coupon, extra int64) bool {
 }
 
 // placed counts the reservations that find room at once, each in the first host that takes it: those of one host first, then the large ones.
-func placed(coupons []bill.Coupon, rooms []room, extra int64) int {
+func placed(reservations []bill.Reservation, rooms []room, extra int64) int {
 	rooms = slices.Clone(rooms)
-	coupons = slices.SortedStableFunc(slices.Values(coupons), func(a, b bill.Coupon) int {
+	reservations = slices.SortedStableFunc(slices.Values(reservations), func(a, b bill.Reservation) int {
 		return cmp.Or(-cmp.Compare(a.Node, b.Node), -cmp.Compare(a.Size.GPU, b.Size.GPU), -cmp.Compare(a.Size.Memory, b.Size.Memory), -cmp.Compare(a.Size.CPU, b.Size.CPU))
 	})
 	n := 0
-	for _, c := range coupons {
+	for _, c := range reservations {
 		if at := slices.IndexFunc(rooms, func(r room) bool { return r.takes(c, extra) }); at >= 0 {
 			rooms[at] = rooms[at].without(c.Size.CPU, c.Size.Memory+extra, c.Size.GPU)
 			n++

@@ -46,12 +46,12 @@ func pod(namespace, size, node string) *corev1.Pod {
 	}
 }
 
-func reserved(size, kind, namespace, node string) bill.Coupon {
+func reserved(size, kind, namespace, node string) bill.Reservation {
 	s, err := podsize.ParseSize(size, kind)
 	if err != nil {
 		panic(err)
 	}
-	return bill.Coupon{ID: "eksri-" + namespace + node, Size: s, Namespace: namespace, Node: node, Until: time.Now().Add(time.Hour)}
+	return bill.Reservation{ID: "eksri-" + namespace + node, Size: s, Namespace: namespace, Node: node, Until: time.Now().Add(time.Hour)}
 }
 
 func spotty(p *corev1.Pod) *corev1.Pod {
@@ -66,27 +66,27 @@ func TestHoldCapacity(t *testing.T) {
 	cordoned.Spec.Unschedulable = true
 	for _, tt := range []struct {
 		name    string
-		held    []bill.Coupon
+		held    []bill.Reservation
 		running []*corev1.Pod
 		more    *corev1.Node // beside the host that is asked for
 		pod     *corev1.Pod
 		refused bool
 	}{
 		{name: "nothing is reserved", running: full, pod: pod("other", "2C4Gi", "")},
-		{name: "there is room beside the place", held: []bill.Coupon{one}, pod: pod("other", "2C4Gi", "")},
-		{name: "the place is the last room", held: []bill.Coupon{one}, running: full, pod: pod("other", "2C4Gi", ""), refused: true},
-		{name: "a small Pod takes a part of the place", held: []bill.Coupon{one}, running: full, pod: pod("other", "0.25C0.5Gi", ""), refused: true},
-		{name: "the Pod that the place is for", held: []bill.Coupon{one}, running: full, pod: pod("shop", "2C4Gi", "")},
-		{name: "its namespace, another spec", held: []bill.Coupon{one}, running: full, pod: pod("shop", "1C2Gi", ""), refused: true},
-		{name: "a spot Pod of the namespace", held: []bill.Coupon{one}, running: full, pod: spotty(pod("shop", "2C4Gi", "")), refused: true},
-		{name: "one Pod of the namespace has the place", held: []bill.Coupon{one}, running: []*corev1.Pod{pod("shop", "2C4Gi", "a")}, pod: pod("other", "2C4Gi", "")},
-		{name: "two places, one of them used", held: []bill.Coupon{one, one}, running: []*corev1.Pod{pod("shop", "2C4Gi", "a")}, pod: pod("other", "2C4Gi", ""), refused: true},
-		{name: "another host has room for the place", held: []bill.Coupon{one}, running: full, more: host("b", "intel"), pod: pod("other", "2C4Gi", "")},
-		{name: "another host takes no Pods", held: []bill.Coupon{one}, running: full, more: cordoned, pod: pod("other", "2C4Gi", ""), refused: true},
-		{name: "the place is on another host", held: []bill.Coupon{reserved("2C4Gi", bill.Common, "shop", "b")}, running: full, more: host("b", "intel"), pod: pod("other", "2C4Gi", "")},
-		{name: "the place is on this host", held: []bill.Coupon{reserved("2C4Gi", bill.Common, "shop", "a")}, running: full, more: host("b", "intel"), pod: pod("other", "2C4Gi", ""), refused: true},
-		{name: "of another type of CPU than the host's", held: []bill.Coupon{reserved("2C4Gi", "amd", "", "")}, running: full, pod: pod("other", "2C4Gi", "")},
-		{name: "the host never had room for it", held: []bill.Coupon{reserved("8C16Gi", bill.Common, "shop", "")}, running: full, pod: pod("other", "2C4Gi", "")},
+		{name: "there is room beside the place", held: []bill.Reservation{one}, pod: pod("other", "2C4Gi", "")},
+		{name: "the place is the last room", held: []bill.Reservation{one}, running: full, pod: pod("other", "2C4Gi", ""), refused: true},
+		{name: "a small Pod takes a part of the place", held: []bill.Reservation{one}, running: full, pod: pod("other", "0.25C0.5Gi", ""), refused: true},
+		{name: "the Pod that the place is for", held: []bill.Reservation{one}, running: full, pod: pod("shop", "2C4Gi", "")},
+		{name: "its namespace, another spec", held: []bill.Reservation{one}, running: full, pod: pod("shop", "1C2Gi", ""), refused: true},
+		{name: "a spot Pod of the namespace", held: []bill.Reservation{one}, running: full, pod: spotty(pod("shop", "2C4Gi", "")), refused: true},
+		{name: "one Pod of the namespace has the place", held: []bill.Reservation{one}, running: []*corev1.Pod{pod("shop", "2C4Gi", "a")}, pod: pod("other", "2C4Gi", "")},
+		{name: "two places, one of them used", held: []bill.Reservation{one, one}, running: []*corev1.Pod{pod("shop", "2C4Gi", "a")}, pod: pod("other", "2C4Gi", ""), refused: true},
+		{name: "another host has room for the place", held: []bill.Reservation{one}, running: full, more: host("b", "intel"), pod: pod("other", "2C4Gi", "")},
+		{name: "another host takes no Pods", held: []bill.Reservation{one}, running: full, more: cordoned, pod: pod("other", "2C4Gi", ""), refused: true},
+		{name: "the place is on another host", held: []bill.Reservation{reserved("2C4Gi", bill.Common, "shop", "b")}, running: full, more: host("b", "intel"), pod: pod("other", "2C4Gi", "")},
+		{name: "the place is on this host", held: []bill.Reservation{reserved("2C4Gi", bill.Common, "shop", "a")}, running: full, more: host("b", "intel"), pod: pod("other", "2C4Gi", ""), refused: true},
+		{name: "of another type of CPU than the host's", held: []bill.Reservation{reserved("2C4Gi", "amd", "", "")}, running: full, pod: pod("other", "2C4Gi", "")},
+		{name: "the host never had room for it", held: []bill.Reservation{reserved("8C16Gi", bill.Common, "shop", "")}, running: full, pod: pod("other", "2C4Gi", "")},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			asked := host("a", "intel")
@@ -95,7 +95,7 @@ func TestHoldCapacity(t *testing.T) {
 				nodes = append(nodes, tt.more)
 			}
 			snapshot := cache.NewSnapshot(tt.running, nodes)
-			h := &hold{func(context.Context) ([]bill.Coupon, error) { return tt.held, nil }, snapshot, slog.New(slog.DiscardHandler)}
+			h := &hold{func(context.Context) ([]bill.Reservation, error) { return tt.held, nil }, snapshot, slog.New(slog.DiscardHandler)}
 			state := framework.NewCycleState()
 			if _, status := h.PreFilter(t.Context(), state, tt.pod, nil); status.IsSkip() {
 				if tt.refused {
@@ -122,7 +122,7 @@ func TestHoldCapacity(t *testing.T) {
 
 // The scheduler does its work when the journal cannot be read.
 func TestPlacesThatCannotBeRead(t *testing.T) {
-	h := &hold{func(context.Context) ([]bill.Coupon, error) { return nil, errors.New("disk I/O error") }, cache.NewSnapshot(nil, nil), slog.New(slog.DiscardHandler)}
+	h := &hold{func(context.Context) ([]bill.Reservation, error) { return nil, errors.New("disk I/O error") }, cache.NewSnapshot(nil, nil), slog.New(slog.DiscardHandler)}
 	if _, status := h.PreFilter(t.Context(), framework.NewCycleState(), pod("shop", "2C4Gi", ""), nil); !status.IsSkip() {
 		t.Errorf("got %v, want to be skipped", status)
 	}

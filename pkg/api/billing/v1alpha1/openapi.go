@@ -101,7 +101,7 @@ func Definitions(ref common.ReferenceCallback) map[string]common.OpenAPIDefiniti
 			{name: "lines", kind: BillLine{}.OpenAPIModelName(), says: "What it is for, by day.", list: true, required: true},
 		},
 		Reservation{}.OpenAPIModelName(): {
-			{kind: "Reservation is a coupon: bought for months, it pays in each hour for Pods of its spec, for as long as one of them would run. " +
+			{kind: "Reservation is bought for months, it pays in each hour for Pods of its spec, for as long as one of them would run. " +
 				"To delete one is to give it back."},
 			{name: "spec", kind: ReservationSpec{}.OpenAPIModelName(), says: "What is bought.", required: true},
 			{name: "status", kind: ReservationStatus{}.OpenAPIModelName(), says: "What the server says of it."},

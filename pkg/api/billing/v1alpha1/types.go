@@ -104,7 +104,7 @@ const (
 	ScopeCluster   = "Cluster"
 )
 
-// Reservation is a coupon: bought for months, it pays in each hour for Pods of its spec, for as long as one of them would run.
+// Reservation is bought for months, it pays in each hour for Pods of its spec, for as long as one of them would run.
 type Reservation struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`

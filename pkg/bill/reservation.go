@@ -10,11 +10,11 @@ import (
 	"github.com/nodeless/nodeless/pkg/price"
 )
 
-// Common is the kind of coupon that pays for Intel first, then for AMD.
+// Common is the kind of reservation that pays for Intel first, then for AMD.
 const Common = "common"
 
-// Coupon is a reservation of one spec.
-type Coupon struct {
+// Reservation pays for Pods of one spec.
+type Reservation struct {
 	ID   string       // "eksri-…"
 	Size podsize.Size // its Type is the kind: Common, "amd", or a model of GPU
 	Node string       // the only node it pays on; empty for all
@@ -25,12 +25,12 @@ type Coupon struct {
 }
 
 // pays says whether it is valid in a cycle. It pays for the whole cycle in which it was bought.
-func (c Coupon) pays(cycle time.Time) bool {
+func (c Reservation) pays(cycle time.Time) bool {
 	return c.From.Before(cycle.Add(Cycle)) && c.Until.After(cycle)
 }
 
 // kinds are the types that it pays for, in this order.
-func (c Coupon) kinds() []string {
+func (c Reservation) kinds() []string {
 	if c.Size.Type == Common {
 		return []string{"intel", "amd"}
 	}
@@ -38,7 +38,7 @@ func (c Coupon) kinds() []string {
 }
 
 // breadth is how many Pods it might fit, roughly.
-func (c Coupon) breadth() int {
+func (c Reservation) breadth() int {
 	n := 0
 	if c.Namespace == "" {
 		n = 4
@@ -52,21 +52,21 @@ func (c Coupon) breadth() int {
 	return n
 }
 
-// inOrder sorts coupons as they pay: those that might fit fewer Pods first, then those that end first.
-func inOrder(a, b Coupon) int {
+// inOrder sorts reservations as they pay: those that might fit fewer Pods first, then those that end first.
+func inOrder(a, b Reservation) int {
 	return cmp.Or(cmp.Compare(a.breadth(), b.breadth()), a.Until.Compare(b.Until), cmp.Compare(a.ID, b.ID))
 }
 
 // Fits says whether it may pay for a sandbox, of whichever of its types that is.
-func (c Coupon) Fits(u Usage) bool {
+func (c Reservation) Fits(u Usage) bool {
 	return slices.ContainsFunc(c.kinds(), func(kind string) bool { return c.fits(u, kind) })
 }
 
-// Unused gives the coupons that are left when each of the sandboxes has taken the first one, in the order in which they pay, that fits it.
-func Unused(coupons []Coupon, running []Usage) []Coupon {
-	left := slices.SortedFunc(slices.Values(coupons), inOrder)
+// Unused gives the reservations that are left when each of the sandboxes has taken the first one, in the order in which they pay, that fits it.
+func Unused(reservations []Reservation, running []Usage) []Reservation {
+	left := slices.SortedFunc(slices.Values(reservations), inOrder)
 	for _, u := range running {
-		if at := slices.IndexFunc(left, func(c Coupon) bool { return c.Fits(u) }); at >= 0 {
+		if at := slices.IndexFunc(left, func(c Reservation) bool { return c.Fits(u) }); at >= 0 {
 			left = slices.Delete(left, at, at+1)
 		}
 	}
@@ -74,13 +74,13 @@ func Unused(coupons []Coupon, running []Usage) []Coupon {
 }
 
 // fits says whether it may pay for a sandbox of a type.
-func (c Coupon) fits(u Usage, kind string) bool {
+func (c Reservation) fits(u Usage, kind string) bool {
 	want := c.Size
 	want.Type = kind
 	return u.Size == want && !u.Spot && (c.Node == "" || c.Node == u.Node) && (c.Namespace == "" || c.Namespace == u.Namespace)
 }
 
-// ValidUntil is when a coupon ends that is bought for so many months: at the end of the same day of the month, or of the
+// ValidUntil is when a reservation ends that is bought for so many months: at the end of the same day of the month, or of the
 // month's last day if that is earlier.
 func ValidUntil(bought time.Time, months int) time.Time {
 	year, month, day := bought.Date()
@@ -108,9 +108,9 @@ func TermHundredths(months int) (int64, error) {
 	return 0, fmt.Errorf("a term of %d months: want 1 to 11, 12, 24, 36, 48 or 60", months)
 }
 
-// Refund is what is given back of a coupon: what was paid, less the days used, begun ones as whole, of what it cost. It is
+// Refund is what is given back of a reservation: what was paid, less the days used, begun ones as whole, of what it cost. It is
 // never less than nothing.
-func Refund(c Coupon, paid price.Amount, now time.Time) price.Amount {
+func Refund(c Reservation, paid price.Amount, now time.Time) price.Amount {
 	const day = 24 * time.Hour
 	days := func(to time.Time) int64 { return int64((to.Sub(c.From) + day - 1) / day) }
 	used, total := days(now), days(c.Until)
