@@ -18,7 +18,7 @@ const (
 	Memory          = EKS + "mem"               // memory of the spec, with CPU: "2Gi"
 	CPUType         = EKS + "cpu-type"          // types of CPU, the preferred first: "amd,intel"
 	GPUType         = EKS + "gpu-type"          // models of GPU, the preferred first: "1/4*T4,T4"
-	GPUCount        = EKS + "gpu-count"         // cards, in place of the containers' requests: "1"
+	GPUCount        = EKS + "gpu-count"         // GPUs, in place of the containers' requests: "1"
 	SpecAutoUpgrade = EKS + "spec-auto-upgrade" // "true": the next larger spec where there is no room
 	RootDiskSize    = EKS + "root-cbs-size"     // GiB of the writable disk: "50"
 )

@@ -26,7 +26,7 @@ type Size struct {
 	Type   string // "intel", "amd", or the model of the GPU
 	CPU    int64  // thousandths of a core
 	Memory int64  // bytes
-	GPU    int64  // cards
+	GPU    int64  // GPUs
 }
 
 // String is the way the cloud writes it: 1C2Gi, 0.25C0.5Gi, 36C160Gi 4×V100.
@@ -38,7 +38,7 @@ func (s Size) String() string {
 	return text
 }
 
-// ParseSize reads what String writes; kind is the type, which that leaves out where there is no card.
+// ParseSize reads what String writes; kind is the type, which that leaves out where there is no GPU.
 func ParseSize(text, kind string) (Size, error) {
 	m := sizeForm.FindStringSubmatch(text)
 	if m == nil || kind == "" || m[3] != "" && m[4] != kind {
@@ -132,7 +132,7 @@ func ParseCatalog(text []byte) (Catalog, error) {
 	for i, f := range file.GPU {
 		r, err := f.row()
 		if err == nil && f.GPU < 1 {
-			err = fmt.Errorf("gpu is %d, want the number of cards", f.GPU)
+			err = fmt.Errorf("gpu is %d, want the number of GPUs", f.GPU)
 		}
 		if errs = append(errs, at("gpu", i, err)); err == nil {
 			c.gpu = append(c.gpu, r)
@@ -202,7 +202,7 @@ func rising(list string, rows []row) error {
 // kind is a size without its memory.
 func (s Size) kind() string {
 	if s.GPU > 0 {
-		return fmt.Sprintf("%v cores with %d cards", float64(s.CPU)/1000, s.GPU)
+		return fmt.Sprintf("%v cores with %d GPUs", float64(s.CPU)/1000, s.GPU)
 	}
 	return fmt.Sprintf("%v cores", float64(s.CPU)/1000)
 }

@@ -6,7 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// GPUResource is what containers ask for cards by.
+// GPUResource is what containers ask for GPUs by.
 const GPUResource corev1.ResourceName = "nvidia.com/gpu"
 
 // What a Pod, and since 2026 an init container, gets that asks for nothing.
@@ -63,11 +63,11 @@ func together(set []corev1.Container) Demand {
 	for _, c := range set {
 		sum.CPU = plus(sum.CPU, c.Resources.Requests.Cpu().MilliValue())
 		sum.Memory = plus(sum.Memory, c.Resources.Requests.Memory().Value())
-		cards, ok := c.Resources.Requests[GPUResource]
+		gpus, ok := c.Resources.Requests[GPUResource]
 		if !ok {
-			cards = c.Resources.Limits[GPUResource] // the apiserver takes the limit for the request
+			gpus = c.Resources.Limits[GPUResource] // the apiserver takes the limit for the request
 		}
-		sum.GPU = plus(sum.GPU, cards.Value())
+		sum.GPU = plus(sum.GPU, gpus.Value())
 		most = most.or(Demand{CPU: c.Resources.Limits.Cpu().MilliValue(), Memory: c.Resources.Limits.Memory().Value()})
 	}
 	return sum.or(most)

@@ -18,7 +18,7 @@ var (
 type Demand struct {
 	CPU    int64 // thousandths of a core
 	Memory int64 // bytes
-	GPU    int64 // cards
+	GPU    int64 // GPUs
 	// Exact says that CPU and memory were named as a spec and have to be one.
 	Exact bool
 	// Types are the types of CPU or the models of GPU that will do, the best first; empty for CPU: all, in the catalog's order.
@@ -39,7 +39,7 @@ func (d Demand) String() string {
 		add(d.CPU, 1000, "cores")
 		add(d.Memory, Gi, "GiB")
 	}
-	add(d.GPU, 1, "cards")
+	add(d.GPU, 1, "GPUs")
 	if len(parts) == 0 {
 		return "nothing"
 	}

@@ -101,7 +101,7 @@ func TestPodsAreSized(t *testing.T) {
 		{"AMD has no twelve cores", pod(container("12 24Gi", "")), "amd", "16C32Gi"},
 		{"the first type that has it", pod(container("10 30Gi", "")), "amd,intel", "16C32Gi"},
 		{"what the first type has not, the second has", pod(container("1 - 2", "")), "1/4*T4,T4", "40C160Gi 2×T4"},
-		{"three sizes of one card", pod(container("9 - 1", "")), "T4", "20C80Gi 1×T4"},
+		{"three sizes of one GPU", pod(container("9 - 1", "")), "T4", "20C80Gi 1×T4"},
 		{"a sidecar runs beside", podWith{pod(container("1 2Gi", ""))}.inits(sidecar(container("1 2Gi", ""))), "", "2C4Gi"},
 		{"an init container runs before", podWith{pod(container("1 2Gi", ""))}.inits(container("2 1Gi", "")), "", "2C4Gi"},
 		{"an init container runs beside the sidecars before it", podWith{pod(container("1 2Gi", ""))}.inits(sidecar(container("1 2Gi", "")), container("4 1Gi", "")), "", "8C16Gi"},
@@ -218,7 +218,7 @@ func TestAnOperatorsCatalogIsChecked(t *testing.T) {
 		{"a range of broken steps", "cpu: [{type: a, cpu: 1, range: {from: 1Gi, to: 8Gi, step: 3Gi}}]", "whole steps"},
 		{"a range without end", "cpu: [{type: a, cpu: 1, range: {from: 1, to: 8Gi, step: 1}}]", "at most 4096"},
 		{"a GPU among the CPUs", "cpu: [{type: a, cpu: 1, gpu: 1, memory: [1Gi]}]", "belongs below gpu"},
-		{"no card", "cpu: [{type: a, cpu: 1, memory: [1Gi]}]\ngpu: [{type: b, cpu: 1, memory: [1Gi]}]", "gpu[0]: gpu is 0"},
+		{"no GPU", "cpu: [{type: a, cpu: 1, memory: [1Gi]}]\ngpu: [{type: b, cpu: 1, memory: [1Gi]}]", "gpu[0]: gpu is 0"},
 		{"two faults at once", "cpu: [{type: a, cpu: 0, memory: [1Gi]}, {cpu: 1, memory: [1Gi]}]", "cpu[1]: type is missing"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -22,7 +22,7 @@ const (
 // Wish is what a Pod's annotations say of its size. The zero Wish says nothing.
 type Wish struct {
 	cpu, memory int64 // both or none
-	cards       int64
+	gpus        int64
 	cpuTypes    []string
 	gpuTypes    []string
 	Upgrade     bool  // to the next larger spec, once, where there is no room
@@ -76,7 +76,7 @@ func ParseWish(annotations map[string]string) (Wish, error) {
 	read(api.Memory, func(v string) (err error) { w.memory, err = memory(v); return err })
 	read(api.CPUType, func(v string) (err error) { w.cpuTypes, err = list(v); return err })
 	read(api.GPUType, func(v string) (err error) { w.gpuTypes, err = list(v); return err })
-	read(api.GPUCount, func(v string) (err error) { w.cards, err = whole(v, 1, 1<<10); return err })
+	read(api.GPUCount, func(v string) (err error) { w.gpus, err = whole(v, 1, 1<<10); return err })
 	read(api.RootDiskSize, func(v string) (err error) { w.RootDisk, err = whole(v, FreeRootDisk, mostRootDisk); return err })
 	read(api.SpecAutoUpgrade, func(v string) (err error) { w.Upgrade, err = truth(v); return err })
 	_, hasCPU := annotations[api.CPU]
@@ -100,10 +100,10 @@ func (w Wish) On(d Demand) Demand {
 		d.CPU, d.Memory, d.Exact = w.cpu, w.memory, true
 	}
 	switch {
-	case w.cards > 0:
-		d.GPU = w.cards
+	case w.gpus > 0:
+		d.GPU = w.gpus
 	case len(w.gpuTypes) > 0 && d.GPU == 0:
-		d.GPU = 1 // who names a model wants a card
+		d.GPU = 1 // who names a model wants a GPU
 	}
 	d.Types = w.cpuTypes
 	if d.GPU > 0 {

@@ -18,9 +18,9 @@ func TestAnnotationsDecide(t *testing.T) {
 		{"AMD first", map[string]string{api.CPU: "8", api.Memory: "8Gi", api.CPUType: "amd, intel"}, "8C8Gi"},
 		{"a family that is not here, then AMD", map[string]string{api.CPUType: "SA5,amd"}, "2C4Gi"},
 		{"cards by annotation", map[string]string{api.GPUCount: "2", api.GPUType: "V100"}, "18C80Gi 2×V100"},
-		{"a card by its model alone", map[string]string{api.GPUType: "T4"}, "8C32Gi 1×T4"},
-		{"a slice of a card", map[string]string{api.GPUCount: "1", api.GPUType: "1/4*T4"}, "4C20Gi 1×1/4*T4"},
-		{"a named spec with a card", map[string]string{api.CPU: "20", api.Memory: "80Gi", api.GPUCount: "1", api.GPUType: "T4"}, "20C80Gi 1×T4"},
+		{"a GPU by its model alone", map[string]string{api.GPUType: "T4"}, "8C32Gi 1×T4"},
+		{"a slice of a GPU", map[string]string{api.GPUCount: "1", api.GPUType: "1/4*T4"}, "4C20Gi 1×1/4*T4"},
+		{"a named spec with a GPU", map[string]string{api.CPU: "20", api.Memory: "80Gi", api.GPUCount: "1", api.GPUType: "T4"}, "20C80Gi 1×T4"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w, err := ParseWish(tt.annotations)
@@ -47,7 +47,7 @@ func TestWrongAnnotationsAreNamed(t *testing.T) {
 		{"no unit", map[string]string{api.CPU: "4", api.Memory: "8"}, []string{"in GiB"}},
 		{"negative", map[string]string{api.CPU: "-1", api.Memory: "-8Gi"}, []string{api.CPU, api.Memory}},
 		{"absurd", map[string]string{api.CPU: "1e30", api.Memory: "99999999999999Gi"}, []string{api.CPU, api.Memory}},
-		{"half a card", map[string]string{api.GPUCount: "0.5"}, []string{"whole number from 1"}},
+		{"half a GPU", map[string]string{api.GPUCount: "0.5"}, []string{"whole number from 1"}},
 		{"a disk that is smaller than the free one", map[string]string{api.RootDiskSize: "10"}, []string{"from 20"}},
 		{"a disk with a unit", map[string]string{api.RootDiskSize: "50Gi"}, []string{"whole number"}},
 		{"neither true nor false", map[string]string{api.SpecAutoUpgrade: "yes"}, []string{`"yes"`, `"true" or "false"`}},

@@ -1,7 +1,7 @@
 // Package price says what a spec costs for a time. pkg/bill calls it for each line of a bill. It is pure, and counts in
 // integers only: no amount depends on the order in which lines are added.
 //
-// The formula is that of TKE Serverless ("Product pricing"): (cores × price + GiB × price + cards × price) × seconds, of
+// The formula is that of TKE Serverless ("Product pricing"): (cores × price + GiB × price + GPUs × price) × seconds, of
 // the spec and not of what the Pod asked for.
 package price
 
@@ -72,8 +72,8 @@ type Table struct {
 	monthly  map[string]rate // of reservations, by their kind
 }
 
-// rate is what a second, or of a reservation a month, costs, in trillionths of a currency's unit: the list has up to nine decimals, and a slice of a card more.
-type rate struct{ core, gib, card int64 }
+// rate is what a second, or of a reservation a month, costs, in trillionths of a currency's unit: the list has up to nine decimals, and a slice of a GPU more.
+type rate struct{ core, gib, gpu int64 }
 
 // Cost is what a spec costs for so many seconds at so many hundredths of the list price, rounded half up to an Amount.
 func (t Table) Cost(s podsize.Size, seconds int64, hundredths int) (Amount, error) {
@@ -113,7 +113,7 @@ func (r rate) times(s podsize.Size, units, hundredths int64) (Amount, bool) {
 	// In trillionths × thousandths of a core × bytes of a GiB × hundredths, so that nothing is lost before the end.
 	sum := product(r.core, s.CPU, podsize.Gi)
 	sum.Add(sum, product(r.gib, s.Memory, 1000))
-	sum.Add(sum, product(r.card, s.GPU, 1000*podsize.Gi))
+	sum.Add(sum, product(r.gpu, s.GPU, 1000*podsize.Gi))
 	sum.Mul(sum, product(units, hundredths))
 	denominator := product(1000, 1000, podsize.Gi, 100)
 	sum.Mul(sum, big.NewInt(2)).Add(sum, denominator)
@@ -157,7 +157,7 @@ func ParseText(text string) (Table, error) {
 func fileRates(rates map[string]rate) map[string]map[string]string {
 	out := map[string]map[string]string{}
 	for kind, r := range rates {
-		out[kind] = map[string]string{"cpu": decimal(r.core), "memory": decimal(r.gib), "gpu": decimal(r.card)}
+		out[kind] = map[string]string{"cpu": decimal(r.core), "memory": decimal(r.gib), "gpu": decimal(r.gpu)}
 	}
 	return out
 }
@@ -232,7 +232,7 @@ func parseRates(key string, kinds map[string]map[string]string) (map[string]rate
 func parseRate(fields map[string]string) (rate, error) {
 	var r rate
 	var errs []error
-	places := map[string]*int64{"cpu": &r.core, "memory": &r.gib, "gpu": &r.card}
+	places := map[string]*int64{"cpu": &r.core, "memory": &r.gib, "gpu": &r.gpu}
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		place, ok := places[name]
 		if !ok {

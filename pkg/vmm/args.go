@@ -64,7 +64,7 @@ type ShareSpec struct {
 	QueueSize   int
 }
 
-// NetSpec is one network card on an open tap device.
+// NetSpec is one NIC on an open tap device.
 type NetSpec struct {
 	ID, MAC  string
 	TapFDs   []int

@@ -8,7 +8,7 @@ import (
 )
 
 // kept is the one capability that QEMU has use for: to pin memory that a passed-through device reads. It opens nothing that is not root's,
-// and network cards come to it open.
+// and NICs come to it open.
 const kept = unix.CAP_IPC_LOCK
 
 // confine takes from the calling thread, and thus from QEMU, which it starts, every right that QEMU has no need of. Root gets all of the

@@ -35,15 +35,15 @@ type HostConfig struct {
 	Debug      bool   `json:"debug"`            // verbose guest kernel and adapter log
 
 	RecordDir string `json:"lifespanDir,omitempty"` // where the microVMs' lives are recorded; empty for no record
-	NodeName    string `json:"nodeName,omitempty"`    // this host's, for the record
-	ClusterID   string `json:"clusterID,omitempty"`   // of the cluster whose microVMs these are, for the record
+	NodeName  string `json:"nodeName,omitempty"`    // this host's, for the record
+	ClusterID string `json:"clusterID,omitempty"`   // of the cluster whose microVMs these are, for the record
 
 	Disk Disk `json:"disk"`
 	// LogRate is how many bytes a second all containers of a Pod say to their logs; 0 for no bound. The shim reads it (cmd/kata-shim).
 	LogRate int64 `json:"logRate,omitempty"`
 
 	// RootPorts is how many devices can be passed through to a microVM, 8 when zero under KVM. Each costs boot time.
-	// Disks and network cards do not need one.
+	// Disks and NICs do not need one.
 	RootPorts int `json:"rootPorts,omitempty"`
 	// RootPortWindowMiB is the prefetchable 64-bit address window kept free behind each root port, for
 	// passed-through devices with large BARs. Zero leaves the firmware's choice.

@@ -68,37 +68,37 @@ func blockNode(id string, c diskConfig, mode os.FileMode) map[string]any {
 // addNet takes a tap: kept until boot, or plugged into a running guest.
 func (v *vm) addNet(ctx context.Context, c netConfig, files []*os.File) (deviceInfo, error) {
 	if len(files) == 0 {
-		return deviceInfo{}, fmt.Errorf("add network card %s: no tap descriptor came with it", c.Mac)
+		return deviceInfo{}, fmt.Errorf("add NIC %s: no tap descriptor came with it", c.Mac)
 	}
 	if hw, err := net.ParseMAC(c.Mac); err != nil || len(hw) != 6 {
 		closeFiles(files)
-		return deviceInfo{}, &statusError{400, fmt.Errorf("add network card: %q is not an Ethernet address", c.Mac)}
+		return deviceInfo{}, &statusError{400, fmt.Errorf("add NIC: %q is not an Ethernet address", c.Mac)}
 	}
 	v.mu.Lock()
-	have, known := v.cards[c.Mac]
+	have, known := v.nics[c.Mac]
 	n := len(v.nets)
 	full := v.state == stateCreated && n == maxNets
 	if !known && v.state == stateCreated && !full {
 		have, known = deviceInfo{ID: fmt.Sprintf("net%d", n), Bdf: bdf(slotNet + n)}, true
 		v.nets = append(v.nets, pendingNet{mac: c.Mac, files: files})
-		v.cards[c.Mac] = have
+		v.nics[c.Mac] = have
 		files = nil // kept
 	}
 	v.mu.Unlock()
 	defer closeFiles(files)
 	if known {
-		return have, nil // Kata sends all its cards again with each new one
+		return have, nil // Kata sends all its NICs again with each new one
 	}
 	if full {
-		return deviceInfo{}, fmt.Errorf("add network card %s: at most %d fit at boot", c.Mac, maxNets)
+		return deviceInfo{}, fmt.Errorf("add NIC %s: at most %d fit at boot", c.Mac, maxNets)
 	}
 	info, err := v.plugNet(ctx, c, files)
 	if err != nil {
-		return deviceInfo{}, fmt.Errorf("add network card %s: %w", c.Mac, err)
+		return deviceInfo{}, fmt.Errorf("add NIC %s: %w", c.Mac, err)
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.cards[c.Mac] = info
+	v.nics[c.Mac] = info
 	return info, nil
 }
 

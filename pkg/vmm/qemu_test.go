@@ -38,7 +38,7 @@ func TestLifeOfAMicroVM(t *testing.T) {
 	}
 	t.Logf("boot to answering agent: %v", time.Since(begun).Round(time.Millisecond))
 	if got := g.ask("nets"); !has(got, "02:00:00:00:00:01") {
-		t.Errorf("network cards = %q", got)
+		t.Errorf("NICs = %q", got)
 	}
 	if got := g.ask("disks"); !has(got, "scratch 02 ro=0") {
 		t.Errorf("disks = %q, want the scratch disk", got)

@@ -44,8 +44,8 @@ type vm struct {
 	state   string                     // guarded by mu
 	config  map[string]json.RawMessage // what Kata sent; guarded by mu
 	spec    Spec                       // guarded by mu; fixed after boot except for sizes
-	nets    []pendingNet               // cards given before boot; guarded by mu
-	cards   map[string]deviceInfo      // all cards, by MAC address; guarded by mu
+	nets    []pendingNet               // NICs given before boot; guarded by mu
+	nics    map[string]deviceInfo      // all NICs, by MAC address; guarded by mu
 	slots   slots                      // guarded by mu
 	devices map[string]*device         // hot-plugged, by id; guarded by mu
 	nextID  int                        // guarded by mu
@@ -69,7 +69,7 @@ func newVM(id string, cfg HostConfig, log *slog.Logger) *vm {
 	v := &vm{
 		id: id, cfg: cfg, log: log, agent: newAgentChannel(log), state: stateNone,
 		slots: newSlots(cfg.rootPorts()), devices: map[string]*device{}, patience: usualPatience(),
-		cards: map[string]deviceInfo{}, arriving: map[string]chan<- error{},
+		nics: map[string]deviceInfo{}, arriving: map[string]chan<- error{},
 		ended: make(chan struct{}),
 	}
 	v.disk = &keeper{v: v, bounds: cfg.Disk, shared: sharer{id: id}, volumes: volumePace{id: id, bounds: cfg.Disk, log: log}}
@@ -105,7 +105,7 @@ func (v *vm) create(body []byte) error {
 	return nil
 }
 
-// newSpec decides how the microVM looks; the network cards come later.
+// newSpec decides how the microVM looks; the NICs come later.
 func (v *vm) newSpec(c vmConfig) Spec {
 	s := Spec{
 		Name: v.id, Accel: v.cfg.Accel, Debug: v.cfg.Debug, Firmware: v.cfg.FirmwareDir(),
@@ -243,7 +243,7 @@ func (v *vm) holdAgent(p *process) {
 	}
 }
 
-// withNets adds the cards that came before boot and the descriptors QEMU inherits for them.
+// withNets adds the NICs that came before boot and the descriptors QEMU inherits for them.
 func (v *vm) withNets(s Spec) (Spec, []*os.File) {
 	var extra []*os.File
 	for i, n := range v.nets {

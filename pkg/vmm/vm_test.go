@@ -315,7 +315,7 @@ func TestCardAfterBootTravelsByDescriptor(t *testing.T) {
 	if got := string(peer.Calls()[2].Args); got != `{"fds":"nic1fds-0","id":"nic1","type":"tap"}` {
 		t.Errorf("netdev_add = %s", got)
 	}
-	add() // Kata sends all its cards again with each new one
+	add() // Kata sends all its NICs again with each new one
 	if got := len(names(peer)); got != 3 {
 		t.Errorf("%d commands after the same card came again, want no more than 3", got)
 	}

@@ -87,7 +87,7 @@ var table = []Key{
 	{Key: api.CPU, Here: "cores of the Pod's spec, in place of requests and limits; needs `mem`", Test: testSized, Also: []string{"cpus", "cpu-count", "vcpu", "cores"}},
 	{Key: api.Memory, Here: "memory of the Pod's spec, in place of requests and limits; needs `cpu`", Test: testSized, Also: []string{"memory", "ram"}},
 	{Key: api.CPUType, Here: "types of CPU, the preferred first", Test: testSized},
-	{Key: api.GPUType, Here: "models of GPU, the preferred first; alone it means one card, and the Pod stays pending where no host has one", Test: testSized, Also: []string{"gpu-model"}},
+	{Key: api.GPUType, Here: "models of GPU, the preferred first; alone it means one GPU, and the Pod stays pending where no host has one", Test: testSized, Also: []string{"gpu-model"}},
 	{Key: api.GPUCount, Here: "cards, in place of the containers' requests", Test: testSized, Also: []string{"gpu", "gpus", "gpu-num"}},
 	{Key: api.RootDiskSize, Here: "GiB of the Pod's writable disk, 20 when not given, 2048 at most", Test: "TestRootDiskIsAsLargeAsAsked",
 		Also: []string{"root-disk-size", "system-disk-size", "disk-size", "ephemeral-storage"}},

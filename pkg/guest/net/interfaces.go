@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	linkWait  = 50 * time.Second // for a hot-plugged card; the shim waits for a minute
+	linkWait  = 50 * time.Second // for a hot-plugged NIC; the shim waits for a minute
 	linkPause = 2 * time.Millisecond
 	linkPoll  = 25 * time.Millisecond
 )
@@ -222,7 +222,7 @@ func addresses(link netlink.Link) ([]netlink.Addr, error) {
 	return stable(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_ALL) })
 }
 
-// stable lists again what has changed while it was listed, as it does when the kernel is slow to give a new card its addresses.
+// stable lists again what has changed while it was listed, as it does when the kernel is slow to give a new NIC its addresses.
 func stable[T any](list func() ([]T, error)) (found []T, err error) {
 	const tries = 20
 	for range tries {

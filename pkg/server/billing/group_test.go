@@ -311,7 +311,7 @@ func TestReservationsThatAreRefused(t *testing.T) {
 		{`{"size": "2C4Gi"}`, invalid + `spec.months: Invalid value: 0: want 1 to 11, 12, 24, 36, 48 or 60`},
 		{`{"size": "2C3Gi", "months": 1}`, ""}, // AMD has it, and a common one pays for AMD
 		{`{"size": "3C3Gi", "months": 1}`, invalid + `spec.size: Invalid value: "3C3Gi": the catalog has no such spec of type common; docs/billing.md says how to read it`},
-		{`{"size": "2", "months": 1}`, invalid + `spec.size: Invalid value: "2": want a spec such as "2C4Gi", or with cards "8C40Gi 1×V100"`},
+		{`{"size": "2", "months": 1}`, invalid + `spec.size: Invalid value: "2": want a spec such as "2C4Gi", or with GPUs "8C40Gi 1×V100"`},
 		{`{"size": "2C4Gi", "type": "amd", "months": 0, "scope": "World"}`, invalid + `[spec.scope: Unsupported value: "World": supported values: "Namespace", "Cluster", spec.months: Invalid value: 0: want 1 to 11, 12, 24, 36, 48 or 60]`},
 		{`{"size": "2C4Gi", "months": 1, "scope": "Cluster"}`, invalid + `spec.scope: Invalid value: "Cluster": reservations of the whole cluster are made in namespace kube-system`},
 		{`{"size": "8C40Gi 1×V100", "type": "V100", "months": 1}`, invalid + `spec.type: Invalid value: "V100": reservations of type V100 in CNY: no price; set one below reservations in the table of prices`},

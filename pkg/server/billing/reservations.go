@@ -226,7 +226,7 @@ func (s *Server) offered(text, kind string) (podsize.Size, *field.Error) {
 	}
 	size, err := podsize.ParseSize(text, kind)
 	if err != nil {
-		return podsize.Size{}, field.Invalid(at.Child("size"), text, `want a spec such as "2C4Gi", or with cards "8C40Gi 1×V100"`)
+		return podsize.Size{}, field.Invalid(at.Child("size"), text, `want a spec such as "2C4Gi", or with GPUs "8C40Gi 1×V100"`)
 	}
 	for _, offered := range s.cfg.Catalog.Sizes() {
 		same := size

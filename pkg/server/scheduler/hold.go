@@ -21,7 +21,7 @@ import (
 const (
 	// holdName is how the scheduler's configuration knows the plugin.
 	holdName = "HoldCapacity"
-	// gpuResource is what a Pod asks for cards by.
+	// gpuResource is what a Pod asks for GPUs by.
 	gpuResource = "nvidia.com/gpu"
 )
 
@@ -134,8 +134,8 @@ func usage(pod *corev1.Pod, node string) bill.Usage {
 
 // room is what is free on a host.
 type room struct {
-	node, kind         string // the kind of its CPUs
-	cpu, memory, cards int64  // thousandths of a core, bytes
+	node, kind        string // the kind of its CPUs
+	cpu, memory, gpus int64  // thousandths of a core, bytes
 }
 
 func roomOf(host fwk.NodeInfo) room {
@@ -146,14 +146,14 @@ func roomOf(host fwk.NodeInfo) room {
 	}
 }
 
-func asks(pod *corev1.Pod) (cpu, memory, cards int64) {
+func asks(pod *corev1.Pod) (cpu, memory, gpus int64) {
 	r := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
 	gpu := r[gpuResource]
 	return r.Cpu().MilliValue(), r.Memory().Value(), gpu.Value()
 }
 
-func (r room) without(cpu, memory, cards int64) room {
-	r.cpu, r.memory, r.cards = r.cpu-cpu, r.memory-memory, r.cards-cards
+func (r room) without(cpu, memory, gpus int64) room {
+	r.cpu, r.memory, r.gpus = r.cpu-cpu, r.memory-memory, r.gpus-gpus
 	return r
 }
 
@@ -163,7 +163,7 @@ func (r room) takes(c bill.Reservation, extra int64) bool {
 	if c.Size.GPU == 0 {
 		u.Size.Type = r.kind
 	}
-	return c.Fits(u) && r.cpu >= c.Size.CPU && r.memory >= c.Size.Memory+extra && r.cards >= c.Size.GPU
+	return c.Fits(u) && r.cpu >= c.Size.CPU && r.memory >= c.Size.Memory+extra && r.gpus >= c.Size.GPU
 }
 
 // placed counts the reservations that find room at once, each in the first host that takes it: those of one host first, then the large ones.

@@ -163,7 +163,7 @@ func (s *size) create(ctx context.Context, a admission.Attributes, pod *core.Pod
 		pod.Annotations[api.RootDisk] = strconv.FormatInt(wish.RootDisk, 10)
 	}
 	said := s.settle(pod, wish, got)
-	askForCards(pod, wish.On(asked).GPU)
+	askForGPUs(pod, wish.On(asked).GPU)
 	if len(wish.CPUTypes()) > 0 && got.GPU == 0 {
 		if pod.Spec.NodeSelector == nil {
 			pod.Spec.NodeSelector = map[string]string{}

@@ -332,7 +332,7 @@ func TestCardsOfAnAnnotationAreAskedFor(t *testing.T) {
 		return with(microVM(containers...), map[string]string{api.GPUCount: "2", api.GPUType: "V100"})
 	}
 	asking := box("", "")
-	asking.Resources.Requests[cards], asking.Resources.Limits[cards] = resource.MustParse("2"), resource.MustParse("2")
+	asking.Resources.Requests[gpus], asking.Resources.Limits[gpus] = resource.MustParse("2"), resource.MustParse("2")
 	for name, tt := range map[string]struct {
 		pod  *core.Pod
 		want []int64
@@ -346,7 +346,7 @@ func TestCardsOfAnAnnotationAreAskedFor(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		for i, want := range tt.want {
-			got := tt.pod.Spec.Containers[i].Resources.Requests[cards]
+			got := tt.pod.Spec.Containers[i].Resources.Requests[gpus]
 			if got.Value() != want {
 				t.Errorf("%s: container %d asks for %s cards, want %d", name, i, got.String(), want)
 			}

@@ -82,17 +82,17 @@ func follows(spec *core.PodSpec) string {
 	return api.SizingLimits
 }
 
-// cards is what containers ask for GPUs by.
-const cards = core.ResourceName(podsize.GPUResource)
+// gpus is what containers ask for GPUs by.
+const gpus = core.ResourceName(podsize.GPUResource)
 
-// askForCards has the first container ask for the cards that an annotation names, if no container asks for any: without that the Pod
+// askForGPUs has the first container ask for the GPUs that an annotation names, if no container asks for any: without that the Pod
 // would run, and be billed, on a host that has none.
-func askForCards(pod *core.Pod, n int64) {
+func askForGPUs(pod *core.Pod, n int64) {
 	if n == 0 || len(pod.Spec.Containers) == 0 {
 		return
 	}
 	for i := range pod.Spec.Containers {
-		if _, ok := pod.Spec.Containers[i].Resources.Limits[cards]; ok {
+		if _, ok := pod.Spec.Containers[i].Resources.Limits[gpus]; ok {
 			return
 		}
 	}
@@ -101,7 +101,7 @@ func askForCards(pod *core.Pod, n int64) {
 		if *list == nil {
 			*list = core.ResourceList{}
 		}
-		(*list)[cards] = *resource.NewQuantity(n, resource.DecimalSI)
+		(*list)[gpus] = *resource.NewQuantity(n, resource.DecimalSI)
 	}
 }
 
