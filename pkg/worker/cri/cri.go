@@ -38,7 +38,7 @@ type CRI struct {
 	cfg   Config
 	log   *slog.Logger
 	ready chan struct{} // closed when the socket is open
-	boot  *gate         // set before ready is closed
+	boot  *semaphore    // set before ready is closed
 }
 
 var (
@@ -103,7 +103,7 @@ func (c *CRI) Run(ctx context.Context) (err error) {
 		return err
 	}
 	figures := figures{cgroups: "/sys/fs/cgroup", root: c.cfg.CgroupRoot, scratch: host.ScratchDir, pods: c.cfg.Pods}
-	c.boot = newGate(places(host.Accel, runtime.NumCPU()))
+	c.boot = newSemaphore(places(host.Accel, runtime.NumCPU()))
 	server := newServer(&front{upstream: client, tasks: tasks.NewTasksClient(upstream), streams: streams, figures: figures, messages: kept, boot: c.boot},
 		&puller{upstream: cri.NewImageServiceClient(upstream)}, passer{to: upstream})
 	stop := context.AfterFunc(ctx, server.Stop) // streams last for ever, so there is nothing to wait for

@@ -168,8 +168,8 @@ func of(namespace string) *cri.PodSandboxMetadata {
 
 func TestWhoBootsAndWhoWaitsIsKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(1)
-		leave, err := g.enter(t.Context(), of("a"))
+		g := newSemaphore(1)
+		leave, err := g.acquire(t.Context(), of("a"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -177,7 +177,7 @@ func TestWhoBootsAndWhoWaitsIsKnown(t *testing.T) {
 		late, cancel := context.WithCancel(t.Context())
 		given := make(chan error)
 		go func() {
-			_, err := g.enter(late, of("b"))
+			_, err := g.acquire(late, of("b"))
 			given <- err
 		}()
 		synctest.Wait()
@@ -200,25 +200,25 @@ func TestWhoBootsAndWhoWaitsIsKnown(t *testing.T) {
 }
 
 func TestMicroVMsBootInTurn(t *testing.T) {
-	g := newGate(2)
-	first, err := g.enter(t.Context(), of("a"))
+	g := newSemaphore(2)
+	first, err := g.acquire(t.Context(), of("a"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := g.enter(t.Context(), of("a")); err != nil {
+	if _, err := g.acquire(t.Context(), of("a")); err != nil {
 		t.Fatal(err)
 	}
 	late, cancel := context.WithCancelCause(t.Context())
 	cancel(errors.New("the kubelet waits no longer"))
-	if _, err := g.enter(late, of("b")); status.Code(err) != codes.DeadlineExceeded || !strings.Contains(err.Error(), "2 other microVMs are booting") {
+	if _, err := g.acquire(late, of("b")); status.Code(err) != codes.DeadlineExceeded || !strings.Contains(err.Error(), "2 other microVMs are booting") {
 		t.Errorf("a third boot, given up = %v; want what it waited for", err)
 	}
 	first()
 	first() // is no second place
-	if _, err := g.enter(t.Context(), of("a")); err != nil {
+	if _, err := g.acquire(t.Context(), of("a")); err != nil {
 		t.Errorf("enter after one has left = %v", err)
 	}
-	if _, err := g.enter(late, of("b")); err == nil {
+	if _, err := g.acquire(late, of("b")); err == nil {
 		t.Error("one who left made room for two")
 	}
 }
@@ -227,9 +227,9 @@ func TestMicroVMsBootInTurn(t *testing.T) {
 func TestAttackABurstOfPods(t *testing.T) {
 	attack.Try(t, "T6", "a burst of Pods before that of a neighbour", func(t *testing.T) attack.Outcome {
 		synctest.Test(t, func(t *testing.T) {
-			g, turns := newGate(1), make(chan string, 100)
+			g, turns := newSemaphore(1), make(chan string, 100)
 			boot := func(namespace string) {
-				if leave, err := g.enter(context.Background(), of(namespace)); err == nil {
+				if leave, err := g.acquire(context.Background(), of(namespace)); err == nil {
 					time.Sleep(time.Second)
 					turns <- namespace
 					leave()
@@ -294,20 +294,20 @@ func TestSandboxesAreMadeInTurn(t *testing.T) {
 }
 
 func TestSlowBootGivesItsPlaceUp(t *testing.T) {
-	g := newGate(1)
+	g := newSemaphore(1)
 	g.hold = time.Millisecond
-	leave, err := g.enter(t.Context(), of("a"))
+	leave, err := g.acquire(t.Context(), of("a"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	g.hold = time.Hour
-	if _, err := g.enter(t.Context(), of("a")); err != nil {
+	if _, err := g.acquire(t.Context(), of("a")); err != nil {
 		t.Fatalf("enter while a boot does not end = %v, want its place", err)
 	}
 	leave() // its place is gone already; it must not free the other's
 	late, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	if _, err := g.enter(late, of("a")); err == nil {
+	if _, err := g.acquire(late, of("a")); err == nil {
 		t.Error("two places are taken, want the second boot's alone")
 	}
 }

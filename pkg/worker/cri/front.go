@@ -18,12 +18,12 @@ type front struct {
 	streams                               *streams
 	figures                               figures
 	messages                              lastWords
-	boot                                  *gate
+	boot                                  *semaphore
 }
 
 // RunPodSandbox boots a microVM when it is its turn.
 func (f *front) RunPodSandbox(ctx context.Context, req *cri.RunPodSandboxRequest) (*cri.RunPodSandboxResponse, error) {
-	leave, err := f.boot.enter(ctx, req.GetConfig().GetMetadata())
+	leave, err := f.boot.acquire(ctx, req.GetConfig().GetMetadata())
 	if err != nil {
 		return nil, err
 	}

@@ -29,9 +29,9 @@ func places(accel string, cores int) int {
 	return cores
 }
 
-// gate lets so many microVMs boot at the same time; namespaces take turns, and in one it is first come, first served. A boot keeps a core
+// semaphore lets so many microVMs boot at the same time; namespaces take turns, and in one it is first come, first served. A boot keeps a core
 // busy, so more boots than cores end no sooner, and each of them as late as the last.
-type gate struct {
+type semaphore struct {
 	places *fair.Limiter
 	number int
 	hold   time.Duration
@@ -40,50 +40,50 @@ type gate struct {
 	boots map[*vmm.Boot]struct{} // that wait or boot; guarded by mu
 }
 
-func newGate(places int) *gate {
-	return &gate{places: fair.New(int64(places), int64(places)), number: places, hold: hold, boots: map[*vmm.Boot]struct{}{}}
+func newSemaphore(places int) *semaphore {
+	return &semaphore{places: fair.New(int64(places), int64(places)), number: places, hold: hold, boots: map[*vmm.Boot]struct{}{}}
 }
 
-// enter waits for a place for a Pod. leave frees it, as does the time limit.
-func (g *gate) enter(ctx context.Context, pod *cri.PodSandboxMetadata) (leave func(), err error) {
+// acquire waits for a place for a Pod. release frees it, as does the time limit.
+func (s *semaphore) acquire(ctx context.Context, pod *cri.PodSandboxMetadata) (release func(), err error) {
 	boot := &vmm.Boot{Pod: sandboxrecord.Pod{Namespace: pod.GetNamespace(), Name: pod.GetName(), UID: pod.GetUid()}, Since: time.Now()}
-	g.note(boot)
+	s.note(boot)
 	namespace := pod.GetNamespace()
-	if g.places.Acquire(ctx, namespace, 1) != nil {
-		g.forget(boot)
-		return nil, status.Errorf(codes.DeadlineExceeded, "%d other microVMs are booting on this host, and more wait: %v", g.number, context.Cause(ctx))
+	if s.places.Acquire(ctx, namespace, 1) != nil {
+		s.forget(boot)
+		return nil, status.Errorf(codes.DeadlineExceeded, "%d other microVMs are booting on this host, and more wait: %v", s.number, context.Cause(ctx))
 	}
-	g.mu.Lock()
+	s.mu.Lock()
 	boot.Booting, boot.Since = true, time.Now()
-	g.mu.Unlock()
+	s.mu.Unlock()
 	var once sync.Once
-	free := func() { once.Do(func() { g.places.Release(namespace, 1) }) }
-	timer := time.AfterFunc(g.hold, free)
+	free := func() { once.Do(func() { s.places.Release(namespace, 1) }) }
+	timer := time.AfterFunc(s.hold, free)
 	return func() {
 		timer.Stop()
 		free()
-		g.forget(boot)
+		s.forget(boot)
 	}, nil
 }
 
-func (g *gate) note(boot *vmm.Boot) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.boots[boot] = struct{}{}
+func (s *semaphore) note(boot *vmm.Boot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.boots[boot] = struct{}{}
 }
 
-func (g *gate) forget(boot *vmm.Boot) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	delete(g.boots, boot)
+func (s *semaphore) forget(boot *vmm.Boot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.boots, boot)
 }
 
 // list gives the Pods whose microVMs boot or wait for their turn, the oldest first.
-func (g *gate) list() []vmm.Boot {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+func (s *semaphore) list() []vmm.Boot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var all []vmm.Boot
-	for boot := range g.boots {
+	for boot := range s.boots {
 		all = append(all, *boot)
 	}
 	slices.SortFunc(all, func(a, b vmm.Boot) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.UID, b.UID)) })
