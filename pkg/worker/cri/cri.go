@@ -104,7 +104,7 @@ func (c *CRI) Run(ctx context.Context) (err error) {
 	}
 	figures := figures{cgroups: "/sys/fs/cgroup", root: c.cfg.CgroupRoot, scratch: host.ScratchDir, pods: c.cfg.Pods}
 	c.boot = newSemaphore(places(host.Accel, runtime.NumCPU()))
-	server := newServer(&front{upstream: client, tasks: tasks.NewTasksClient(upstream), streams: streams, figures: figures, messages: kept, boot: c.boot},
+	server := newServer(&proxy{upstream: client, tasks: tasks.NewTasksClient(upstream), streams: streams, figures: figures, messages: kept, boot: c.boot},
 		&puller{upstream: cri.NewImageServiceClient(upstream)}, passer{to: upstream})
 	stop := context.AfterFunc(ctx, server.Stop) // streams last for ever, so there is nothing to wait for
 	close(c.ready)
@@ -116,7 +116,7 @@ func (c *CRI) Run(ctx context.Context) (err error) {
 }
 
 // newServer answers the calls of f and images and passes every other one on by p.
-func newServer(f *front, images *puller, p passer) *grpc.Server {
+func newServer(f *proxy, images *puller, p passer) *grpc.Server {
 	server := grpc.NewServer(
 		grpc.ForceServerCodecV2(rawCodec{}), grpc.UnknownServiceHandler(p.pass),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),

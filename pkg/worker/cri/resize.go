@@ -25,7 +25,7 @@ const (
 // UpdatePodSandboxResources has the microVM follow a Pod that is resized as a whole. containerd only notes the new size; the Kata shim
 // of ours (cmd/kata-shim/resize.go) takes an update of the sandbox's own container for it. When the microVM cannot follow, the
 // kubelet refuses the resize with the reason.
-func (f *front) UpdatePodSandboxResources(ctx context.Context, req *cri.UpdatePodSandboxResourcesRequest) (*cri.UpdatePodSandboxResourcesResponse, error) {
+func (f *proxy) UpdatePodSandboxResources(ctx context.Context, req *cri.UpdatePodSandboxResourcesRequest) (*cri.UpdatePodSandboxResourcesResponse, error) {
 	if f.streams.guests.has(req.GetPodSandboxId()) {
 		update, err := sandboxUpdate(req)
 		if err != nil {

@@ -18,7 +18,7 @@ import (
 // containers stay the guest's: only the guest can tell them apart, and they are what `kubectl top` shows.
 
 // ListPodSandboxStats answers for every sandbox that runs, also for one of which containerd has nothing because its guest gives no figures.
-func (f *front) ListPodSandboxStats(ctx context.Context, req *cri.ListPodSandboxStatsRequest) (*cri.ListPodSandboxStatsResponse, error) {
+func (f *proxy) ListPodSandboxStats(ctx context.Context, req *cri.ListPodSandboxStatsRequest) (*cri.ListPodSandboxStatsResponse, error) {
 	ctx = outgoing(ctx)
 	resp, err := f.upstream.ListPodSandboxStats(ctx, req)
 	if err != nil {
@@ -55,7 +55,7 @@ func (f *front) ListPodSandboxStats(ctx context.Context, req *cri.ListPodSandbox
 
 // PodSandboxStats is the same for one. The kubelet asks for that of no sandbox at its start, to see whether there is such a call; containerd
 // would log the question as an error.
-func (f *front) PodSandboxStats(ctx context.Context, req *cri.PodSandboxStatsRequest) (*cri.PodSandboxStatsResponse, error) {
+func (f *proxy) PodSandboxStats(ctx context.Context, req *cri.PodSandboxStatsRequest) (*cri.PodSandboxStatsResponse, error) {
 	if req.GetPodSandboxId() == "" {
 		return nil, status.Error(codes.NotFound, "figures of no sandbox")
 	}
@@ -81,7 +81,7 @@ func noStream(method string) error {
 }
 
 // running are the running containers of a sandbox, or of all, by sandbox.
-func (f *front) running(ctx context.Context, sandbox string) (map[string][]*cri.Container, error) {
+func (f *proxy) running(ctx context.Context, sandbox string) (map[string][]*cri.Container, error) {
 	resp, err := f.upstream.ListContainers(ctx, &cri.ListContainersRequest{Filter: &cri.ContainerFilter{
 		PodSandboxId: sandbox, State: &cri.ContainerStateValue{State: cri.ContainerState_CONTAINER_RUNNING},
 	}})
@@ -100,7 +100,7 @@ func attributes(s *cri.PodSandbox) *cri.PodSandboxAttributes {
 }
 
 // correct puts the host's figures into a Pod's. Of a sandbox that is no microVM containerd knows the host's.
-func (f *front) correct(stats *cri.PodSandboxStats, running []*cri.Container) {
+func (f *proxy) correct(stats *cri.PodSandboxStats, running []*cri.Container) {
 	id := stats.GetAttributes().GetId()
 	if !f.streams.guests.has(id) {
 		return

@@ -45,11 +45,11 @@ const (
 	diskUsed = 8 << 20
 )
 
-// hostOf makes a front whose host knows the sandboxes' memory (4 MiB, of which 1 MiB can be given up) and disks (8 MiB).
-func hostOf(t *testing.T, g guestSays) *front {
+// hostOf makes a proxy whose host knows the sandboxes' memory (4 MiB, of which 1 MiB can be given up) and disks (8 MiB).
+func hostOf(t *testing.T, g guestSays) *proxy {
 	t.Helper()
 	dir := t.TempDir()
-	f := &front{upstream: g, streams: &streams{guests: dialer{filepath.Join(dir, "vm")}}, figures: figures{cgroups: dir, root: "/nodeless", scratch: dir}}
+	f := &proxy{upstream: g, streams: &streams{guests: dialer{filepath.Join(dir, "vm")}}, figures: figures{cgroups: dir, root: "/nodeless", scratch: dir}}
 	pod := filepath.Join(dir, "nodeless", "kubepods", "burstable", "pod"+uid)
 	write(t, filepath.Join(pod, "memory.current"), "4194304\n")
 	write(t, filepath.Join(pod, "memory.stat"), "anon 2097152\nfile 1048576\ninactive_file 1048576\n")

@@ -41,7 +41,7 @@ func newLastWords(pods, dir string) (lastWords, error) {
 }
 
 // ContainerStatus shows the kubelet a copy of the container's last message, no other mount at its place, and few words about its end.
-func (f *front) ContainerStatus(ctx context.Context, req *cri.ContainerStatusRequest) (*cri.ContainerStatusResponse, error) {
+func (f *proxy) ContainerStatus(ctx context.Context, req *cri.ContainerStatusRequest) (*cri.ContainerStatusResponse, error) {
 	resp, err := f.upstream.ContainerStatus(outgoing(ctx), req)
 	if err != nil {
 		return nil, err
@@ -52,7 +52,7 @@ func (f *front) ContainerStatus(ctx context.Context, req *cri.ContainerStatusReq
 }
 
 // RemoveContainer forgets the copy as well.
-func (f *front) RemoveContainer(ctx context.Context, req *cri.RemoveContainerRequest) (*cri.RemoveContainerResponse, error) {
+func (f *proxy) RemoveContainer(ctx context.Context, req *cri.RemoveContainerRequest) (*cri.RemoveContainerResponse, error) {
 	resp, err := f.upstream.RemoveContainer(outgoing(ctx), req)
 	if err == nil && validID.MatchString(req.GetContainerId()) {
 		_ = os.Remove(filepath.Join(f.messages.dir, req.GetContainerId())) // the next start removes what is left

@@ -10,8 +10,8 @@ import (
 	"github.com/nodeless/nodeless/pkg/api"
 )
 
-// front answers the calls that are not containerd's.
-type front struct {
+// proxy answers the calls that are not containerd's.
+type proxy struct {
 	cri.UnimplementedRuntimeServiceServer // never reached: only the methods below are registered
 	upstream                              cri.RuntimeServiceClient
 	tasks                                 tasks.TasksClient
@@ -22,7 +22,7 @@ type front struct {
 }
 
 // RunPodSandbox boots a microVM when it is its turn.
-func (f *front) RunPodSandbox(ctx context.Context, req *cri.RunPodSandboxRequest) (*cri.RunPodSandboxResponse, error) {
+func (f *proxy) RunPodSandbox(ctx context.Context, req *cri.RunPodSandboxRequest) (*cri.RunPodSandboxResponse, error) {
 	leave, err := f.boot.acquire(ctx, req.GetConfig().GetMetadata())
 	if err != nil {
 		return nil, err
@@ -33,7 +33,7 @@ func (f *front) RunPodSandbox(ctx context.Context, req *cri.RunPodSandboxRequest
 }
 
 // CreateContainer names the target of a container that shares another one's PID namespace.
-func (f *front) CreateContainer(ctx context.Context, req *cri.CreateContainerRequest) (*cri.CreateContainerResponse, error) {
+func (f *proxy) CreateContainer(ctx context.Context, req *cri.CreateContainerRequest) (*cri.CreateContainerResponse, error) {
 	nameTarget(req.GetConfig())
 	return f.upstream.CreateContainer(about(ctx, req.GetSandboxConfig()), req)
 }
@@ -52,7 +52,7 @@ func nameTarget(config *cri.ContainerConfig) {
 }
 
 // PortForward answers with the address of a stream into the guest, or with containerd's if the sandbox is no microVM.
-func (f *front) PortForward(ctx context.Context, req *cri.PortForwardRequest) (*cri.PortForwardResponse, error) {
+func (f *proxy) PortForward(ctx context.Context, req *cri.PortForwardRequest) (*cri.PortForwardResponse, error) {
 	if !f.streams.guests.has(req.GetPodSandboxId()) {
 		return f.upstream.PortForward(outgoing(ctx), req)
 	}
@@ -60,12 +60,12 @@ func (f *front) PortForward(ctx context.Context, req *cri.PortForwardRequest) (*
 }
 
 // Exec answers with the address of a session that a broken connection ends with an error.
-func (f *front) Exec(_ context.Context, req *cri.ExecRequest) (*cri.ExecResponse, error) {
+func (f *proxy) Exec(_ context.Context, req *cri.ExecRequest) (*cri.ExecResponse, error) {
 	return f.streams.server.GetExec(req)
 }
 
 // Attach answers with the address of such a session.
-func (f *front) Attach(_ context.Context, req *cri.AttachRequest) (*cri.AttachResponse, error) {
+func (f *proxy) Attach(_ context.Context, req *cri.AttachRequest) (*cri.AttachResponse, error) {
 	return f.streams.server.GetAttach(req)
 }
 
