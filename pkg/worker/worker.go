@@ -27,8 +27,8 @@ import (
 	"github.com/nodeless/nodeless/pkg/worker/kubelet"
 	"github.com/nodeless/nodeless/pkg/worker/network"
 	"github.com/nodeless/nodeless/pkg/worker/notice"
+	"github.com/nodeless/nodeless/pkg/worker/orphans"
 	"github.com/nodeless/nodeless/pkg/worker/proxy"
-	"github.com/nodeless/nodeless/pkg/worker/sweep"
 )
 
 // podBits is the size of one host's share of the cluster range.
@@ -109,10 +109,10 @@ func Steps(cfg Config, log *slog.Logger) ([]run.Step, error) {
 	front := cri.New(cfg.cri(), log)
 	steps := []run.Step{
 		{Component: syslogd.New(syslogd.DefaultConfig(), log)},
-		{Component: sweep.New(cfg.host(), log)},
+		{Component: orphans.New(cfg.host(), log)},
 		{Component: hypervisor.New(cfg.hypervisor(), log)},
 		{Component: network.New(cfg.network(pods), log)},
-		{Component: containerd.New(cfg.containerd(), log), After: []string{"syslog", "sweep", "hypervisor", "network"}},
+		{Component: containerd.New(cfg.containerd(), log), After: []string{"syslog", "orphans", "hypervisor", "network"}},
 		{Component: front, After: []string{"hypervisor"}},
 		{Component: kubelet.New(cfg.kubelet(pods), log), After: []string{"apiserver", "containerd", "cri"}},
 		{Component: notice.New(cfg.notice(front.Boots), log), After: []string{"kubelet"}},
