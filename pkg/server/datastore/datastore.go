@@ -106,7 +106,7 @@ func (d *Datastore) Room(namespace string, large bool) time.Duration {
 	return d.pace.room(namespace, maxWorkload)
 }
 
-// Run serves until ctx ends, then answers what is open, closes the database, folds its log into the file and seals it.
+// Run serves until ctx ends, then answers what is open, closes the database, folds its log into the file and marks it as closed in order.
 func (d *Datastore) Run(ctx context.Context) (err error) {
 	if err := d.cfg.Validate(); err != nil {
 		return err

@@ -67,7 +67,7 @@ func (d *Datastore) admit(ctx context.Context) (verdict, error) {
 
 // markOpen notes that from now on the digest of an orderly end does not count.
 func (d *Datastore) markOpen() error {
-	if err := d.cfg.writeSeal(seal{Boot: d.cfg.bootID()}); err != nil {
+	if err := d.cfg.writeMarker(marker{Boot: d.cfg.bootID()}); err != nil {
 		return d.unwritable(err)
 	}
 	return nil
@@ -129,7 +129,7 @@ func (c Config) examine(ctx context.Context, log walReport) (v verdict, err erro
 	if err != nil {
 		return v, fmt.Errorf("examine database: %w", err)
 	}
-	last, err := c.readSeal()
+	last, err := c.readMarker()
 	if err != nil {
 		return v, err
 	}
@@ -161,7 +161,7 @@ func (c Config) examine(ctx context.Context, log walReport) (v verdict, err erro
 // compare holds a database that was closed in order against what was noted of it then. The digest proves more than any
 // check of SQLite's, which does not see a bit that changed inside a value. A file with another header is another
 // database, put here by an operator: it is for SQLite to judge.
-func (c Config) compare(last *seal) (proven bool, damage, err error) {
+func (c Config) compare(last *marker) (proven bool, damage, err error) {
 	if last == nil || last.Closed == nil {
 		return false, nil, nil
 	}
@@ -260,8 +260,8 @@ func setAside(file string, now time.Time) (string, error) {
 	return aside, nil
 }
 
-// close folds the write-ahead log into the file, so that a copy of the file alone is a whole backup, and seals it. A
-// file that is not sound, or has a log that somebody is reading, stays unsealed, and the next start checks the long way.
+// close folds the write-ahead log into the file, so that a copy of the file alone is a whole backup, and marks it as closed in order. A
+// file that is not sound, or has a log that somebody is reading, stays without the marker, and the next start checks the long way.
 func (d *Datastore) close(ctx context.Context) error {
 	var busy, inLog, folded int
 	err := withDB(d.cfg.File, func(db *sql.DB) error {
@@ -281,5 +281,5 @@ func (d *Datastore) close(ctx context.Context) error {
 		return fmt.Errorf("close database: %w", err)
 	}
 	d.log.Debug("database closed", "file", d.cfg.File)
-	return d.cfg.writeSeal(seal{Boot: d.cfg.bootID(), Closed: &sum})
+	return d.cfg.writeMarker(marker{Boot: d.cfg.bootID(), Closed: &sum})
 }

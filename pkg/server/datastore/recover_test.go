@@ -215,7 +215,7 @@ func TestDamagedDatabaseWithoutSnapshotIsRefused(t *testing.T) {
 	}
 }
 
-// TestAnotherDatabaseInItsPlace: an operator who puts back a copy is not overruled by the seal.
+// TestAnotherDatabaseInItsPlace: an operator who puts back a copy is not overruled by the clean-shutdown marker.
 func TestAnotherDatabaseInItsPlace(t *testing.T) {
 	cfg := newConfig(t)
 	fill(t, cfg)
@@ -347,7 +347,7 @@ func TestPowerCutBeginsANewHistory(t *testing.T) {
 	}
 }
 
-// TestDamageWhileServing: a file that breaks under a running server ends it, is not sealed as good, and the next start
+// TestDamageWhileServing: a file that breaks under a running server ends it, is not marked as good, and the next start
 // returns to the snapshot.
 func TestDamageWhileServing(t *testing.T) {
 	cfg := newConfig(t)

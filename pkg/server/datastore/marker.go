@@ -17,8 +17,8 @@ import (
 // headerSize is the part of a SQLite file that tells two databases apart: it has a counter of changes.
 const headerSize = 100
 
-// seal tells the next process how the last one left the database.
-type seal struct {
+// marker is the clean-shutdown marker: it tells the next process how the last one left the database.
+type marker struct {
 	Boot   string  `json:"boot"`             // the boot of the host in which it was opened
 	Closed *digest `json:"closed,omitempty"` // what it was like when it was closed in order
 }
@@ -29,31 +29,31 @@ type digest struct {
 	Header string `json:"header"`
 }
 
-func (c Config) walFile() string  { return c.File + "-wal" }
-func (c Config) sealFile() string { return c.File + ".seal" }
+func (c Config) walFile() string    { return c.File + "-wal" }
+func (c Config) markerFile() string { return c.File + ".seal" }
 
-// readSeal gives nil if there is none, or none that can be read: then the database is checked the long way.
-func (c Config) readSeal() (*seal, error) {
-	data, err := os.ReadFile(c.sealFile())
+// readMarker gives nil if there is none, or none that can be read: then the database is checked the long way.
+func (c Config) readMarker() (*marker, error) {
+	data, err := os.ReadFile(c.markerFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read seal of database: %w", err)
+		return nil, fmt.Errorf("read clean-shutdown marker of database: %w", err)
 	}
-	var s seal
-	if err := json.Unmarshal(data, &s); err != nil {
+	var m marker
+	if err := json.Unmarshal(data, &m); err != nil {
 		return nil, nil
 	}
-	return &s, nil
+	return &m, nil
 }
 
-func (c Config) writeSeal(s seal) error {
-	data, err := json.Marshal(s)
+func (c Config) writeMarker(m marker) error {
+	data, err := json.Marshal(m)
 	if err != nil {
-		return fmt.Errorf("encode seal: %w", err)
+		return fmt.Errorf("encode clean-shutdown marker: %w", err)
 	}
-	return atomicfile.Write(c.sealFile(), append(data, '\n'), 0o600)
+	return atomicfile.Write(c.markerFile(), append(data, '\n'), 0o600)
 }
 
 // bootID names the boot of the host, or nothing where the kernel does not tell.
