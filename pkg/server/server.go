@@ -20,7 +20,6 @@ import (
 	"github.com/nodeless/nodeless/pkg/podsize"
 	"github.com/nodeless/nodeless/pkg/price"
 	"github.com/nodeless/nodeless/pkg/run"
-	"github.com/nodeless/nodeless/pkg/server/aftermath"
 	"github.com/nodeless/nodeless/pkg/server/apiserver"
 	"github.com/nodeless/nodeless/pkg/server/apiserver/admission"
 	"github.com/nodeless/nodeless/pkg/server/apiserver/bounds"
@@ -36,6 +35,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/server/liblog"
 	"github.com/nodeless/nodeless/pkg/server/metrics"
 	"github.com/nodeless/nodeless/pkg/server/quota"
+	"github.com/nodeless/nodeless/pkg/server/recovery"
 	"github.com/nodeless/nodeless/pkg/server/scheduler"
 	"github.com/nodeless/nodeless/pkg/server/spot"
 )
@@ -172,7 +172,7 @@ func steps(cfg Config, cred *credentials.Credentials, money accounts, worker []r
 		run.Step{Component: bootstrap.New(cfg.bootstrap(cred), log), After: []string{"apiserver"}},
 		run.Step{Component: eklet.New(cfg.eklet(cred), log), After: []string{"bootstrap"}},
 		run.Step{Component: spot.New(cfg.spot(cred), log), After: []string{"bootstrap"}},
-		run.Step{Component: aftermath.New(cfg.aftermath(cred, lost), log), After: []string{"bootstrap"}},
+		run.Step{Component: recovery.New(cfg.recovery(cred, lost), log), After: []string{"bootstrap"}},
 		run.Step{Component: cronscaler.New(cfg.cronScaler(cred), log), After: []string{"bootstrap"}},
 	)
 	if cfg.Serverless.Native {

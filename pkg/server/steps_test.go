@@ -38,17 +38,17 @@ func TestSteps(t *testing.T) {
 	}{
 		{
 			name: "control plane and worker", worker: worker,
-			want: []string{"datastore", "libraries", "apiserver: datastore", "certificates", "heap", "meter", "billing: meter", "controller-manager: apiserver", "bootstrap: apiserver", "eklet: bootstrap", "spot: bootstrap", "aftermath: bootstrap", "cronscaler: bootstrap",
+			want: []string{"datastore", "libraries", "apiserver: datastore", "certificates", "heap", "meter", "billing: meter", "controller-manager: apiserver", "bootstrap: apiserver", "eklet: bootstrap", "spot: bootstrap", "recovery: bootstrap", "cronscaler: bootstrap",
 				"volume-plugins: apiserver", "network", "kubelet: apiserver volume-plugins", "proxy: kubelet", "dns: bootstrap network proxy", "schedulable-node: apiserver", "metrics: bootstrap schedulable-node", "scheduler: schedulable-node"},
 		},
 		{
 			name: "control plane alone",
-			want: []string{"datastore", "libraries", "apiserver: datastore", "certificates", "heap", "meter", "billing: meter", "controller-manager: apiserver", "bootstrap: apiserver", "eklet: bootstrap", "spot: bootstrap", "aftermath: bootstrap", "cronscaler: bootstrap",
+			want: []string{"datastore", "libraries", "apiserver: datastore", "certificates", "heap", "meter", "billing: meter", "controller-manager: apiserver", "bootstrap: apiserver", "eklet: bootstrap", "spot: bootstrap", "recovery: bootstrap", "cronscaler: bootstrap",
 				"dns: bootstrap", "metrics: bootstrap apiserver", "scheduler: apiserver"},
 		},
 		{
 			name: "external datastore, no name server, no metrics", change: func(c *Config) { c.Datastore, c.NoDNS, c.NoMetrics = "http://127.0.0.1:2379", true, true },
-			want: []string{"libraries", "apiserver", "certificates", "heap", "meter", "billing: meter", "controller-manager: apiserver", "bootstrap: apiserver", "eklet: bootstrap", "spot: bootstrap", "aftermath: bootstrap", "cronscaler: bootstrap", "scheduler: apiserver"},
+			want: []string{"libraries", "apiserver", "certificates", "heap", "meter", "billing: meter", "controller-manager: apiserver", "bootstrap: apiserver", "eklet: bootstrap", "spot: bootstrap", "recovery: bootstrap", "cronscaler: bootstrap", "scheduler: apiserver"},
 		},
 	}
 	for _, tt := range tests {

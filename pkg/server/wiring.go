@@ -7,7 +7,6 @@ import (
 	"github.com/nodeless/nodeless/manifests"
 	"github.com/nodeless/nodeless/pkg/pki"
 	"github.com/nodeless/nodeless/pkg/podsize"
-	"github.com/nodeless/nodeless/pkg/server/aftermath"
 	"github.com/nodeless/nodeless/pkg/server/apiserver"
 	"github.com/nodeless/nodeless/pkg/server/apiserver/admission"
 	"github.com/nodeless/nodeless/pkg/server/bootstrap"
@@ -19,6 +18,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/server/eklet"
 	"github.com/nodeless/nodeless/pkg/server/metrics"
 	"github.com/nodeless/nodeless/pkg/server/quota"
+	"github.com/nodeless/nodeless/pkg/server/recovery"
 	"github.com/nodeless/nodeless/pkg/server/scheduler"
 	"github.com/nodeless/nodeless/pkg/server/spot"
 )
@@ -165,8 +165,8 @@ func (c Config) datastore() datastore.Config {
 	return store
 }
 
-func (c Config) aftermath(cred *credentials.Credentials, lost func() string) aftermath.Config {
-	return aftermath.Config{Access: cred.Access(pki.Supervisor), NodeName: c.NodeName, RestoredFile: c.Data.Restored(), Lost: lost}
+func (c Config) recovery(cred *credentials.Credentials, lost func() string) recovery.Config {
+	return recovery.Config{Access: cred.Access(pki.Supervisor), NodeName: c.NodeName, RestoredFile: c.Data.Restored(), Lost: lost}
 }
 
 func (c Config) dns(cred *credentials.Credentials) dns.Config {

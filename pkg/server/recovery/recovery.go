@@ -1,7 +1,7 @@
-// Package aftermath does, once the apiserver is up, what is left to do after the datastore had to return to a snapshot
+// Package recovery does, once the apiserver is up, what is left to do after the datastore had to return to a snapshot
 // or after a backup was restored: it tells by an event on the Node, and on another host it takes the Pods over from the
 // Node that is no more. pkg/server starts it; most of the time there is nothing to do.
-package aftermath
+package recovery
 
 import (
 	"context"
@@ -41,60 +41,60 @@ type Config struct {
 	Lost         func() string // what a damaged database has lost, or nothing
 }
 
-// Aftermath is the component.
-type Aftermath struct {
+// Recovery is the component.
+type Recovery struct {
 	cfg     Config
 	log     *slog.Logger
 	pending pending // deleted or about to be, to be made again; only Run uses it
 }
 
-var _ run.Component = (*Aftermath)(nil)
+var _ run.Component = (*Recovery)(nil)
 
 // New gives the component.
-func New(cfg Config, log *slog.Logger) *Aftermath {
-	return &Aftermath{cfg: cfg, log: log, pending: pending{file: cfg.RestoredFile + pendingSuffix}}
+func New(cfg Config, log *slog.Logger) *Recovery {
+	return &Recovery{cfg: cfg, log: log, pending: pending{file: cfg.RestoredFile + pendingSuffix}}
 }
 
-// Name is "aftermath".
-func (a *Aftermath) Name() string { return "aftermath" }
+// Name is "recovery".
+func (r *Recovery) Name() string { return "recovery" }
 
 // Run does what is to be done, trying again until it is, and waits for the end.
-func (a *Aftermath) Run(ctx context.Context) error {
-	restored, err := datadir.ReadRestored(a.cfg.RestoredFile)
+func (r *Recovery) Run(ctx context.Context) error {
+	restored, err := datadir.ReadRestored(r.cfg.RestoredFile)
 	if err != nil {
 		return err
 	}
-	lost := a.cfg.Lost()
+	lost := r.cfg.Lost()
 	if restored == nil && lost == "" {
 		<-ctx.Done()
 		return nil
 	}
-	client, err := a.cfg.Access.Client("nodeless-aftermath")
+	client, err := r.cfg.Access.Client("nodeless-recovery")
 	if err != nil {
 		return fmt.Errorf("make client of the apiserver: %w", err)
 	}
 	if lost != "" {
-		a.until(ctx, "damaged database not told by an event", func() error { return a.tell(ctx, client, DatabaseDamaged, lost) })
+		r.until(ctx, "damaged database not told by an event", func() error { return r.tell(ctx, client, DatabaseDamaged, lost) })
 	}
 	if restored != nil {
-		if err := a.pending.load(); err != nil {
+		if err := r.pending.load(); err != nil {
 			return err
 		}
-		a.until(ctx, "Pods of the backup's node not taken over", func() error { return a.settle(ctx, client, *restored) })
+		r.until(ctx, "Pods of the backup's node not taken over", func() error { return r.settle(ctx, client, *restored) })
 	}
 	<-ctx.Done()
 	return nil
 }
 
 // until calls do until it succeeds or ctx ends.
-func (a *Aftermath) until(ctx context.Context, trouble string, do func() error) {
+func (r *Recovery) until(ctx context.Context, trouble string, do func() error) {
 	for attempt := 1; ; attempt++ {
 		err := do()
 		if err == nil {
 			return
 		}
 		if attempt%20 == 0 {
-			a.log.Warn(trouble, "error", err, "attempt", attempt)
+			r.log.Warn(trouble, "error", err, "attempt", attempt)
 		}
 		select {
 		case <-ctx.Done():
@@ -105,13 +105,13 @@ func (a *Aftermath) until(ctx context.Context, trouble string, do func() error) 
 }
 
 // tell makes a warning event on this host's Node, named the way the kubelet names it.
-func (a *Aftermath) tell(ctx context.Context, client kubernetes.Interface, reason, message string) error {
+func (r *Recovery) tell(ctx context.Context, client kubernetes.Interface, reason, message string) error {
 	now := metav1.Now()
 	_, err := client.CoreV1().Events(metav1.NamespaceDefault).Create(ctx, &corev1.Event{
-		ObjectMeta:     metav1.ObjectMeta{GenerateName: a.cfg.NodeName + ".", Namespace: metav1.NamespaceDefault},
-		InvolvedObject: corev1.ObjectReference{Kind: "Node", Name: a.cfg.NodeName, UID: types.UID(a.cfg.NodeName)},
+		ObjectMeta:     metav1.ObjectMeta{GenerateName: r.cfg.NodeName + ".", Namespace: metav1.NamespaceDefault},
+		InvolvedObject: corev1.ObjectReference{Kind: "Node", Name: r.cfg.NodeName, UID: types.UID(r.cfg.NodeName)},
 		Type:           corev1.EventTypeWarning, Reason: reason, Message: shorten(message),
-		Source: corev1.EventSource{Component: "nodeless", Host: a.cfg.NodeName}, FirstTimestamp: now, LastTimestamp: now, Count: 1,
+		Source: corev1.EventSource{Component: "nodeless", Host: r.cfg.NodeName}, FirstTimestamp: now, LastTimestamp: now, Count: 1,
 	}, metav1.CreateOptions{})
 	if err != nil {
 		return fmt.Errorf("create event: %w", err)
@@ -129,18 +129,18 @@ func shorten(message string) string {
 }
 
 // settle ends what the backup's host was, if this is another one, and removes the note.
-func (a *Aftermath) settle(ctx context.Context, client kubernetes.Interface, from datadir.Restored) error {
-	if from.Node != a.cfg.NodeName {
-		if err := a.takeOver(ctx, client, from.Node); err != nil {
+func (r *Recovery) settle(ctx context.Context, client kubernetes.Interface, from datadir.Restored) error {
+	if from.Node != r.cfg.NodeName {
+		if err := r.takeOver(ctx, client, from.Node); err != nil {
 			return err
 		}
 	}
 	message := fmt.Sprintf("The cluster was restored from a backup of node %s, made at %s. Changes after it are not in it.", from.Node, from.Created.Format(time.RFC3339))
-	if err := a.tell(ctx, client, ClusterRestored, message); err != nil {
+	if err := r.tell(ctx, client, ClusterRestored, message); err != nil {
 		return err
 	}
-	a.log.Info("restore completed", "from", from.Node, "node", a.cfg.NodeName, "created", from.Created)
-	if err := os.Remove(a.cfg.RestoredFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	r.log.Info("restore completed", "from", from.Node, "node", r.cfg.NodeName, "created", from.Created)
+	if err := os.Remove(r.cfg.RestoredFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove note of restore: %w", err)
 	}
 	return nil
@@ -149,18 +149,18 @@ func (a *Aftermath) settle(ctx context.Context, client kubernetes.Interface, fro
 // takeOver brings the Pods of a Node that is no more to this one: those of controllers by their controllers, the others
 // by making them again. The old Node takes no Pod from the first moment and goes last: the scheduler would give it the
 // Pods back, and what is bound to a Node that is gone is collected. It is called again after an error.
-func (a *Aftermath) takeOver(ctx context.Context, client kubernetes.Interface, old string) error {
+func (r *Recovery) takeOver(ctx context.Context, client kubernetes.Interface, old string) error {
 	if err := cordon(ctx, client, old); err != nil {
 		return err
 	}
-	if _, err := client.CoreV1().Nodes().Get(ctx, a.cfg.NodeName, metav1.GetOptions{}); err != nil {
-		return fmt.Errorf("wait for node %s: %w", a.cfg.NodeName, err)
+	if _, err := client.CoreV1().Nodes().Get(ctx, r.cfg.NodeName, metav1.GetOptions{}); err != nil {
+		return fmt.Errorf("wait for node %s: %w", r.cfg.NodeName, err)
 	}
 	pods, err := client.CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("spec.nodeName", old).String()})
 	if err != nil {
 		return fmt.Errorf("list Pods of node %s: %w", old, err)
 	}
-	if err := a.pending.add(pods.Items); err != nil { // before any of them goes: this process may end at any point
+	if err := r.pending.add(pods.Items); err != nil { // before any of them goes: this process may end at any point
 		return err
 	}
 	for i := range pods.Items {
@@ -171,21 +171,21 @@ func (a *Aftermath) takeOver(ctx context.Context, client kubernetes.Interface, o
 			return fmt.Errorf("delete Pod %s/%s of node %s: %w", pod.Namespace, pod.Name, old, err)
 		}
 	}
-	if err := a.makeAgain(ctx, client); err != nil {
+	if err := r.makeAgain(ctx, client); err != nil {
 		return err
 	}
 	if err := client.CoreV1().Nodes().Delete(ctx, old, metav1.DeleteOptions{}); kube.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("delete node %s: %w", old, err)
 	}
-	a.log.Info("Pods taken over", "from", old, "node", a.cfg.NodeName)
+	r.log.Info("Pods taken over", "from", old, "node", r.cfg.NodeName)
 	return nil
 }
 
 // makeAgain creates the Pods that are pending. One that is refused does not keep the others back.
-func (a *Aftermath) makeAgain(ctx context.Context, client kubernetes.Interface) error {
+func (r *Recovery) makeAgain(ctx context.Context, client kubernetes.Interface) error {
 	var errs []error
 	var made []types.UID
-	for uid, pod := range a.pending.pods {
+	for uid, pod := range r.pending.pods {
 		_, err := client.CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{})
 		if err != nil && !apierrors.IsAlreadyExists(err) {
 			errs = append(errs, fmt.Errorf("create Pod %s/%s again: %w", pod.Namespace, pod.Name, err))
@@ -193,7 +193,7 @@ func (a *Aftermath) makeAgain(ctx context.Context, client kubernetes.Interface) 
 		}
 		made = append(made, uid)
 	}
-	return errors.Join(append(errs, a.pending.remove(made))...)
+	return errors.Join(append(errs, r.pending.remove(made))...)
 }
 
 // cordon keeps Pods away from a Node; one that is not there takes none.

@@ -1,4 +1,4 @@
-package aftermath
+package recovery
 
 import (
 	"errors"
@@ -42,20 +42,20 @@ func TestSettle(t *testing.T) {
 				alphaTakesPods = err == nil && !node.(*corev1.Node).Spec.Unschedulable
 				return false, nil, nil
 			})
-			a := New(Config{NodeName: tt.now, RestoredFile: note}, slog.New(slog.DiscardHandler))
-			if err := a.pending.load(); err != nil {
+			r := New(Config{NodeName: tt.now, RestoredFile: note}, slog.New(slog.DiscardHandler))
+			if err := r.pending.load(); err != nil {
 				t.Fatal(err)
 			}
 			from := datadir.Restored{Node: "alpha", Created: time.Now()}
 			if tt.moved { // the kubelet has not registered the Node yet
-				if err := a.settle(t.Context(), client, from); err == nil {
+				if err := r.settle(t.Context(), client, from); err == nil {
 					t.Fatal("Pods were taken over to a Node that is not there")
 				}
 				if _, err := client.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: tt.now}}, metav1.CreateOptions{}); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if err := a.settle(t.Context(), client, from); err != nil {
+			if err := r.settle(t.Context(), client, from); err != nil {
 				t.Fatal(err)
 			}
 			if alphaTakesPods {
@@ -108,11 +108,11 @@ func TestPodsSurviveAKill(t *testing.T) {
 		note := filepath.Join(t.TempDir(), "restored.json")
 		from := datadir.Restored{Node: "alpha", Created: time.Now()}
 		for killed = true; ; killed = false {
-			a := New(Config{NodeName: "beta", RestoredFile: note}, slog.New(slog.DiscardHandler))
-			if err := a.pending.load(); err != nil {
+			r := New(Config{NodeName: "beta", RestoredFile: note}, slog.New(slog.DiscardHandler))
+			if err := r.pending.load(); err != nil {
 				t.Fatal(err)
 			}
-			err := a.settle(t.Context(), client, from)
+			err := r.settle(t.Context(), client, from)
 			if !killed {
 				if err != nil {
 					t.Fatal(err)

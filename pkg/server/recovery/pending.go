@@ -1,4 +1,4 @@
-package aftermath
+package recovery
 
 import (
 	"encoding/json"

@@ -1,4 +1,4 @@
-package aftermath_test
+package recovery_test
 
 import (
 	"testing"
@@ -7,7 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/nodeless/nodeless/pkg/server/aftermath"
+	"github.com/nodeless/nodeless/pkg/server/recovery"
 )
 
 func TestUnbound(t *testing.T) {
@@ -39,7 +39,7 @@ func TestUnbound(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, aftermath.Unbound(tt.pod)); diff != "" {
+			if diff := cmp.Diff(tt.want, recovery.Unbound(tt.pod)); diff != "" {
 				t.Errorf("Unbound (-want +got):\n%s", diff)
 			}
 		})
