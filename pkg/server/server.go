@@ -32,7 +32,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/server/dns"
 	"github.com/nodeless/nodeless/pkg/server/eklet"
 	"github.com/nodeless/nodeless/pkg/server/heap"
-	"github.com/nodeless/nodeless/pkg/server/liblog"
+	"github.com/nodeless/nodeless/pkg/server/logbridge"
 	"github.com/nodeless/nodeless/pkg/server/metrics"
 	"github.com/nodeless/nodeless/pkg/server/quota"
 	"github.com/nodeless/nodeless/pkg/server/recovery"
@@ -122,7 +122,7 @@ func Run(ctx context.Context, cfg Config, worker []run.Step, log *slog.Logger) e
 		return err
 	}
 	overhead.Once()
-	if err := liblog.Install(ctx, log, cfg.Verbosity); err != nil {
+	if err := logbridge.Install(ctx, log, cfg.Verbosity); err != nil {
 		return err
 	}
 	cred, err := credentials.Prepare(cfg.credentials(), log)
@@ -162,7 +162,7 @@ func steps(cfg Config, cred *credentials.Credentials, money accounts, worker []r
 		api.Groups = append(api.Groups, measure.Group(), measure.CustomGroup())
 	}
 	list = append(list,
-		run.Step{Component: liblog.NewFatal()},
+		run.Step{Component: logbridge.NewFatal()},
 		run.Step{Component: apiserver.New(api, log), After: names(list)},
 		run.Step{Component: cred.Renewer()},
 		run.Step{Component: heap.New(log)},

@@ -148,7 +148,7 @@ func (s *Server) breakLogLoop() {
 	stdlog.SetOutput(slog.NewLogLogger(s.log.Handler(), slog.LevelDebug).Writer())
 }
 
-// clearLogger takes klog back from CoreDNS, so that it writes to where pkg/server/liblog wants it.
+// clearLogger takes klog back from CoreDNS, so that it writes to where pkg/server/logbridge wants it.
 func clearLogger() { klog.ClearLogger() }
 
 func (s *Server) input(upstreams []netip.Addr) caddy.Input {

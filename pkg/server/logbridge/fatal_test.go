@@ -1,4 +1,4 @@
-package liblog
+package logbridge
 
 import (
 	"errors"

@@ -1,6 +1,6 @@
-// Package liblog sends what the linked libraries log (klog, logrus, the standard logger) to our own logger.
+// Package logbridge sends what the linked libraries log (klog, logrus, the standard logger) to our own logger.
 // pkg/server calls Install once, before it starts any component; the state it sets belongs to the process.
-package liblog
+package logbridge
 
 import (
 	"context"

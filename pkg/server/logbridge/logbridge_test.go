@@ -1,4 +1,4 @@
-package liblog_test
+package logbridge_test
 
 import (
 	"bytes"
@@ -13,7 +13,7 @@ import (
 	logsapi "k8s.io/component-base/logs/api/v1"
 	"k8s.io/klog/v2"
 
-	"github.com/nodeless/nodeless/pkg/server/liblog"
+	"github.com/nodeless/nodeless/pkg/server/logbridge"
 )
 
 // TestLibrariesLogThroughOurs is one test because the state belongs to the process.
@@ -21,7 +21,7 @@ func TestLibrariesLogThroughOurs(t *testing.T) {
 	var out bytes.Buffer
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	if err := liblog.Install(ctx, slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})), 0); err != nil {
+	if err := logbridge.Install(ctx, slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})), 0); err != nil {
 		t.Fatal(err)
 	}
 	expect := func(what string, want ...string) {
