@@ -23,12 +23,12 @@ import (
 	"github.com/nodeless/nodeless/pkg/worker/containerd"
 	"github.com/nodeless/nodeless/pkg/worker/containerd/pull"
 	"github.com/nodeless/nodeless/pkg/worker/cri"
-	"github.com/nodeless/nodeless/pkg/worker/hypervisor"
 	"github.com/nodeless/nodeless/pkg/worker/kubelet"
 	"github.com/nodeless/nodeless/pkg/worker/network"
 	"github.com/nodeless/nodeless/pkg/worker/notice"
 	"github.com/nodeless/nodeless/pkg/worker/orphans"
 	"github.com/nodeless/nodeless/pkg/worker/proxy"
+	"github.com/nodeless/nodeless/pkg/worker/vmmconfig"
 )
 
 // podBits is the size of one host's share of the cluster range.
@@ -47,7 +47,7 @@ type Config struct {
 	Pull        pull.Limits
 	Disk        vmm.Disk        // bounds on what a Pod does to the host's disk
 	LogRate     int64           // bytes a second that each Pod writes to its logs; 0 for no bound
-	Accel       string          // hypervisor.Auto, hypervisor.Any, vmm.AccelKVM or vmm.AccelTCG
+	Accel       string          // vmmconfig.Auto, vmmconfig.Any, vmm.AccelKVM or vmm.AccelTCG
 	Runc        containerd.Runc // a second runtime, for measurements
 	NoProxy     bool
 	KubeletArgs []string // "name=value"
@@ -110,10 +110,10 @@ func Steps(cfg Config, log *slog.Logger) ([]run.Step, error) {
 	steps := []run.Step{
 		{Component: syslogd.New(syslogd.DefaultConfig(), log)},
 		{Component: orphans.New(cfg.host(), log)},
-		{Component: hypervisor.New(cfg.hypervisor(), log)},
+		{Component: vmmconfig.New(cfg.vmmConfig(), log)},
 		{Component: network.New(cfg.network(pods), log)},
-		{Component: containerd.New(cfg.containerd(), log), After: []string{"syslog", "orphans", "hypervisor", "network"}},
-		{Component: front, After: []string{"hypervisor"}},
+		{Component: containerd.New(cfg.containerd(), log), After: []string{"syslog", "orphans", "vmm-config", "network"}},
+		{Component: front, After: []string{"vmm-config"}},
 		{Component: kubelet.New(cfg.kubelet(pods), log), After: []string{"apiserver", "containerd", "cri"}},
 		{Component: notice.New(cfg.notice(front.Boots), log), After: []string{"kubelet"}},
 	}
@@ -130,8 +130,8 @@ func (c Config) host() teardown.Host {
 	}
 }
 
-func (c Config) hypervisor() hypervisor.Config {
-	return hypervisor.Config{
+func (c Config) vmmConfig() vmmconfig.Config {
+	return vmmconfig.Config{
 		File: c.Run.VMMConfig(), Want: c.Accel, ClusterID: c.Data.ClusterID,
 		Host: vmm.HostConfig{
 			Bundle: c.Bundle.Dir(), ScratchDir: c.Data.Scratch(), LogDir: c.Run.VMMLogs(), Debug: c.Debug,

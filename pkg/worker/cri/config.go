@@ -15,7 +15,7 @@ type Config struct {
 	Pods       string // the kubelet's folder of Pods
 	Messages   string // where copies of containers' last messages are put
 	CgroupRoot string // absolute cgroup name below which Pods live, such as "/nodeless"
-	VMMConfig  string // the file of pkg/worker/hypervisor, which says how microVMs run; read when the component starts
+	VMMConfig  string // the file of pkg/worker/vmmconfig, which says how microVMs run; read when the component starts
 }
 
 // DefaultVMDir is Kata's; it is hard-wired there.

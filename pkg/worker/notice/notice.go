@@ -39,7 +39,7 @@ type Config struct {
 	Kubeconfig string // the kubelet's
 	NodeName   string
 	VMDir      string // a folder for each sandbox
-	VMMConfig  string // the file of pkg/worker/hypervisor
+	VMMConfig  string // the file of pkg/worker/vmmconfig
 
 	Boots func() []vmm.Boot // the Pods whose microVMs boot or wait for their turn
 }

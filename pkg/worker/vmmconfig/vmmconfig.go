@@ -1,6 +1,6 @@
-// Package hypervisor decides how this host's microVMs run and writes it down for nodeless-vmm. pkg/worker runs it
+// Package vmmconfig decides how this host's microVMs run and writes it down for nodeless-vmm. pkg/worker runs it
 // beside the control plane's start, for a first probe of KVM boots a kernel and takes seconds.
-package hypervisor
+package vmmconfig
 
 import (
 	"context"
@@ -39,16 +39,16 @@ type Config struct {
 func (c Config) Validate() error {
 	var errs []error
 	if c.File == "" {
-		errs = append(errs, errors.New("hypervisor: no file to write"))
+		errs = append(errs, errors.New("vmm-config: no file to write"))
 	}
 	if known := []string{Auto, Any, vmm.AccelKVM, vmm.AccelTCG}; !slices.Contains(known, c.Want) {
-		errs = append(errs, fmt.Errorf("hypervisor: accel %q is none of %s", c.Want, strings.Join(known, ", ")))
+		errs = append(errs, fmt.Errorf("vmm-config: accel %q is none of %s", c.Want, strings.Join(known, ", ")))
 	}
 	return errors.Join(errs...)
 }
 
-// Hypervisor is the component.
-type Hypervisor struct {
+// Writer is the component.
+type Writer struct {
 	cfg   Config
 	log   *slog.Logger
 	ready chan struct{} // closed when the file is written
@@ -56,29 +56,29 @@ type Hypervisor struct {
 }
 
 var (
-	_ run.Component = (*Hypervisor)(nil)
-	_ run.Readier   = (*Hypervisor)(nil)
+	_ run.Component = (*Writer)(nil)
+	_ run.Readier   = (*Writer)(nil)
 )
 
 // New gives a component that has not touched the host yet.
-func New(cfg Config, log *slog.Logger) *Hypervisor {
-	return &Hypervisor{cfg: cfg, log: log, ready: make(chan struct{}), probe: probe.Probe}
+func New(cfg Config, log *slog.Logger) *Writer {
+	return &Writer{cfg: cfg, log: log, ready: make(chan struct{}), probe: probe.Probe}
 }
 
-// Name is "hypervisor".
-func (h *Hypervisor) Name() string { return "hypervisor" }
+// Name is "vmm-config".
+func (w *Writer) Name() string { return "vmm-config" }
 
 // Run writes the file and then waits for ctx to end: running microVMs have read it already.
-func (h *Hypervisor) Run(ctx context.Context) error {
-	if err := h.cfg.Validate(); err != nil {
+func (w *Writer) Run(ctx context.Context) error {
+	if err := w.cfg.Validate(); err != nil {
 		return err
 	}
-	host, err := h.choose(ctx)
+	host, err := w.choose(ctx)
 	if err != nil {
 		return err
 	}
-	if h.cfg.ClusterID != nil {
-		if host.ClusterID, err = h.cfg.ClusterID(); err != nil {
+	if w.cfg.ClusterID != nil {
+		if host.ClusterID, err = w.cfg.ClusterID(); err != nil {
 			return err
 		}
 	}
@@ -89,48 +89,48 @@ func (h *Hypervisor) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("encode VMM configuration: %w", err)
 	}
-	if err := atomicfile.Write(h.cfg.File, raw, 0o600); err != nil {
+	if err := atomicfile.Write(w.cfg.File, raw, 0o600); err != nil {
 		return err
 	}
-	close(h.ready)
+	close(w.ready)
 	<-ctx.Done()
 	return nil
 }
 
-func (h *Hypervisor) choose(ctx context.Context) (vmm.HostConfig, error) {
-	host := h.cfg.Host
+func (w *Writer) choose(ctx context.Context) (vmm.HostConfig, error) {
+	host := w.cfg.Host
 	how := probe.Answer{Accel: vmm.AccelTCG, Detail: "asked for"}
-	if h.cfg.Want != vmm.AccelTCG {
+	if w.cfg.Want != vmm.AccelTCG {
 		var err error
-		if how, err = h.probe(ctx, host); err != nil {
+		if how, err = w.probe(ctx, host); err != nil {
 			return host, err
 		}
-		if how, err = h.judge(how); err != nil {
+		if how, err = w.judge(how); err != nil {
 			return host, err
 		}
 	}
 	host.Accel = how.Accel
 	khz, source, err := vmm.TSCKHz()
 	if err != nil {
-		h.log.Debug("rate of the time stamp counter unknown", "error", err) // the guest measures it
+		w.log.Debug("rate of the time stamp counter unknown", "error", err) // the guest measures it
 	} else {
 		host.TSCKHz = khz
 	}
 	if how.Accel == vmm.AccelTCG {
-		h.log.Warn("microVMs run under emulation, slowly, and Pods are not kept from each other as well as on KVM", "why", how.Detail, "tsc", source)
+		w.log.Warn("microVMs run under emulation, slowly, and Pods are not kept from each other as well as on KVM", "why", how.Detail, "tsc", source)
 	} else {
-		h.log.Info("microVMs run on KVM", "probe", how.Detail)
+		w.log.Info("microVMs run on KVM", "probe", how.Detail)
 	}
 	return host, nil
 }
 
 // judge makes what was asked for of what was found. Who asks for KVM is believed where there is one: a trial boot has limits of its own.
-func (h *Hypervisor) judge(how probe.Answer) (probe.Answer, error) {
+func (w *Writer) judge(how probe.Answer) (probe.Answer, error) {
 	switch {
-	case how.Accel == vmm.AccelKVM || h.cfg.Want == Any:
+	case how.Accel == vmm.AccelKVM || w.cfg.Want == Any:
 		return how, nil
-	case h.cfg.Want == vmm.AccelKVM && how.Cause.Doubtful():
-		h.log.Warn("KVM is used since it was asked for, though a trial boot failed", "why", how.Detail)
+	case w.cfg.Want == vmm.AccelKVM && how.Cause.Doubtful():
+		w.log.Warn("KVM is used since it was asked for, though a trial boot failed", "why", how.Detail)
 		return probe.Answer{Accel: vmm.AccelKVM, Detail: "asked for"}, nil
 	}
 	return how, &hint.Error{Op: "use", On: "/dev/kvm", Err: errors.New(how.Detail), Do: how.Cause.Do() +
@@ -138,9 +138,9 @@ func (h *Hypervisor) judge(how probe.Answer) (probe.Answer, error) {
 }
 
 // Ready waits until microVMs can be started.
-func (h *Hypervisor) Ready(ctx context.Context) error {
+func (w *Writer) Ready(ctx context.Context) error {
 	select {
-	case <-h.ready:
+	case <-w.ready:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

@@ -1,4 +1,4 @@
-package hypervisor
+package vmmconfig
 
 import (
 	"bytes"
@@ -18,7 +18,7 @@ import (
 )
 
 // on makes a component for a host whose probe answers as given; without KVM there is no device.
-func on(t *testing.T, want, accel string) (*Hypervisor, string) {
+func on(t *testing.T, want, accel string) (*Writer, string) {
 	t.Helper()
 	answer := probe.Answer{Accel: accel, Detail: "as probed"}
 	if accel == vmm.AccelTCG {
@@ -27,7 +27,7 @@ func on(t *testing.T, want, accel string) (*Hypervisor, string) {
 	return answering(t, want, answer)
 }
 
-func answering(t *testing.T, want string, answer probe.Answer) (*Hypervisor, string) {
+func answering(t *testing.T, want string, answer probe.Answer) (*Writer, string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "vmm.json")
 	cluster := func() (string, error) { return "cls-00000001", nil }
@@ -53,7 +53,7 @@ func TestAttackEmulationUnasked(t *testing.T) {
 	}
 }
 
-func TestHypervisorWritesWhatItChose(t *testing.T) {
+func TestWriterWritesWhatItChose(t *testing.T) {
 	for _, tt := range []struct{ want, there, got string }{
 		{Auto, vmm.AccelKVM, vmm.AccelKVM},
 		{vmm.AccelKVM, vmm.AccelKVM, vmm.AccelKVM},
