@@ -202,7 +202,7 @@ func fillHosts(t *testing.T, s, neighbour *testcluster.Space) {
 		}
 	}
 	if left := diskFree(t, s); left < reserve/3 {
-		t.Errorf("of the reserve of %d MiB %d are left", reserve>>20, left>>20)
+		t.Fatalf("of the reserve of %d MiB %d are left", reserve>>20, left>>20)
 	}
 	if _, code := neighbour.Exec("modest", "sh", "-c", "echo fine >/note && sync"); code != 0 {
 		t.Error("the neighbour cannot write")

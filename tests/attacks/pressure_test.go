@@ -41,13 +41,17 @@ func TestAttackASmallHost(t *testing.T) {
 	victim.Apply(testcluster.Sleeper("neighbour", smallest))
 	victim.Ready("neighbour")
 	hoarders := []*tenant{mallory, magnate}
+	for _, h := range hoarders {
+		h.Apply(hoarder("hog"))
+	}
+	for _, h := range hoarders {
+		h.Ready("hog")
+	}
+	// The guests are idle still: a busy one on an emulated processor says less than it may.
+	attack.Try(t, "T13", "a container says more than its Pod may", func(t *testing.T) attack.Outcome { return babble(t, mallory) })
 	attack.Try(t, "T6", "tenants fill the host's memory with more Pods than it holds", func(t *testing.T) attack.Outcome {
 		finish := watch(t, victim, "neighbour")
 		for _, h := range hoarders {
-			h.Apply(hoarder("hog"))
-		}
-		for _, h := range hoarders {
-			h.Ready("hog")
 			h.Apply(hoarder("more"))
 		}
 		for _, h := range hoarders {
@@ -67,7 +71,6 @@ func TestAttackASmallHost(t *testing.T) {
 		finish(t)
 		return attack.Contained
 	})
-	attack.Try(t, "T13", "a container says more than its Pod may", func(t *testing.T) attack.Outcome { return babble(t, mallory) })
 	attack.Try(t, "T16", "a guest whose containers use next to nothing takes memory of which the host runs short", func(t *testing.T) attack.Outcome {
 		return lieUnderPressure(t, c, victim, hoarders)
 	})
@@ -116,6 +119,9 @@ func babble(t *testing.T, from *tenant) attack.Outcome {
 	}
 	first, pace := say(), say()
 	t.Logf("%.2f MiB a second at first, then %.2f of %d", first/(1<<20), pace/(1<<20), logRate)
+	if first < 1.5*logRate*(1<<20) { // of this most was saved up
+		t.Skip("skipped: the guest is too slow to say more than it may, as an emulated one is; the bound itself is tested in cmd/kata-shim")
+	}
 	if pace > 1.5*logRate*(1<<20) {
 		return attack.Succeeded
 	}
