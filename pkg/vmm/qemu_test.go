@@ -88,7 +88,11 @@ func hotplugs(t *testing.T, g *guest) {
 		g.call("PUT", "vm.add-disk", object{"path": image, "readonly": true}, &info)
 		eventually(t, "each disk appears", func() bool { return len(g.ask("disks")) == 3+i+1 })
 	}
-	g.call("PUT", "vm.remove-device", object{"id": "no-such-device"}, nil)
+	g.call("PUT", "vm.remove-device", object{"id": first.ID}, nil)
+	g.call("PUT", "vm.remove-device", object{"id": first.ID}, nil) // it has gone: that is what was asked for
+	if err := g.try("PUT", "vm.remove-device", object{"id": "no-such-device"}, nil); err == nil {
+		t.Error("a device that never was is said to be removed")
+	}
 	if err := g.try("PUT", "vm.add-disk", object{"path": "/no/such/file"}, nil); err == nil {
 		t.Error("a missing disk was added")
 	}
