@@ -20,7 +20,7 @@ func TestBandwidthIsHandedToThePlugin(t *testing.T) {
 	r := startChild(t, func(c *Config) {
 		c.CNIDir = t.TempDir()
 		plugin := "#!/bin/sh\n[ \"$CNI_COMMAND\" = ADD ] || exit 0\ncat >'" + told + "'\necho '{\"code\": 100, \"msg\": \"seen enough\"}'\nexit 1\n"
-		conf, err := cni.ConfList(netip.MustParsePrefix("10.42.0.0/24"), netip.MustParseAddr("10.42.0.1"), "/d", 1500, "nft")
+		conf, err := cni.ConfList(netip.MustParsePrefix("10.42.0.0/24"), netip.MustParseAddr("10.42.0.1"), "/d", 1500, "nft", false)
 		if err != nil {
 			t.Fatal(err)
 		}
