@@ -29,7 +29,7 @@ func (s *space) filesAsOnADisk(pod string) {
 	s.T.Helper()
 	s.put(pod, fileMatrix(s.T), "/filematrix")
 	s.in(pod, "main", "mkdir /local /dev/shm/local; for d in empty data own part memory host; do mkdir /$d/files; chmod g-s /$d/files; done; "+
-		"cp /host/file /etc/passwd /memory")
+		"cp /host/file /etc/passwd /memory; cp /settings/file /memory/setting")
 	for _, run := range []struct{ volume, args string }{
 		{"emptyDir", "-pairs /empty/files /local"},
 		{"emptyDir in memory", "/memory/files /dev/shm/local"},
@@ -38,7 +38,7 @@ func (s *space) filesAsOnADisk(pod string) {
 		{"claim of the Pod's own", "-few /own/files /local"},
 		{"hostPath", "-few /host/files /local"},
 		{"hostPath to read", "-read-only /host-to-read/file /memory-to-read/file"},
-		{"ConfigMap", "-read-only /settings/..data/file /memory-to-read/file"},
+		{"ConfigMap", "-read-only /settings/..data/file /memory-to-read/setting"},
 		{"image", "-read-only /tools/etc/passwd /memory-to-read/passwd"},
 	} {
 		s.T.Run(run.volume, func(t *testing.T) {
