@@ -76,21 +76,7 @@ func TestLiftedLimitComesBack(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			root, bundle := t.TempDir(), t.TempDir()
 			file := filepath.Join(root, tt.file)
-			write := func(text string) {
-				t.Helper()
-				if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			expect := func(when, want string) {
-				t.Helper()
-				if got, err := os.ReadFile(file); err != nil || string(got) != want {
-					t.Errorf("%s the limit is %q, %v; want %q", when, got, err, want)
-				}
-			}
-			if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-				t.Fatal(err)
-			}
+			write, expect := controlFile(t, file)
 			spec := quota{25000, 100000}
 			write(tt.limited)
 			(&boost{}).begin(root, bundle, "/n/kubepods/pod1/first", spec) // killed with that
@@ -199,21 +185,7 @@ func TestPodsHaveTheLeast(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			root := t.TempDir()
 			file := filepath.Join(root, tt.file)
-			write := func(text string) {
-				t.Helper()
-				if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			expect := func(when, want string) {
-				t.Helper()
-				if got, err := os.ReadFile(file); err != nil || string(got) != want {
-					t.Errorf("%s the limit is %q, %v; want %q", when, got, err, want)
-				}
-			}
-			if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-				t.Fatal(err)
-			}
+			write, expect := controlFile(t, file)
 			write(tt.small)
 			var b boost
 			b.hold(root) // before there is a Pod
@@ -230,4 +202,25 @@ func TestPodsHaveTheLeast(t *testing.T) {
 			expect("with more than that", tt.large)
 		})
 	}
+}
+
+// controlFile stands in for the control file of a cgroup: write is what others write there, expect compares what it says.
+func controlFile(t *testing.T, file string) (write func(text string), expect func(when, want string)) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write = func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect = func(when, want string) {
+		t.Helper()
+		if got, err := os.ReadFile(file); err != nil || string(got) != want {
+			t.Errorf("%s the limit is %q, %v; want %q", when, got, err, want)
+		}
+	}
+	return write, expect
 }

@@ -54,13 +54,13 @@ func (u Usage) Seconds(cycle time.Time) int64 {
 
 // Line is what one sandbox is charged for a part of a cycle, in one way.
 type Line struct {
-	Usage   string // its ID
-	Cycle   time.Time
-	Seconds int64 // negative when a line of before is taken back
-	Charge  Charge
-	Reservation  string // the ID of the reservation that paid; empty without
-	Amount  price.Amount
-	Why     string // why it is Unpriced; empty otherwise
+	Usage       string // its ID
+	Cycle       time.Time
+	Seconds     int64 // negative when a line of before is taken back
+	Charge      Charge
+	Reservation string // the ID of the reservation that paid; empty without
+	Amount      price.Amount
+	Why         string // why it is Unpriced; empty otherwise
 }
 
 // Settle charges the cycle that begins at the given time, which is rounded down to the hour. The result depends on what is

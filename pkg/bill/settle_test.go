@@ -39,10 +39,10 @@ func valid(id string, s podsize.Size) Reservation {
 
 // brief is a line without what the tests of a whole hour know anyway.
 type brief struct {
-	Usage   string
-	Seconds int64
-	Charge  Charge
-	Reservation  string
+	Usage       string
+	Seconds     int64
+	Charge      Charge
+	Reservation string
 }
 
 func TestSettle(t *testing.T) {
@@ -54,18 +54,18 @@ func TestSettle(t *testing.T) {
 	shops, ours, theirs := valid("n", size(Common, 2, 4)), ran("a", small, 0, 60), ran("b", small, 0, 60)
 	shops.Namespace, ours.Namespace, theirs.Namespace = "shop", "shop", "other"
 	for _, tt := range []struct {
-		name    string
-		usages  []Usage
+		name         string
+		usages       []Usage
 		reservations []Reservation
-		want    []brief
+		want         []brief
 	}{
 		{"by the second", []Usage{ran("a", small, 10, 15)}, nil, []brief{{"a", 300, PostPaid, ""}}},
 		{"the part of a longer life", []Usage{ran("a", small, -90, 61)}, nil, []brief{{"a", 3600, PostPaid, ""}}},
 		{"one that runs on", []Usage{{ID: "a", Size: small, Start: hour.Add(59 * time.Minute)}}, nil, []brief{{"a", 60, PostPaid, ""}}},
 		{"one of another hour", []Usage{ran("a", small, -30, 0), ran("b", small, 60, 61)}, nil, nil},
 		{"spot", []Usage{spot}, []Reservation{valid("c", size(Common, 2, 4))}, []brief{{"a", 3600, Spot, ""}}},
-		{"a coupon", []Usage{ran("a", small, 0, 60)}, []Reservation{valid("c", size(Common, 2, 4))}, []brief{{"a", 3600, Reserved, "c"}}},
-		{"two halves share a coupon", []Usage{ran("a", small, 0, 30), ran("b", small, 0, 30)}, []Reservation{valid("c", size(Common, 2, 4))},
+		{"a reservation", []Usage{ran("a", small, 0, 60)}, []Reservation{valid("c", size(Common, 2, 4))}, []brief{{"a", 3600, Reserved, "c"}}},
+		{"two halves share a reservation", []Usage{ran("a", small, 0, 30), ran("b", small, 0, 30)}, []Reservation{valid("c", size(Common, 2, 4))},
 			[]brief{{"a", 1800, Reserved, "c"}, {"b", 1800, Reserved, "c"}}},
 		{"what it does not cover is paid for", []Usage{ran("a", small, 0, 40), ran("b", small, 0, 30)}, []Reservation{valid("c", size(Common, 2, 4))},
 			[]brief{{"a", 2400, Reserved, "c"}, {"b", 1200, Reserved, "c"}, {"b", 600, PostPaid, ""}}},

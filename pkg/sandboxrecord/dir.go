@@ -17,15 +17,15 @@ import (
 
 // Names of files are a sandbox's id and one of these.
 const (
-	recordSuffix = ".json"
-	heartbeatSuffix   = ".beat"
-	badSuffix    = ".bad"
-	tempMark     = recordSuffix + ".tmp-" // in the names of files that are being written
+	recordSuffix    = ".json"
+	heartbeatSuffix = ".beat"
+	badSuffix       = ".bad"
+	tempMark        = recordSuffix + ".tmp-" // in the names of files that are being written
 )
 
 const (
-	longestFile = 1 << 20
-	heartbeatDigits  = 19
+	longestFile     = 1 << 20
+	heartbeatDigits = 19
 	// staleTemp is the age at which a file that is being written has surely been given up.
 	staleTemp = time.Hour
 )

@@ -16,10 +16,10 @@ import (
 
 // accounts are the files of how long Pods ran and what that costs.
 type accounts struct {
-	ledger *meter.Ledger
-	journal  *journal.Journal
-	clock  meter.Clock
-	totals *meter.Totals // what /metrics says of the ledger
+	ledger  *meter.Ledger
+	journal *journal.Journal
+	clock   meter.Clock
+	totals  *meter.Totals // what /metrics says of the ledger
 }
 
 // openAccounts opens both files and makes those that are not there. A server that cannot keep accounts does not start.

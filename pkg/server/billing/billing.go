@@ -32,7 +32,7 @@ const (
 // Config is what the component needs to know. Files stay open when it ends.
 type Config struct {
 	Ledger   Ledger
-	Journal    *journal.Journal
+	Journal  *journal.Journal
 	Catalog  podsize.Catalog
 	Prices   price.Table
 	Clock    meter.Clock

@@ -18,8 +18,8 @@ const unsized = "unsized"
 
 // lives are the usages of a time by their ID, as they are known at one moment.
 type lives struct {
-	known   map[string]meter.Usage
-	usages  []bill.Usage
+	known        map[string]meter.Usage
+	usages       []bill.Usage
 	reservations []bill.Reservation
 }
 

@@ -30,14 +30,14 @@ func must(t *testing.T, err error) {
 
 // world is a host with a clock that the test sets, a ledger and a journal.
 type world struct {
-	t      *testing.T
-	dir    string
-	now    meter.Instant
-	ledger *meter.Ledger
-	journal  *journal.Journal
-	server *Server
-	ran    map[string]time.Duration // how long each that was ended ran, in truth
-	starts map[string]sandboxrecord.Record
+	t       *testing.T
+	dir     string
+	now     meter.Instant
+	ledger  *meter.Ledger
+	journal *journal.Journal
+	server  *Server
+	ran     map[string]time.Duration // how long each that was ended ran, in truth
+	starts  map[string]sandboxrecord.Record
 }
 
 func newWorld(t *testing.T, currency string) *world {
