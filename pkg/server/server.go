@@ -157,6 +157,8 @@ func steps(cfg Config, cred *credentials.Credentials, money accounts, worker []r
 	}
 	api, measure, charge := cfg.apiserver(cred, endpoint), metrics.New(cfg.metrics(cred), log), billing.New(cfg.billing(money), log)
 	api.Room = room
+	memory := heap.New(log)
+	api.Forgot = memory.Soon
 	api.Groups, api.Definitions = append(api.Groups, charge.Group()), append(api.Definitions, billingapi.Definitions)
 	if !cfg.NoMetrics {
 		api.Groups = append(api.Groups, measure.Group(), measure.CustomGroup())
@@ -165,7 +167,7 @@ func steps(cfg Config, cred *credentials.Credentials, money accounts, worker []r
 		run.Step{Component: logbridge.NewFatal()},
 		run.Step{Component: apiserver.New(api, log), After: names(list)},
 		run.Step{Component: cred.Renewer()},
-		run.Step{Component: heap.New(log)},
+		run.Step{Component: memory},
 		run.Step{Component: meter.NewCollector(cfg.collector(money), money.ledger, log)},
 		run.Step{Component: charge, After: []string{"meter"}},
 		run.Step{Component: controllermanager.New(cfg.controllerManager(cred), log), After: []string{"apiserver"}},

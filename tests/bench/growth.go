@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -27,7 +29,11 @@ const (
 func (b *bench) growth(ctx context.Context) (err error) {
 	ctx, cancel := deadline(ctx, 15*time.Minute)
 	defer cancel()
-	c, err := b.newCluster()
+	var flags []string
+	if b.profiles != "" {
+		flags = append(flags, "--kube-apiserver-arg=profiling=true")
+	}
+	c, err := b.newCluster(flags...)
 	if err != nil {
 		return err
 	}
@@ -101,7 +107,23 @@ func (b *bench) held(ctx context.Context, c *cluster, cfg *rest.Config, when str
 	for _, m := range []string{"alloc", "inuse", "idle", "released"} {
 		b.line("growth_heap_"+m+"_"+when, heap["go_memstats_heap_"+m+"_bytes"]/1e6, "MB")
 	}
-	return rss, nil
+	return rss, b.profile(ctx, cfg, when)
+}
+
+// profile keeps what Go's heap holds after a collection, and by whom, for `go tool pprof`.
+func (b *bench) profile(ctx context.Context, cfg *rest.Config, when string) error {
+	if b.profiles == "" {
+		return nil
+	}
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	raw, err := client.CoreV1().RESTClient().Get().AbsPath("/debug/pprof/heap").Param("gc", "1").DoRaw(ctx)
+	if err != nil {
+		return fmt.Errorf("read the heap profile: %w", err)
+	}
+	return os.WriteFile(filepath.Join(b.profiles, when+".pb.gz"), raw, 0o600)
 }
 
 // goHeap reads what the apiserver says of Go's heap in this process.

@@ -21,6 +21,10 @@ type bench struct {
 	printer
 	dist  string
 	quick bool
+	// profiles is the folder that growth leaves Go's heap profiles in, "" for none.
+	profiles string
+	// flags are given to each server besides.
+	flags []string
 }
 
 func main() {
@@ -41,6 +45,7 @@ func run(ctx context.Context, args []string) error {
 	dist := flags.String("dist", "dist", "folder of the built product")
 	quick := flags.Bool("quick", false, "fewer samples")
 	only := flags.String("only", "", "one part: start, pods, hpa, writes, admission, growth")
+	profiles := flags.String("profiles", "", "folder for heap profiles of growth")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -48,7 +53,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	b := &bench{printer: printer{os.Stdout}, dist: abs, quick: *quick}
+	b := &bench{printer: printer{os.Stdout}, dist: abs, quick: *quick, profiles: *profiles, flags: flags.Args()}
 	var errs []error
 	for _, part := range []struct {
 		name string
@@ -81,11 +86,21 @@ type cluster struct {
 }
 
 func (b *bench) newHost() (*cluster, error) {
-	h, err := testbed.New(testbed.Options{Program: b.program()})
+	h, err := testbed.New(testbed.Options{Program: b.program(), Env: goSettings()})
 	if err != nil {
 		return nil, err
 	}
 	return &cluster{host: h}, nil
+}
+
+// goSettings are those of Go's collector that the server of a measurement may be given.
+func goSettings() (env []string) {
+	for _, name := range []string{"GOGC", "GOMEMLIMIT", "GODEBUG"} {
+		if value := os.Getenv(name); value != "" {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
 }
 
 func (b *bench) newCluster(flags ...string) (*cluster, error) {
@@ -93,7 +108,7 @@ func (b *bench) newCluster(flags ...string) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.server, err = c.host.StartServer(flags...); err != nil {
+	if c.server, err = c.host.StartServer(append(flags, b.flags...)...); err != nil {
 		return nil, errors.Join(err, c.host.Close())
 	}
 	return c, nil

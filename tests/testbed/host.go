@@ -27,6 +27,8 @@ type Options struct {
 	// DataSize makes the data dir a file system of its own, in memory, of so many bytes; 0 means a folder on the machine's disk.
 	// Its content does not outlive a PowerCut.
 	DataSize int64
+	// Env are variables, NAME=value, that commands in the host find besides.
+	Env []string
 }
 
 // Host is a running test host.
@@ -142,7 +144,7 @@ func (h *Host) Command(ctx context.Context, args ...string) *exec.Cmd {
 	all := append(h.EnterArgs(), args...)
 	cmd := exec.CommandContext(ctx, all[0], all[1:]...)
 	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=xterm"}
+	cmd.Env = append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=xterm"}, h.opts.Env...)
 	cmd.WaitDelay = 2 * time.Second
 	return cmd
 }

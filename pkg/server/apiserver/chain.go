@@ -23,6 +23,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/pki"
 	"github.com/nodeless/nodeless/pkg/server/apiserver/admission"
 	"github.com/nodeless/nodeless/pkg/server/apiserver/guard"
+	"github.com/nodeless/nodeless/pkg/server/apiserver/watchcache"
 )
 
 // chain makes the three servers that are one apiserver, as upstream's Run does: the aggregator, Kubernetes' own APIs, and
@@ -69,8 +70,12 @@ func chain(opts options.CompletedOptions, cfg Config) (*aggregator.APIAggregator
 // one authentication and one log for all three.
 func guarded(config *apiapp.Config, cfg Config) error {
 	kubernetes, extensions, outer := config.KubeAPIs.ControlPlane, config.ApiExtensions, config.Aggregator.GenericConfig
-	kubernetes.Generic.RESTOptionsGetter = guard.Storage(kubernetes.Generic.RESTOptionsGetter)
-	extensions.ExtraConfig.CRDRESTOptionsGetter = guard.Storage(extensions.ExtraConfig.CRDRESTOptionsGetter)
+	forgot := cfg.Forgot
+	if forgot == nil {
+		forgot = func() {}
+	}
+	kubernetes.Generic.RESTOptionsGetter = guard.Storage(watchcache.Forgetting(kubernetes.Generic.RESTOptionsGetter, forgot))
+	extensions.ExtraConfig.CRDRESTOptionsGetter = guard.Storage(watchcache.Forgetting(extensions.ExtraConfig.CRDRESTOptionsGetter, forgot))
 
 	client, err := clientset.NewForConfig(kubernetes.Generic.LoopbackClientConfig)
 	if err != nil {

@@ -25,13 +25,22 @@ type Heap struct {
 	look  func() usage
 	free  func()
 	every time.Duration
+	soon  chan struct{}
 }
 
 var _ run.Component = (*Heap)(nil)
 
 // New gives a component that has done nothing yet.
 func New(log *slog.Logger) *Heap {
-	return &Heap{log: log, look: look, free: debug.FreeOSMemory, every: interval}
+	return &Heap{log: log, look: look, free: debug.FreeOSMemory, every: interval, soon: make(chan struct{}, 1)}
+}
+
+// Soon says that much has just become garbage, which Go does not know before it collects. It returns at once.
+func (h *Heap) Soon() {
+	select {
+	case h.soon <- struct{}{}:
+	default: // it was said
+	}
 }
 
 // Name is "heap".
@@ -45,13 +54,20 @@ func (h *Heap) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-h.soon:
+			h.giveBack()
 		case <-tick.C:
-		}
-		if before := h.look(); before.much() {
-			h.free()
-			h.log.Debug("memory given back to the host", "was", before.idle, "is", h.look().idle)
+			if h.look().much() {
+				h.giveBack()
+			}
 		}
 	}
+}
+
+func (h *Heap) giveBack() {
+	before := h.look()
+	h.free()
+	h.log.Debug("memory given back to the host", "was", before.idle, "is", h.look().idle)
 }
 
 // usage is in bytes.

@@ -39,6 +39,28 @@ func TestMemoryOfWhatIsGone(t *testing.T) {
 	}
 }
 
+// TestSoon: what is said to be garbage is given back at once, however little Go knows of; what is said twice meanwhile once.
+func TestSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, freed := New(slog.New(slog.DiscardHandler)), 0
+		h.look = func() usage { return usage{} }
+		h.free = func() { freed++ }
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		h.Soon()
+		h.Soon()
+		go func() { ended <- h.Run(ctx) }()
+		synctest.Wait()
+		if freed != 1 {
+			t.Errorf("given back %d times, want once", freed)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // TestLook: Go's runtime is asked for what it knows, and what is given back is seen to go.
 func TestLook(t *testing.T) {
 	large := make([]byte, 256<<20)

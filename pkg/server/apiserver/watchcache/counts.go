@@ -1,0 +1,56 @@
+package watchcache
+
+import (
+	"time"
+
+	"k8s.io/apimachinery/pkg/watch"
+)
+
+const (
+	// period is the time between two looks at a kind.
+	period = 10 * time.Second
+	// periods of quiet come before a cache forgets: whoever watches has long had what was.
+	periods = 3
+	// least is how many versions of objects, which are no more, are worth a list. A version of a Pod takes about 10 kB.
+	least = 1000
+	// quiet is by how much fewer the events of the last periods are than those of the storm before.
+	quiet = 64
+)
+
+// counts is what a kind's cache holds, as far as its events tell.
+type counts struct {
+	live   int          // objects
+	events [periods]int // of the last periods, the present one first
+	gone   [periods]int // those of them that leave a version behind which is no more
+	storm  int          // the most of gone in so many periods, since the cache last listed
+}
+
+func (c *counts) take(e watch.EventType) {
+	switch e {
+	case watch.Added:
+		c.live++
+	case watch.Deleted:
+		c.live--
+		c.gone[0]++
+	case watch.Modified:
+		c.gone[0]++
+	default: // bookmarks say how far the database is
+		return
+	}
+	c.events[0]++
+}
+
+// tick begins a period. It is true when the ring holds much that was, against what is and would be listed, and hardly anything comes.
+func (c *counts) tick() bool {
+	recent, gone := 0, 0
+	for i := range periods {
+		recent += c.events[i]
+		gone += c.gone[i]
+	}
+	c.storm = max(c.storm, gone)
+	for i := periods - 1; i > 0; i-- {
+		c.events[i], c.gone[i] = c.events[i-1], c.gone[i-1]
+	}
+	c.events[0], c.gone[0] = 0, 0
+	return c.storm >= least && c.storm >= c.live/2 && recent <= c.storm/quiet
+}

@@ -1,0 +1,181 @@
+package watchcache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/apiserver/pkg/registry/generic"
+	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
+	"k8s.io/apiserver/pkg/storage"
+)
+
+// TestUncached: upstream's choice of kinds without a cache is kept.
+func TestUncached(t *testing.T) {
+	if !uncached(generic.UndecoratedStorage) || uncached(genericregistry.StorageWithCacher()) {
+		t.Error("a kind without a cache is not told from one with a cache")
+	}
+}
+
+// TestCounts: a cache forgets after a storm, when what it holds without need is more than what it would have to list.
+func TestCounts(t *testing.T) {
+	const many = 4 * least
+	for _, tt := range []struct {
+		name   string
+		live   int
+		storm  map[watch.EventType]int
+		after  int // events in each period afterwards
+		forget bool
+	}{
+		{"many deleted", many, map[watch.EventType]int{watch.Deleted: many}, 0, true},
+		{"many deleted, a few events come", many, map[watch.EventType]int{watch.Deleted: many}, 10, true},
+		{"many deleted, more come and go", many, map[watch.EventType]int{watch.Deleted: many}, 100, false},
+		{"many changed", many, map[watch.EventType]int{watch.Modified: many}, 0, true},
+		{"few of many changed", 10 * many, map[watch.EventType]int{watch.Modified: many}, 0, false},
+		{"many made, which stay", 0, map[watch.EventType]int{watch.Added: many}, 0, false},
+		{"few deleted", least, map[watch.EventType]int{watch.Deleted: least - 1}, 0, false},
+		{"bookmarks", 0, map[watch.EventType]int{watch.Bookmark: many}, 0, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := counts{live: tt.live}
+			for e, n := range tt.storm {
+				for range n {
+					c.take(e)
+				}
+			}
+			if c.tick() {
+				t.Error("forgets in the midst of it")
+			}
+			var forgets bool
+			for range periods + 1 {
+				for range tt.after {
+					c.take(watch.Modified)
+				}
+				forgets = c.tick() || forgets
+			}
+			if forgets != tt.forget {
+				t.Errorf("forgets: %v, want %v", forgets, tt.forget)
+			}
+		})
+	}
+}
+
+// fake is a database of ConfigMaps.
+type fake struct {
+	storage.Interface
+	items   int
+	watches chan *watch.FakeWatcher
+}
+
+func (f *fake) GetList(_ context.Context, _ string, _ storage.ListOptions, list runtime.Object) error {
+	into, ok := list.(*corev1.ConfigMapList)
+	if !ok {
+		return fmt.Errorf("a list of %T", list)
+	}
+	into.Items = make([]corev1.ConfigMap, f.items)
+	return nil
+}
+
+func (f *fake) Watch(context.Context, string, storage.ListOptions) (watch.Interface, error) {
+	w := watch.NewFake()
+	f.watches <- w
+	return w, nil
+}
+
+// TestAskedToList: events come through in order; after a storm the cache reads that it has to list, and once it watches again it is told that
+// it forgot. What it lists then counts anew.
+func TestAskedToList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		from, forgot := &fake{items: 5, watches: make(chan *watch.FakeWatcher, 2)}, 0
+		c := newCounted(from, func() { forgot++ })
+		begin := func() (*watch.FakeWatcher, watch.Interface) {
+			if err := c.GetList(t.Context(), "/", storage.ListOptions{}, &corev1.ConfigMapList{}); err != nil {
+				t.Fatal(err)
+			}
+			w, err := c.Watch(t.Context(), "/", storage.ListOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return <-from.watches, w
+		}
+		source, w := begin()
+		object := &corev1.ConfigMap{}
+		for i := range least {
+			object.ResourceVersion = fmt.Sprint(i)
+			go source.Modify(object.DeepCopy())
+			e := <-w.ResultChan()
+			if m, ok := e.Object.(*corev1.ConfigMap); !ok || m.ResourceVersion != fmt.Sprint(i) || e.Type != watch.Modified {
+				t.Fatalf("event %d came as %+v", i, e)
+			}
+		}
+		began := time.Now()
+		e := <-w.ResultChan()
+		if err := apierrors.FromObject(e.Object); e.Type != watch.Error || !apierrors.IsResourceExpired(err) {
+			t.Fatalf("after a storm came %+v, want that what was missed has expired", e)
+		}
+		if took := time.Since(began); took > (periods+1)*period {
+			t.Errorf("it came after %v", took)
+		}
+		w.Stop()
+		if forgot != 0 {
+			t.Error("told before the cache has listed")
+		}
+		_, w = begin()
+		defer w.Stop()
+		time.Sleep(settle)
+		synctest.Wait()
+		if forgot != 1 || c.counts != (counts{live: 5}) {
+			t.Errorf("told %d times that the cache forgot, want once; %+v is counted, want 5 objects", forgot, c.counts)
+		}
+		time.Sleep(10 * period)
+		if c.listing || forgot != 1 {
+			t.Error("asked to list anew without a storm")
+		}
+	})
+}
+
+// TestWatchEnds: a watch that the cache ends, or the database, ends on both sides.
+func TestWatchEnds(t *testing.T) {
+	for _, side := range []string{"cache", "database"} {
+		t.Run(side, func(t *testing.T) {
+			from := &fake{watches: make(chan *watch.FakeWatcher, 1)}
+			w, err := newCounted(from, func() {}).Watch(t.Context(), "/", storage.ListOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			source := <-from.watches
+			if side == "cache" {
+				w.Stop()
+				w.Stop()
+			} else {
+				source.Stop()
+			}
+			for _, ch := range []<-chan watch.Event{w.ResultChan(), source.ResultChan()} {
+				select {
+				case _, open := <-ch:
+					if open {
+						t.Error("an event after the end")
+					}
+				case <-time.After(time.Minute):
+					t.Error("not ended on one side")
+				}
+			}
+		})
+	}
+}
+
+// TestListFails: a list that the database does not give counts nothing.
+func TestListFails(t *testing.T) {
+	c := newCounted(&fake{items: 3, watches: make(chan *watch.FakeWatcher, 1)}, func() {})
+	c.counts.live = 2
+	if err := c.GetList(t.Context(), "/", storage.ListOptions{}, &corev1.Pod{}); err == nil || errors.Is(err, context.Canceled) || c.counts.live != 2 {
+		t.Errorf("err = %v, %+v", err, c.counts)
+	}
+}
