@@ -22,7 +22,7 @@ if [ "$(cat "$base.of" 2>/dev/null)" != "$packages" ]; then
 fi
 
 # A module of its own with the product's versions and flags: but for what the tests alone use, all is in the build cache.
-sed 's/^module .*/module conformance/' go.mod >"$here/mod/go.mod"
+sed -e 's/^module .*/module conformance/' -e '/\/pkg\/contract/d' go.mod >"$here/mod/go.mod"
 cp go.sum "$here/mod/go.sum"
 cp tests/conformance/testdata/tools.go.txt "$here/mod/tools.go"
 kubernetes=$(go list -m -f '{{.Version}}' k8s.io/kubernetes)

@@ -14,6 +14,7 @@ import (
 	"github.com/nodeless/nodeless/bundle/recipe"
 	"github.com/nodeless/nodeless/pkg/atomicfile"
 	"github.com/nodeless/nodeless/pkg/bundle"
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 func main() {
@@ -44,7 +45,7 @@ type options struct {
 
 // required is every file without which no Pod starts.
 var required = []string{
-	"bin/nodeless", "bin/nodeless-vmm", "bin/nodeless-converter", "bin/virtiofsd", "bin/containerd-shim-kata-v2", "bin/crictl", "cni/nodeless",
+	"bin/nodeless", "bin/" + contract.VMM, "bin/nodeless-converter", "bin/virtiofsd", "bin/" + contract.Shim, "bin/crictl", "cni/nodeless",
 	"aux/iptables", "aux/iptables-save", "aux/iptables-restore", "aux/ip6tables", "aux/ip6tables-save", "aux/ip6tables-restore", "aux/nft",
 	"netfilter/bin/xtables-nft-multi", "netfilter/bin/nft", "netfilter/lib/ld-linux-x86-64.so.2",
 	"qemu/bin/qemu-system-x86_64", "qemu/bin/virtiofsd", "qemu/lib/ld-linux-x86-64.so.2", "qemu/lib/append.so", "qemu/modules/accel-tcg-x86_64.so",

@@ -9,6 +9,7 @@ require (
 	github.com/containerd/ttrpc v1.2.7
 	github.com/kata-containers/kata-containers/src/runtime v0.0.0-20250828155603-754f07cff239
 	github.com/moby/sys/mountinfo v0.7.1
+	github.com/nodeless/nodeless/pkg/contract v0.0.0
 	golang.org/x/sys v0.31.0
 	google.golang.org/protobuf v1.35.2
 )
@@ -131,3 +132,5 @@ require (
 	tags.cncf.io/container-device-interface v0.8.1 // indirect
 	tags.cncf.io/container-device-interface/specs-go v0.8.0 // indirect
 )
+
+replace github.com/nodeless/nodeless/pkg/contract => ../../pkg/contract

@@ -14,6 +14,8 @@ import (
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
 	tasktypes "github.com/containerd/containerd/api/types/task"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 const (
@@ -99,15 +101,13 @@ func (d *doomed) forget(id string) {
 	delete(d.all, id)
 }
 
-// held tells whether the Pod's writes wait because the host's disk is full, as nodeless-vmm notes it (pkg/vmm, HeldFile).
+// held tells whether the Pod's writes wait because the host's disk is full, as nodeless-vmm notes it.
 func (s service) held() bool {
-	raw, err := os.ReadFile(filepath.Join(s.sandbox.vmDir(), "held.json"))
+	raw, err := os.ReadFile(filepath.Join(s.sandbox.vmDir(), contract.HeldFile))
 	if err != nil {
 		return false // it never was
 	}
-	var said struct {
-		Held bool `json:"held"`
-	}
+	var said contract.Hold
 	return json.Unmarshal(raw, &said) == nil && said.Held
 }
 

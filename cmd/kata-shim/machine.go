@@ -14,6 +14,8 @@ import (
 
 	agent "github.com/kata-containers/kata-containers/src/runtime/virtcontainers/pkg/agent/protocols/client"
 	agentapi "github.com/kata-containers/kata-containers/src/runtime/virtcontainers/pkg/agent/protocols/grpc"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 // resizeTimeout is more than nodeless-vmm and the guest's agent give themselves.
@@ -26,28 +28,19 @@ var _ machine = vm{}
 
 // size is what QEMU has; the guest may have taken in less.
 func (v vm) size(ctx context.Context) (memory int64, vcpus int, err error) {
-	var info struct {
-		Config struct {
-			Memory struct {
-				Size int64 `json:"size"`
-			} `json:"memory"`
-			Cpus struct {
-				BootVcpus int `json:"boot_vcpus"`
-			} `json:"cpus"`
-		} `json:"config"`
-	}
-	if err := v.call(ctx, http.MethodGet, "vm.info", nil, &info); err != nil {
+	var info contract.Info
+	if err := v.call(ctx, http.MethodGet, contract.CallInfo, nil, &info); err != nil {
 		return 0, 0, fmt.Errorf("ask for the size of the microVM: %w", err)
 	}
-	return info.Config.Memory.Size, info.Config.Cpus.BootVcpus, nil
+	return info.Config.Memory.Size, info.Config.CPUs.Boot, nil
 }
 
 // resize has nodeless-vmm plug in what is missing or take back what is too much, and the guest's agent use the rest.
 func (v vm) resize(ctx context.Context, memory int64, vcpus int, spec limits) error {
 	ctx, cancel := context.WithTimeout(ctx, resizeTimeout)
 	defer cancel()
-	want := map[string]any{"desired_ram": memory, "desired_vcpus": vcpus, "nodeless_spec_cpu": spec.cpu, "nodeless_spec_memory": spec.memory}
-	if err := v.call(ctx, http.MethodPut, "vm.resize", want, nil); err != nil {
+	want := contract.Resize{Memory: memory, VCPUs: vcpus, SpecCPU: spec.cpu, SpecMemory: spec.memory}
+	if err := v.call(ctx, http.MethodPut, contract.CallResize, want, nil); err != nil {
 		return err
 	}
 	return v.online(ctx, vcpus)
@@ -55,7 +48,7 @@ func (v vm) resize(ctx context.Context, memory int64, vcpus int, spec limits) er
 
 // online is a second connection to the agent: Kata keeps its own to itself.
 func (v vm) online(ctx context.Context, vcpus int) error {
-	client, err := agent.NewAgentClient(ctx, "hvsock://"+filepath.Join(v.dir, "clh.sock")+":1024", 0)
+	client, err := agent.NewAgentClient(ctx, fmt.Sprintf("hvsock://%s:%d", filepath.Join(v.dir, contract.AgentSocket), contract.AgentPort), 0)
 	if err != nil {
 		return fmt.Errorf("connect to the guest's agent: %w", err)
 	}
@@ -73,14 +66,14 @@ func (v vm) call(ctx context.Context, method, name string, body, reply any) erro
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://localhost/api/v1/"+name, bytes.NewReader(raw))
+	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+contract.APIPrefix+name, bytes.NewReader(raw))
 	if err != nil {
 		return err
 	}
 	req.Close = true
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
-		return d.DialContext(ctx, "unix", filepath.Join(v.dir, "clh-api.sock"))
+		return d.DialContext(ctx, "unix", filepath.Join(v.dir, contract.APISocket))
 	}}}
 	res, err := client.Do(req)
 	if err != nil {

@@ -28,6 +28,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 // The shim's live heap is about 5 MB; collecting early keeps the garbage beside it small.
@@ -122,7 +124,10 @@ func deleteSandbox(c call) error {
 
 // sandbox is the one that is meant, as this host knows it; exe is a file in the bundle's bin folder.
 func (c call) sandbox(exe string) sandbox {
-	return sandbox{id: c.id, bundle: filepath.Dir(filepath.Dir(exe)), root: "/", scratch: scratchDir(os.Getenv(configEnv)), socket: c.socket(), task: c.task, self: os.Getpid()}
+	return sandbox{
+		id: c.id, bundle: filepath.Dir(filepath.Dir(exe)), root: "/", scratch: hostConfig(os.Getenv(contract.ConfigEnv)).ScratchDir,
+		socket: c.socket(), task: c.task, self: os.Getpid(),
+	}
 }
 
 // socket is where the shim of a sandbox listens; for the id of a plain container there is no such file.
@@ -151,7 +156,7 @@ type service struct {
 }
 
 func (c call) newService(ctx context.Context, id string, stockPublisher shimapi.Publisher, shutdown func()) (shimapi.Shim, error) {
-	shim.Pace = newPace(logRate(os.Getenv(configEnv))).around // before any container says anything
+	shim.Pace = newPace(hostConfig(os.Getenv(contract.ConfigEnv)).LogRate).around // before any container says anything
 	stock, err := shim.New(ctx, id, &publisher{Publisher: stockPublisher, now: time.Now}, shutdown)
 	if err != nil {
 		return nil, err

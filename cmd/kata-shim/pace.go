@@ -1,9 +1,7 @@
 package main
 
 import (
-	"encoding/json"
 	"io"
-	"os"
 	"sync"
 	"time"
 )
@@ -53,19 +51,4 @@ func (r pacedReader) Read(buf []byte) (int, error) {
 		time.Sleep(r.pace.take(n, time.Now()))
 	}
 	return n, err
-}
-
-// logRate reads how many bytes a second a Pod may say from the settings of nodeless-vmm; 0 is no bound.
-func logRate(settings string) int64 {
-	raw, err := os.ReadFile(settings)
-	if err != nil {
-		return 0 // a shim started by hand
-	}
-	var c struct {
-		LogRate int64 `json:"logRate"`
-	}
-	if json.Unmarshal(raw, &c) != nil {
-		return 0
-	}
-	return c.LogRate
 }

@@ -70,13 +70,13 @@ func TestAStreamThatIsNotPaced(t *testing.T) {
 		t.Errorf("without a bound the stream is %T", r)
 	}
 	settings := filepath.Join(t.TempDir(), "vmm.json")
-	if got := logRate(settings); got != 0 {
+	if got := hostConfig(settings).LogRate; got != 0 {
 		t.Errorf("without settings the bound is %d", got)
 	}
 	if err := os.WriteFile(settings, []byte(`{"logRate":4096,"scratchDir":"/d"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got := logRate(settings); got != 4096 {
+	if got := hostConfig(settings).LogRate; got != 4096 {
 		t.Errorf("the bound is %d, want 4096", got)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 const (
@@ -77,10 +79,7 @@ func (p patience) outwait(ctx context.Context, limit time.Duration) bool {
 func (v vm) effort(ctx context.Context) (cpu time.Duration, wants bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lookInterval)
 	defer cancel()
-	var answer struct {
-		CPU   time.Duration `json:"cpu"`
-		Wants bool          `json:"wants"`
-	}
-	err = v.call(ctx, http.MethodGet, "vm.effort", nil, &answer)
+	var answer contract.Effort
+	err = v.call(ctx, http.MethodGet, contract.CallEffort, nil, &answer)
 	return answer.CPU, answer.Wants, err
 }

@@ -11,6 +11,8 @@ import (
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 // Kata boots a microVM of its Pod's size and leaves it at that (static_sandbox_resource_mgmt). What a container is given
@@ -86,7 +88,7 @@ func (d description) booted() limits {
 func (d description) quota() quota { return quota{d.number("cpu-quota"), d.number("cpu-period")} }
 
 func (d description) number(key string) int64 {
-	n, err := strconv.ParseInt(d.Annotations["io.kubernetes.cri.sandbox-"+key], 10, 64)
+	n, err := strconv.ParseInt(d.Annotations[contract.CRISandbox+key], 10, 64)
 	if err != nil {
 		return 0 // Kata takes it as unset too
 	}
@@ -94,20 +96,13 @@ func (d description) number(key string) int64 {
 }
 
 // sized tells that the Pod has a size as a whole, which is the microVM's whatever the limits of the Pod's containers add up to.
-func (d description) sized() bool { return d.Annotations[specAnnotation] != "" && !d.native() }
+func (d description) sized() bool { return d.Annotations[contract.Spec] != "" && !d.native() }
 
 // native tells that the Pod keeps its own figures, and the microVM follows the limits of its containers.
 func (d description) native() bool {
-	follows := d.Annotations[sizingAnnotation]
-	return follows != "" && follows != sizingWhole
+	follows := d.Annotations[contract.Sizing]
+	return follows != "" && follows != contract.SizingWhole
 }
-
-// Annotations that are set at the Pod's admission (pkg/api has them too, in another module).
-const (
-	specAnnotation   = "nodeless.dev/spec"
-	sizingAnnotation = "nodeless.dev/sizing"
-	sizingWhole      = "whole"
-)
 
 // sizer keeps the microVM at its Pod's spec, or, where the Pod has none, as large as its containers' limits add up to.
 // vCPUs are never taken away: the limit bounds their use.

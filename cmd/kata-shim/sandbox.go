@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/moby/sys/mountinfo"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 // sandbox is what may be left on the host of one Pod whose shim is gone.
@@ -29,22 +31,17 @@ type sandbox struct {
 	self    int
 }
 
-// configEnv names the file with the settings of nodeless-vmm; containerd hands it down to us.
-const configEnv = "NODELESS_VMM_CONFIG"
-
-// scratchDir reads the folder of the Pods' disks from the settings of nodeless-vmm.
-func scratchDir(settings string) string {
+// hostConfig reads the settings of nodeless-vmm. A shim started by hand has none.
+func hostConfig(settings string) contract.HostConfig {
 	raw, err := os.ReadFile(settings)
 	if err != nil {
-		return "" // a shim started by hand
+		return contract.HostConfig{}
 	}
-	var c struct {
-		ScratchDir string `json:"scratchDir"`
-	}
+	var c contract.HostConfig
 	if json.Unmarshal(raw, &c) != nil {
-		return ""
+		return contract.HostConfig{}
 	}
-	return c.ScratchDir
+	return c
 }
 
 // An id is 64 hexadecimal digits, as containerd gives one; anything else never becomes part of a path, nor the mark of a process to kill.
@@ -57,17 +54,10 @@ var (
 const killTimeout = 20 * time.Second
 
 // vmDir holds the sockets of nodeless-vmm.
-func (s sandbox) vmDir() string { return filepath.Join(s.root, "run/vc/vm", s.id) }
+func (s sandbox) vmDir() string { return filepath.Join(s.root, contract.KataVMs, s.id) }
 
-// dirs hold the state of a sandbox; Kata has them hard-wired.
-func (s sandbox) dirs() []string {
-	return []string{
-		filepath.Join(s.root, "run/vc/sbs", s.id),
-		s.vmDir(),
-		filepath.Join(s.root, "run/kata-containers/shared/sandboxes", s.id),
-		filepath.Join(s.root, "run/kata-containers", s.id),
-	}
-}
+// dirs hold the state of a sandbox.
+func (s sandbox) dirs() []string { return contract.SandboxDirs(s.root, s.id) }
 
 // remove ends the sandbox's processes and removes its mounts, folders and cgroups. For the id of a plain
 // container, of which the host holds nothing, it does nothing; called twice, the second call finds nothing.
@@ -116,7 +106,7 @@ func (s sandbox) removeDisk() error {
 	if s.scratch == "" {
 		return nil
 	}
-	return removeFile(filepath.Join(s.scratch, s.id+".ext4"))
+	return removeFile(filepath.Join(s.scratch, s.id+contract.DiskSuffix))
 }
 
 // removeFile removes a file that may not be there, or have a name.
@@ -162,12 +152,12 @@ func (s sandbox) kill() error {
 
 // askAdapter has nodeless-vmm end QEMU, for a moment: it is the one that writes down when that was.
 func (s sandbox) askAdapter() {
-	const adapter, patience = "nodeless-vmm", 2 * time.Second
+	const patience = 2 * time.Second
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		asked := false
 		for _, pid := range s.processes() {
 			exe, err := os.Readlink(filepath.Join(s.root, "proc", strconv.Itoa(pid), "exe"))
-			if err == nil && filepath.Base(exe) == adapter && syscall.Kill(pid, syscall.SIGTERM) == nil {
+			if err == nil && filepath.Base(exe) == contract.VMM && syscall.Kill(pid, syscall.SIGTERM) == nil {
 				asked = true
 			}
 		}
@@ -232,7 +222,7 @@ func unmountBelow(root, dir string) error {
 
 const umountNoFollow = 0x8 // UMOUNT_NOFOLLOW, umount2(2)
 
-func (s sandbox) cgroupName() string { return "kata_" + s.id }
+func (s sandbox) cgroupName() string { return contract.Cgroup + s.id }
 
 // cgroups lists the folders kata_<id> in each v1 hierarchy or in v2, with their children, children first.
 func (s sandbox) cgroups() []string {

@@ -153,8 +153,8 @@ func TestOwnCgroupsAreFoundWithoutASearch(t *testing.T) {
 func TestScratchDir(t *testing.T) {
 	root := tree(t, map[string]string{"good": `{"bundle":"/b","scratchDir":"/d/scratch"}`, "bad": "{"})
 	for name, want := range map[string]string{"good": "/d/scratch", "bad": "", "missing": ""} {
-		if got := scratchDir(filepath.Join(root, name)); got != want {
-			t.Errorf("scratchDir(%s) = %q, want %q", name, got, want)
+		if got := hostConfig(filepath.Join(root, name)).ScratchDir; got != want {
+			t.Errorf("the folder of disks by %s is %q, want %q", name, got, want)
 		}
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 // volumes brings a Pod's volumes into its microVM the way the kubelet means them. Kata gives each container a share of its own,
@@ -29,19 +31,6 @@ type volumes struct {
 	mu sync.Mutex // one container at a time
 }
 
-// What the guest reads out of a rewritten mount; pkg/guest/agent/volumes.go has the same words.
-const (
-	typeShare  = "nodeless-share"  // at Source
-	typeWatch  = "nodeless-watch"  // at Source, rewritten by the kubelet
-	typeMemory = "nodeless-memory" // a tmpfs, to be made at Source with the options after optionTmpfs
-
-	optionSub   = "nodeless.sub=" // a path below Source
-	optionTmpfs = "nodeless.tmpfs="
-
-	guestShares = "/run/kata-containers/shared/containers/volumes"
-	guestMemory = "/run/kata-containers/sandbox/ephemeral"
-)
-
 var (
 	// podVolume and podSubpath are how the kubelet lays out a Pod's folder.
 	podVolume  = regexp.MustCompile(`^(/.*/pods/[^/]+)/volumes/kubernetes\.io~([^/]+)/([^/]+)(/mount)?$`)
@@ -50,10 +39,10 @@ var (
 )
 
 func newVolumes(root, id string) *volumes {
-	dir := filepath.Join(root, "run/kata-containers/shared")
+	dir := filepath.Join(root, contract.KataShares, id)
 	return &volumes{
-		mounts: filepath.Join(dir, "sandboxes", id, "mounts"), shared: filepath.Join(dir, "sandboxes", id, "shared"),
-		direct: filepath.Join(dir, "direct-volumes"), table: hostMounts,
+		mounts: filepath.Join(dir, "mounts"), shared: filepath.Join(dir, "shared"),
+		direct: filepath.Join(root, contract.KataShared, "direct-volumes"), table: hostMounts,
 	}
 }
 
@@ -148,21 +137,21 @@ func find(m ociMount, table []mountPoint) (volume, bool) {
 	if podFolder.MatchString(m.Source) || system(m.Source) || system(m.Destination) {
 		return volume{}, false
 	}
-	return volume{dir: m.Source, name: hostName(m.Source, m.readOnly()), kind: typeShare, ro: m.readOnly()}, true
+	return volume{dir: m.Source, name: hostName(m.Source, m.readOnly()), kind: contract.MountShare, ro: m.readOnly()}, true
 }
 
 // podsVolume describes one of the folders that the kubelet makes for a Pod. Whether a container may write it is the guest's
 // business: all containers of a Pod live in it, and a reader must see the very files of the writer.
 func podsVolume(dir string, parts []string, table []mountPoint) (volume, bool) {
 	plugin, name := parts[2], parts[3]
-	vol := volume{dir: dir, name: plugin + "~" + name, kind: typeShare}
+	vol := volume{dir: dir, name: plugin + "~" + name, kind: contract.MountShare}
 	switch plugin {
 	case "configmap", "secret", "projected", "downward-api":
-		vol.kind, vol.ro = typeWatch, true
+		vol.kind, vol.ro = contract.MountWatch, true
 	case "empty-dir":
 		switch filesystemAt(table, dir) {
 		case "tmpfs":
-			vol.kind, vol.name = typeMemory, name
+			vol.kind, vol.name = contract.MountMemory, name
 		case "hugetlbfs":
 			return volume{}, false
 		}
@@ -192,7 +181,7 @@ func subpathVolume(source, pod string, table []mountPoint) (volume, bool) {
 		}
 		vol, ok := podsVolume(dir, parts, table)
 		vol.sub = rel
-		return vol, ok && vol.kind != typeWatch
+		return vol, ok && vol.kind != contract.MountWatch
 	}
 	return volume{}, false
 }
@@ -227,16 +216,16 @@ func (v *volumes) place(m *ociMount, vol volume) error {
 		}
 	}
 	if vol.sub != "" {
-		options = append(options, optionSub+vol.sub)
+		options = append(options, contract.OptionSub+vol.sub)
 	}
-	source := filepath.Join(guestShares, vol.name)
-	if vol.kind == typeMemory {
-		source = filepath.Join(guestMemory, vol.name)
+	source := filepath.Join(contract.GuestVolumes, vol.name)
+	if vol.kind == contract.MountMemory {
+		source = filepath.Join(contract.GuestMemory, vol.name)
 		tmpfs, err := tmpfsOptions(vol.dir)
 		if err != nil {
 			return err
 		}
-		options = append(options, optionTmpfs+tmpfs)
+		options = append(options, contract.OptionTmpfs+tmpfs)
 	} else if err := v.export(vol.name, vol.dir, vol.ro); err != nil {
 		return err
 	}
@@ -261,7 +250,7 @@ func tmpfsOptions(dir string) (string, error) {
 // directory and not, as Kata's, on the one behind it: when Kata detaches the former the exports go with it, and what Kata
 // then deletes in the latter are empty folders. No link in it is followed out of it.
 func (v *volumes) export(name, dir string, ro bool) error {
-	point := filepath.Join("volumes", name)
+	point := filepath.Join(contract.VolumesDir, name)
 	folders, err := os.OpenRoot(v.mounts)
 	if err != nil {
 		return err

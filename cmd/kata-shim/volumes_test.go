@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 // hostTable is a host with two disks, and a Pod with one volume of each kind and parts of them.
@@ -47,24 +49,24 @@ func TestFind(t *testing.T) {
 		options []string
 		want    volume // no name: left to Kata
 	}{
-		{name: "emptyDir on disk", source: volumes + "empty-dir/scratch", want: volume{name: "empty-dir~scratch", kind: typeShare}},
-		{name: "reader and writer share one", source: volumes + "empty-dir/scratch", options: []string{"ro"}, want: volume{name: "empty-dir~scratch", kind: typeShare}},
-		{name: "emptyDir in memory", source: volumes + "empty-dir/memory", want: volume{name: "memory", kind: typeMemory}},
+		{name: "emptyDir on disk", source: volumes + "empty-dir/scratch", want: volume{name: "empty-dir~scratch", kind: contract.MountShare}},
+		{name: "reader and writer share one", source: volumes + "empty-dir/scratch", options: []string{"ro"}, want: volume{name: "empty-dir~scratch", kind: contract.MountShare}},
+		{name: "emptyDir in memory", source: volumes + "empty-dir/memory", want: volume{name: "memory", kind: contract.MountMemory}},
 		{name: "huge pages are Kata's", source: volumes + "empty-dir/huge"},
-		{name: "Secret", source: volumes + "secret/keys", want: volume{name: "secret~keys", kind: typeWatch, ro: true}},
-		{name: "projected", source: volumes + "projected/token", want: volume{name: "projected~token", kind: typeWatch, ro: true}},
-		{name: "volume of a CSI driver", source: volumes + "csi/pv-2/mount", want: volume{name: "csi~pv-2", kind: typeShare}},
-		{name: "part of a disk's folder", source: pod + "/volume-subpaths/pv-1/main/0", want: volume{name: "local-volume~pv-1", kind: typeShare, sub: "deep/er", dir: volumes + "local-volume/pv-1"}},
-		{name: "part of a volume in memory", source: pod + "/volume-subpaths/memory/main/1", want: volume{name: "memory", kind: typeMemory, sub: "x", dir: volumes + "empty-dir/memory"}},
+		{name: "Secret", source: volumes + "secret/keys", want: volume{name: "secret~keys", kind: contract.MountWatch, ro: true}},
+		{name: "projected", source: volumes + "projected/token", want: volume{name: "projected~token", kind: contract.MountWatch, ro: true}},
+		{name: "volume of a CSI driver", source: volumes + "csi/pv-2/mount", want: volume{name: "csi~pv-2", kind: contract.MountShare}},
+		{name: "part of a disk's folder", source: pod + "/volume-subpaths/pv-1/main/0", want: volume{name: "local-volume~pv-1", kind: contract.MountShare, sub: "deep/er", dir: volumes + "local-volume/pv-1"}},
+		{name: "part of a volume in memory", source: pod + "/volume-subpaths/memory/main/1", want: volume{name: "memory", kind: contract.MountMemory, sub: "x", dir: volumes + "empty-dir/memory"}},
 		{name: "part of a Secret stays as it is mounted", source: pod + "/volume-subpaths/keys/main/2"},
-		{name: "part of an emptyDir", source: pod + "/volume-subpaths/scratch/main/3", want: volume{name: "empty-dir~scratch", kind: typeShare, sub: "a", dir: volumes + "empty-dir/scratch"}},
+		{name: "part of an emptyDir", source: pod + "/volume-subpaths/scratch/main/3", want: volume{name: "empty-dir~scratch", kind: contract.MountShare, sub: "a", dir: volumes + "empty-dir/scratch"}},
 		{name: "part that has been deleted", source: pod + "/volume-subpaths/scratch/main/4"},
 		{name: "part of a hostPath", source: pod + "/volume-subpaths/path/main/5"},
 		{name: "/etc/hosts", source: pod + "/etc-hosts"},
 		{name: "termination log", source: pod + "/containers/main/1234"},
 		{name: "the host's /sys", source: "/sys/fs"},
-		{name: "hostPath", source: "/srv", want: volume{name: hostName("/srv", false), kind: typeShare}},
-		{name: "hostPath to read", source: "/srv", options: []string{"rro"}, want: volume{name: hostName("/srv", false) + "~ro", kind: typeShare, ro: true}},
+		{name: "hostPath", source: "/srv", want: volume{name: hostName("/srv", false), kind: contract.MountShare}},
+		{name: "hostPath to read", source: "/srv", options: []string{"rro"}, want: volume{name: hostName("/srv", false) + "~ro", kind: contract.MountShare, ro: true}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -119,8 +121,8 @@ func TestPrepareRewritesVolumesOnly(t *testing.T) {
 		t.Errorf("what is no volume has changed: %s", raw)
 	}
 	shm := got.Mounts[2]
-	if shm.Type != typeMemory || shm.Source != guestMemory+"/memory" || shm.Destination != "/dev/shm/" || len(shm.Options) != 3 ||
-		!reflect.DeepEqual(shm.Options[:2], []string{"rprivate", "rw"}) || !strings.HasPrefix(shm.Options[2], optionTmpfs+"size=") {
+	if shm.Type != contract.MountMemory || shm.Source != contract.GuestMemory+"/memory" || shm.Destination != "/dev/shm/" || len(shm.Options) != 3 ||
+		!reflect.DeepEqual(shm.Options[:2], []string{"rprivate", "rw"}) || !strings.HasPrefix(shm.Options[2], contract.OptionTmpfs+"size=") {
 		t.Errorf("the volume in memory became %+v", shm)
 	}
 }

@@ -18,15 +18,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nodeless/nodeless/pkg/agentmux"
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/guest/agent"
 	"github.com/nodeless/nodeless/pkg/guest/boot"
 	"github.com/nodeless/nodeless/pkg/guest/container"
 	"github.com/nodeless/nodeless/pkg/guest/mount"
 	"github.com/nodeless/nodeless/pkg/version"
 )
-
-// portName is the virtio-serial port the host's VMM adapter offers.
-const portName = "agent"
 
 func main() {
 	if len(os.Args) > 1 {
@@ -79,12 +77,12 @@ func run(ctx context.Context) error {
 
 // answerHost takes the channel to the host into use. Requests wait in the listener until somebody accepts them.
 func answerHost(ctx context.Context, log *slog.Logger) (net.Listener, error) {
-	port, err := boot.OpenPort(ctx, portName)
+	port, err := boot.OpenPort(ctx, contract.AgentPortName)
 	if err != nil {
 		return nil, err
 	}
 	return agentmux.Listen(ctx, port, agentmux.Guest{
-		Attached: func(h agentmux.Hello) { attached(log, h) },
+		Attached: func(h contract.Hello) { attached(log, h) },
 		Clock:    boot.Clock{},
 	})
 }
@@ -100,7 +98,7 @@ func newAgent(ctx context.Context, log *slog.Logger, debug bool) (*agent.Agent, 
 	sys := os.DirFS("/sys")
 	return agent.New(agent.Config{
 		Containers: manager,
-		Mounts:     mount.NewTable(sys, agent.Root+"/local"),
+		Mounts:     mount.NewTable(sys, contract.GuestRoot+"/local"),
 		Version:    version.Version,
 		Log:        log,
 		Debug:      debug,
@@ -108,7 +106,7 @@ func newAgent(ctx context.Context, log *slog.Logger, debug bool) (*agent.Agent, 
 }
 
 // attached takes over what a host tells when it attaches: the time and fresh entropy.
-func attached(log *slog.Logger, h agentmux.Hello) {
+func attached(log *slog.Logger, h contract.Hello) {
 	if err := boot.SetClock(h.Time); err != nil {
 		log.Warn("clock keeps its own time", "err", err)
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/version"
 	"github.com/nodeless/nodeless/pkg/vmm"
 )
@@ -35,11 +36,11 @@ func run(ctx context.Context, args []string, parent int, getenv func(string) str
 		return 2
 	}
 	if showVersion {
-		fmt.Fprintln(stdout, "nodeless-vmm", version.Version)
+		fmt.Fprintln(stdout, contract.VMM, version.Version)
 		return 0
 	}
 	opts.Parent, opts.Errors = parent, stderr
-	cfg, err := vmm.LoadHostConfig(getenv(vmm.ConfigEnv))
+	cfg, err := vmm.LoadHostConfig(getenv(contract.ConfigEnv))
 	if err == nil {
 		err = vmm.Run(ctx, cfg, opts)
 	}

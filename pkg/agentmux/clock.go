@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 // Clock is the guest's wall clock.
@@ -69,7 +71,7 @@ func correction(samples []sample) time.Duration {
 
 // SyncClock compares the guest's clock with this host's and corrects it; it returns by how much.
 func (s *Session) SyncClock(ctx context.Context) (time.Duration, error) {
-	c, err := s.OpenPort(ClockPort)
+	c, err := s.OpenPort(contract.ClockPort)
 	if err != nil {
 		return 0, fmt.Errorf("compare clocks: %w", err)
 	}

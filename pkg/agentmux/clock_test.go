@@ -5,6 +5,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 // fakeClock is the host's clock and an offset.
@@ -46,7 +48,7 @@ func TestSyncClock(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer l.Close()
-			s, err := Dial(t.Context(), p.attach(), Hello{})
+			s, err := Dial(t.Context(), p.attach(), contract.Hello{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -72,7 +74,7 @@ func TestSyncClockTellsWhenTheGuestCannot(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	s, err := Dial(t.Context(), p.attach(), Hello{})
+	s, err := Dial(t.Context(), p.attach(), contract.Hello{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,17 +10,19 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 // forwardFrame is the most that one frame of a Forwarding carries, in bytes.
 const forwardFrame = 32 << 10
 
-// Forwarding is a connection to a TCP port of a guest, over a stream to ForwardPort. What is sent goes in frames, each with
+// Forwarding is a connection to a TCP port of a guest, over a stream to contract.ForwardPort. What is sent goes in frames, each with
 // its length in two bytes before it, and an empty one ends it: the multiplexer would let somebody who closes a stream to
 // say that listen for a minute only. What is received comes as it is.
 type Forwarding struct{ net.Conn }
 
-// RequestPort names a TCP port on a new connection to ForwardPort and waits until the guest is connected to it.
+// RequestPort names a TCP port on a new connection to contract.ForwardPort and waits until the guest is connected to it.
 // ErrRefused says that nothing listens there.
 func RequestPort(c net.Conn, port uint16) (Forwarding, error) {
 	answer := make([]byte, 1)
@@ -28,7 +30,7 @@ func RequestPort(c net.Conn, port uint16) (Forwarding, error) {
 	if err == nil {
 		_, err = io.ReadFull(c, answer)
 	}
-	if err == nil && answer[0] != forwardOK {
+	if err == nil && answer[0] != contract.ForwardOK {
 		err = ErrRefused
 	}
 	if err != nil {
@@ -91,11 +93,11 @@ func forward(ctx context.Context, c net.Conn) {
 	_ = c.SetReadDeadline(time.Time{})
 	to, err := dialLoopback(ctx, binary.BigEndian.Uint16(port[:]))
 	if err != nil {
-		_, _ = c.Write([]byte{forwardFailed})
+		_, _ = c.Write([]byte{contract.ForwardFailed})
 		return
 	}
 	defer to.Close()
-	if _, err := c.Write([]byte{forwardOK}); err != nil {
+	if _, err := c.Write([]byte{contract.ForwardOK}); err != nil {
 		return
 	}
 	stop := context.AfterFunc(ctx, func() { c.Close(); to.Close() })

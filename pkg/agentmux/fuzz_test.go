@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/yamux"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 // patience is far longer than anything here takes; a test that uses it up has found something that hangs.
@@ -58,9 +60,9 @@ func hostile(c net.Conn, early, late []byte) {
 		if err != nil {
 			return
 		}
-		if ctl != nil && ctl.kind == kindHello {
+		if ctl != nil && ctl.Kind == contract.KindHello {
 			go func() { _, _ = io.Copy(io.Discard, c) }()
-			_, _ = c.Write(control{kind: kindAck, nonce: ctl.nonce}.encode())
+			_, _ = c.Write(contract.Control{Kind: contract.KindAck, Nonce: ctl.Nonce}.Encode())
 			_, _ = c.Write(late)
 			return
 		}
@@ -75,7 +77,7 @@ func attack(t *testing.T, early, late []byte) {
 	go func() {
 		defer close(over)
 		go hostile(far, early, late)
-		s, err := dial(t.Context(), near, Hello{}, forgetful())
+		s, err := dial(t.Context(), near, contract.Hello{}, forgetful())
 		if err != nil {
 			return // the guest left before it answered
 		}
@@ -104,7 +106,7 @@ func attack(t *testing.T, early, late []byte) {
 // FuzzHost is a guest that has been taken over and talks to the host: no panic, no hang.
 func FuzzHost(f *testing.F) {
 	f.Add([]byte("noise"), []byte("noise"), false)
-	f.Add(control{kind: kindAck, nonce: 1}.encode(), bytes.Repeat([]byte{0xFF}, 200), true)
+	f.Add(contract.Control{Kind: contract.KindAck, Nonce: 1}.Encode(), bytes.Repeat([]byte{0xFF}, 200), true)
 	answer := append(frame(frameWindow, flagACK, 1, 0), frame(frameData, 0, 1, 5, []byte("hello")...)...)
 	f.Add([]byte{0xFF}, append(answer, frame(frameWindow, flagFIN, 1, 0)...), false)
 	f.Add([]byte{}, append(answer, frame(frameWindow, flagFIN|flagRST|flagACK, 3, 1<<31)...), false)
@@ -138,11 +140,11 @@ func TestAGuestCannotFloodItsHost(t *testing.T) {
 				if err != nil || ctl == nil {
 					return
 				}
-				_, _ = far.Write(control{kind: kindAck, nonce: ctl.nonce}.encode())
+				_, _ = far.Write(contract.Control{Kind: contract.KindAck, Nonce: ctl.Nonce}.Encode())
 				_, _ = far.Write(late)
 			}()
 			before := runtime.NumGoroutine()
-			s, err := Dial(t.Context(), near, Hello{})
+			s, err := Dial(t.Context(), near, contract.Hello{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -169,11 +171,11 @@ func TestASilentGuestDoesNotHoldAForward(t *testing.T) {
 				return
 			}
 			if ctl != nil {
-				_, _ = far.Write(control{kind: kindAck, nonce: ctl.nonce}.encode())
+				_, _ = far.Write(contract.Control{Kind: contract.KindAck, Nonce: ctl.Nonce}.Encode())
 			}
 		}
 	}()
-	s, err := Dial(t.Context(), near, Hello{})
+	s, err := Dial(t.Context(), near, contract.Hello{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,10 +205,10 @@ func TestGuardSeesFramesHoweverTheyAreCut(t *testing.T) {
 // FuzzResync leaves anything at all on the port: the next host must be heard, and what it says must arrive whole.
 func FuzzResync(f *testing.F) {
 	f.Add([]byte{0xFF}, []byte("payload"))
-	f.Add(control{kind: kindHello, nonce: 3}.encode(), []byte{0xFF, 0xFF, 0})
-	f.Add(control{kind: kindHello, nonce: 3}.encode()[:20], nasty(100))
-	f.Add(append(control{kind: kindHello, nonce: 3}.encode(), frame(frameWindow, flagSYN, 1, 0)...), nasty(100))
-	f.Add(append(control{kind: kindHello, nonce: 3}.encode(), frame(frameData, flagSYN, 1, 1<<30)...), []byte("x"))
+	f.Add(contract.Control{Kind: contract.KindHello, Nonce: 3}.Encode(), []byte{0xFF, 0xFF, 0})
+	f.Add(contract.Control{Kind: contract.KindHello, Nonce: 3}.Encode()[:20], nasty(100))
+	f.Add(append(contract.Control{Kind: contract.KindHello, Nonce: 3}.Encode(), frame(frameWindow, flagSYN, 1, 0)...), nasty(100))
+	f.Add(append(contract.Control{Kind: contract.KindHello, Nonce: 3}.Encode(), frame(frameData, flagSYN, 1, 1<<30)...), []byte("x"))
 	f.Fuzz(func(t *testing.T, garbage, payload []byte) {
 		p := new(port)
 		startEchoWith(t, p, forgetful())
@@ -216,7 +218,7 @@ func FuzzResync(f *testing.F) {
 		if _, err := h.Write(garbage); err != nil {
 			t.Fatalf("the port stopped: %v", err)
 		}
-		s, err := dial(t.Context(), p.attach(), Hello{}, forgetful())
+		s, err := dial(t.Context(), p.attach(), contract.Hello{}, forgetful())
 		if err != nil {
 			t.Fatal(err)
 		}

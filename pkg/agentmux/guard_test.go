@@ -8,6 +8,8 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 // header is a yamux frame's.
@@ -61,7 +63,7 @@ func hostileGuest(port net.Conn, send func(w io.Writer) error) {
 			return
 		}
 		if c != nil {
-			if _, err := port.Write(control{kind: kindAck, nonce: c.nonce}.encode()); err != nil {
+			if _, err := port.Write(contract.Control{Kind: contract.KindAck, Nonce: c.Nonce}.Encode()); err != nil {
 				return
 			}
 			break
@@ -92,7 +94,7 @@ func TestHostileGuestCostsTheHostNothing(t *testing.T) {
 			host, guest := net.Pipe()
 			defer guest.Close()
 			go hostileGuest(guest, send)
-			s, err := Dial(t.Context(), host, Hello{})
+			s, err := Dial(t.Context(), host, contract.Hello{})
 			if err != nil {
 				t.Fatal(err)
 			}

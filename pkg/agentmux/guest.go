@@ -10,18 +10,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/yamux"
-)
 
-const (
-	// AgentPort is the service that Open reaches; the number is Kata's vsock port.
-	AgentPort uint32 = 1024
-	// ForwardPort is the service that Forward reaches.
-	ForwardPort uint32 = 1025
-	// ClockPort is the service that SyncClock reaches.
-	ClockPort uint32 = 1026
-
-	forwardOK     byte = 1
-	forwardFailed byte = 0
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 // ErrRefused says that nothing listens on the forwarded port.
@@ -37,12 +27,12 @@ const (
 // Guest is what a Listener needs of the guest it runs in.
 type Guest struct {
 	// Attached runs for each host that attaches, before its first connection is accepted; nil for none.
-	Attached func(Hello)
+	Attached func(contract.Hello)
 	// Clock is corrected by the host; nil for one that nobody corrects.
 	Clock Clock
 }
 
-// Listener hands out the connections hosts open to AgentPort, over all hosts that attach in turn.
+// Listener hands out the connections hosts open to contract.AgentPort, over all hosts that attach in turn.
 type Listener struct {
 	ctx   context.Context
 	stop  context.CancelFunc
@@ -74,7 +64,7 @@ func listen(ctx context.Context, rw io.ReadWriteCloser, guest Guest, mux *yamux.
 	return l
 }
 
-// Accept waits for the next connection to AgentPort.
+// Accept waits for the next connection to contract.AgentPort.
 func (l *Listener) Accept() (net.Conn, error) {
 	select {
 	case c := <-l.conns:
@@ -116,14 +106,14 @@ func (l *Listener) pump() {
 				closeFeed(feed)
 				feed = nil // a broken session: wait for the next preamble
 			}
-		case c == nil || c.kind != kindHello:
-		case feed != nil && c.nonce == nonce:
+		case c == nil || c.Kind != contract.KindHello:
+		case feed != nil && c.Nonce == nonce:
 			l.acknowledge(nil, nonce) // the same host, impatient
 		default:
 			closeFeed(feed)
-			nonce = c.nonce
+			nonce = c.Nonce
 			if l.guest.Attached != nil {
-				l.guest.Attached(c.hello)
+				l.guest.Attached(c.Hello)
 			}
 			var r *io.PipeReader
 			r, feed = io.Pipe()
@@ -148,7 +138,7 @@ func (l *Listener) acknowledge(conn *guestConn, nonce uint64) error {
 	if conn != nil {
 		l.cur = conn
 	}
-	_, err := l.port.Write(control{kind: kindAck, nonce: nonce}.encode())
+	_, err := l.port.Write(contract.Control{Kind: contract.KindAck, Nonce: nonce}.Encode())
 	return err
 }
 
@@ -180,15 +170,15 @@ func (l *Listener) route(c net.Conn) {
 	}
 	_ = c.SetReadDeadline(time.Time{})
 	switch binary.BigEndian.Uint32(port[:]) {
-	case AgentPort:
+	case contract.AgentPort:
 		select {
 		case l.conns <- c:
 		case <-l.ctx.Done():
 			c.Close()
 		}
-	case ForwardPort:
+	case contract.ForwardPort:
 		forward(l.ctx, c)
-	case ClockPort:
+	case contract.ClockPort:
 		if l.guest.Clock == nil {
 			c.Close()
 			return

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/yamux"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 // helloInterval is how often the host repeats its preamble until the guest answers.
@@ -28,11 +30,11 @@ type Session struct {
 // Dial attaches to the guest behind rw: it sends the preamble until the guest acknowledges it or ctx
 // ends. The Session owns rw afterwards; on error rw is closed. A zero Hello is filled in with the
 // current time and fresh entropy.
-func Dial(ctx context.Context, rw io.ReadWriteCloser, hello Hello) (*Session, error) {
+func Dial(ctx context.Context, rw io.ReadWriteCloser, hello contract.Hello) (*Session, error) {
 	return dial(ctx, rw, hello, muxConfig())
 }
 
-func dial(ctx context.Context, rw io.ReadWriteCloser, hello Hello, mux *yamux.Config) (_ *Session, err error) {
+func dial(ctx context.Context, rw io.ReadWriteCloser, hello contract.Hello, mux *yamux.Config) (_ *Session, err error) {
 	stop := context.AfterFunc(ctx, func() { rw.Close() })
 	defer func() {
 		if !stop() && err == nil {
@@ -49,7 +51,7 @@ func dial(ctx context.Context, rw io.ReadWriteCloser, hello Hello, mux *yamux.Co
 	sc := newScanner(rw)
 	done := make(chan struct{})
 	var hellos sync.WaitGroup
-	hellos.Go(func() { repeatHello(rw, control{kind: kindHello, nonce: nonce, hello: hello}, done) })
+	hellos.Go(func() { repeatHello(rw, contract.Control{Kind: contract.KindHello, Nonce: nonce, Hello: hello}, done) })
 	err = awaitAck(sc, nonce)
 	close(done)
 	hellos.Wait()
@@ -66,12 +68,12 @@ func dial(ctx context.Context, rw io.ReadWriteCloser, hello Hello, mux *yamux.Co
 	return s, nil
 }
 
-func fillHello(h *Hello) (nonce uint64, err error) {
+func fillHello(h *contract.Hello) (nonce uint64, err error) {
 	var b [8]byte
 	if _, err := rand.Read(b[:]); err != nil {
 		return 0, fmt.Errorf("read random nonce: %w", err)
 	}
-	if h.Entropy == ([EntropySize]byte{}) {
+	if h.Entropy == ([contract.EntropySize]byte{}) {
 		if _, err := rand.Read(h.Entropy[:]); err != nil {
 			return 0, fmt.Errorf("read entropy: %w", err)
 		}
@@ -81,15 +83,15 @@ func fillHello(h *Hello) (nonce uint64, err error) {
 
 // repeatHello sends the preamble at once and then at intervals until done is closed. Each carries the
 // time of its sending unless the caller fixed one.
-func repeatHello(w io.Writer, c control, done <-chan struct{}) {
-	now := c.hello.Time.IsZero()
+func repeatHello(w io.Writer, c contract.Control, done <-chan struct{}) {
+	now := c.Hello.Time.IsZero()
 	tick := time.NewTicker(helloInterval)
 	defer tick.Stop()
 	for {
 		if now {
-			c.hello.Time = time.Now()
+			c.Hello.Time = time.Now()
 		}
-		if _, err := w.Write(c.encode()); err != nil {
+		if _, err := w.Write(c.Encode()); err != nil {
 			return // the reader sees the same fault
 		}
 		select {
@@ -107,14 +109,14 @@ func awaitAck(sc *scanner, nonce uint64) error {
 		if err != nil {
 			return err
 		}
-		if c != nil && c.kind == kindAck && c.nonce == nonce {
+		if c != nil && c.Kind == contract.KindAck && c.Nonce == nonce {
 			return nil
 		}
 	}
 }
 
 // Open starts a new connection to the guest agent.
-func (s *Session) Open() (net.Conn, error) { return s.OpenPort(AgentPort) }
+func (s *Session) Open() (net.Conn, error) { return s.OpenPort(contract.AgentPort) }
 
 // OpenPort starts a new connection to one of the guest's services.
 func (s *Session) OpenPort(port uint32) (net.Conn, error) {
@@ -130,7 +132,7 @@ func (s *Session) OpenPort(port uint32) (net.Conn, error) {
 
 // Forward opens a connection to a TCP port on the guest's loopback address.
 func (s *Session) Forward(port uint16) (Forwarding, error) {
-	c, err := s.OpenPort(ForwardPort)
+	c, err := s.OpenPort(contract.ForwardPort)
 	if err != nil {
 		return Forwarding{}, err
 	}

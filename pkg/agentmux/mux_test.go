@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/yamux"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 // port is a virtio-serial port: the guest keeps its end while hosts come and go, and reads io.EOF
@@ -81,15 +83,15 @@ func (p *port) Close() error {
 }
 
 // startEcho listens on a port and echoes every connection; it returns the Hellos it saw.
-func startEcho(t *testing.T, p *port) <-chan Hello {
+func startEcho(t *testing.T, p *port) <-chan contract.Hello {
 	t.Helper()
 	return startEchoWith(t, p, muxConfig())
 }
 
-func startEchoWith(t *testing.T, p *port, mux *yamux.Config) <-chan Hello {
+func startEchoWith(t *testing.T, p *port, mux *yamux.Config) <-chan contract.Hello {
 	t.Helper()
-	hellos := make(chan Hello, 16)
-	l := listen(t.Context(), p, Guest{Attached: func(h Hello) { hellos <- h }}, mux)
+	hellos := make(chan contract.Hello, 16)
+	l := listen(t.Context(), p, Guest{Attached: func(h contract.Hello) { hellos <- h }}, mux)
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -129,15 +131,15 @@ func nasty(n int) []byte {
 	r := rand.New(rand.NewPCG(1, 2))
 	b := make([]byte, n)
 	for i := range b {
-		b[i] = []byte{0xFF, 0xFF, 0, magic[0], byte(r.Uint32())}[r.IntN(5)]
+		b[i] = []byte{0xFF, 0xFF, 0, 'n', byte(r.Uint32())}[r.IntN(5)]
 	}
-	return append(b, control{kind: kindHello, nonce: 7}.encode()...)
+	return append(b, contract.Control{Kind: contract.KindHello, Nonce: 7}.Encode()...)
 }
 
 func TestDialCarriesHelloAndData(t *testing.T) {
 	p := new(port)
 	hellos := startEcho(t, p)
-	want := Hello{Time: time.Unix(1700000000, 42), Entropy: [EntropySize]byte{1, 2, 3}}
+	want := contract.Hello{Time: time.Unix(1700000000, 42), Entropy: [contract.EntropySize]byte{1, 2, 3}}
 	s, err := Dial(t.Context(), p.attach(), want)
 	if err != nil {
 		t.Fatal(err)
@@ -154,13 +156,13 @@ func TestDialCarriesHelloAndData(t *testing.T) {
 func TestZeroHelloIsFilledIn(t *testing.T) {
 	p := new(port)
 	hellos := startEcho(t, p)
-	s, err := Dial(t.Context(), p.attach(), Hello{})
+	s, err := Dial(t.Context(), p.attach(), contract.Hello{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
 	h := <-hellos
-	if time.Since(h.Time) > time.Minute || h.Entropy == ([EntropySize]byte{}) {
+	if time.Since(h.Time) > time.Minute || h.Entropy == ([contract.EntropySize]byte{}) {
 		t.Errorf("hello = %v, want the current time and entropy", h)
 	}
 }
@@ -169,7 +171,7 @@ func TestHostsReplaceEachOther(t *testing.T) {
 	p := new(port)
 	hellos := startEcho(t, p)
 	for range 5 {
-		s, err := Dial(t.Context(), p.attach(), Hello{})
+		s, err := Dial(t.Context(), p.attach(), contract.Hello{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -189,8 +191,8 @@ func TestHalfAFrameBeforeThePreambleIsDropped(t *testing.T) {
 	for name, garbage := range map[string][]byte{
 		"yamux header":    {0, 0, 0, 1, 0, 0, 0, 1, 0, 0},
 		"single marker":   {0xFF},
-		"half a preamble": control{kind: kindHello, nonce: 3}.encode()[:20],
-		"wrong checksum":  append(control{kind: kindHello, nonce: 3}.encode()[:markerRun+controlSize-1], 0x55),
+		"half a preamble": contract.Control{Kind: contract.KindHello, Nonce: 3}.Encode()[:20],
+		"wrong checksum":  append(contract.Control{Kind: contract.KindHello, Nonce: 3}.Encode()[:contract.MarkerRun+contract.ControlSize-1], 0x55),
 		"noise":           nasty(10000)[:10000],
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -200,7 +202,7 @@ func TestHalfAFrameBeforeThePreambleIsDropped(t *testing.T) {
 			if _, err := h.Write(garbage); err != nil {
 				t.Fatal(err)
 			}
-			s, err := Dial(t.Context(), h, Hello{})
+			s, err := Dial(t.Context(), h, contract.Hello{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -215,7 +217,7 @@ func TestDialGivesUpWithItsContext(t *testing.T) {
 	go func() { _, _ = io.Copy(io.Discard, b) }() // a guest that never answers
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := Dial(ctx, a, Hello{}); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := Dial(ctx, a, contract.Hello{}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Dial = %v, want the context's error", err)
 	}
 }
@@ -223,7 +225,7 @@ func TestDialGivesUpWithItsContext(t *testing.T) {
 func TestManyStreamsAtOnce(t *testing.T) {
 	p := new(port)
 	startEcho(t, p)
-	s, err := Dial(t.Context(), p.attach(), Hello{})
+	s, err := Dial(t.Context(), p.attach(), contract.Hello{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,7 +259,7 @@ func serveOne(t *testing.T, serve func(net.Conn)) (net.Listener, uint16) {
 func TestForward(t *testing.T) {
 	p := new(port)
 	startEcho(t, p)
-	s, err := Dial(t.Context(), p.attach(), Hello{})
+	s, err := Dial(t.Context(), p.attach(), contract.Hello{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -284,7 +286,7 @@ func TestForwardGoesOnAfterTheLastWord(t *testing.T) {
 	brief.StreamCloseTimeout = 20 * time.Millisecond
 	p := new(port)
 	startEchoWith(t, p, brief)
-	s, err := dial(t.Context(), p.attach(), Hello{}, brief)
+	s, err := dial(t.Context(), p.attach(), contract.Hello{}, brief)
 	if err != nil {
 		t.Fatal(err)
 	}

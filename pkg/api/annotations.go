@@ -1,9 +1,8 @@
-// Package api holds the names that parts of nodeless in different processes agree on.
+// Package api holds the names that parts of nodeless in different processes agree on. Those that reach the shim, nodeless-vmm and the guest
+// are pkg/contract's; the ones of them that the control plane writes have their names here as well.
 package api
 
-// PIDTarget is the annotation on a container that names the container whose PID namespace it shares. pkg/worker/cri sets it,
-// containerd and Kata hand it through, pkg/guest acts on it. Its prefix is known to containerd's configuration.
-const PIDTarget = "io.nodeless.pid-target"
+import "github.com/nodeless/nodeless/pkg/contract"
 
 // PodNamespaceHeader is what goes with a call of the runtime service: the namespace of the Pod that it is about. pkg/worker/cri sets it,
 // whoever the caller is; pkg/worker/containerd/tenant reads it.
@@ -26,28 +25,28 @@ const (
 // Annotations on a Pod that say how it is paid for.
 const (
 	SpotPod     = EKS + "spot-pod"     // "true": cheap, and the first to go
-	ResourceTag = EKS + "resource-tag" // a JSON object of names and values, for the bill
+	ResourceTag = contract.ResourceTag // a JSON object of names and values, for the bill
 )
 
 // Own begins the annotations of nodeless. Those below are written at a Pod's admission and belong to the cluster: nobody else can
 // set or change them, since the Pod is scheduled and billed by them. Kata hands them on, so that a microVM's record (pkg/meter) has them.
 const (
-	Own        = "nodeless.dev/"
-	Spec       = Own + "spec"        // what the Pod gets, as spec.Size writes it: "4C8Gi"
-	SpecType   = Own + "spec-type"   // its type of CPU or model of GPU: "intel"
-	ChargeType = Own + "charge-type" // how it is paid for, as bill.Charge has it: "SPOT"
-	Workload   = Own + "workload"    // kind and name of what made it: "Deployment/web"
-	RootDisk   = Own + "root-disk"   // GiB of the writable disk, where it is not the usual one: "50"
+	Own        = contract.PodAnnotations
+	Spec       = contract.Spec       // what the Pod gets, as spec.Size writes it: "4C8Gi"
+	SpecType   = contract.SpecType   // its type of CPU or model of GPU: "intel"
+	ChargeType = contract.ChargeType // how it is paid for, as bill.Charge has it: "SPOT"
+	Workload   = contract.Workload   // kind and name of what made it: "Deployment/web"
+	RootDisk   = contract.RootDisk   // GiB of the writable disk, where it is not the usual one: "50"
 	DiskShares = Own + "disk-shares" // bytes of ephemeral storage that each container may use: "app=1073741824,log=536870912"
 	AskedWhole = Own + "asked-whole" // "true" when its author gave the Pod as a whole resources
-	Sizing     = Own + "sizing"      // what the microVM follows where that is not the spec: a value of below
+	Sizing     = contract.Sizing     // what the microVM follows where that is not the spec: a value of below
 )
 
 // Values of Sizing, on Pods that keep their own figures.
 const (
-	SizingLimits = "limits" // each container has a limit on its memory: the microVM is as large as those add up to
-	SizingOpen   = "open"   // one has none: the microVM has at least its spec's memory
-	SizingWhole  = "whole"  // the Pod has limits as a whole: the microVM is as large as those
+	SizingLimits = contract.SizingLimits // each container has a limit on its memory: the microVM is as large as those add up to
+	SizingOpen   = contract.SizingOpen   // one has none: the microVM has at least its spec's memory
+	SizingWhole  = contract.SizingWhole  // the Pod has limits as a whole: the microVM is as large as those
 )
 
 // CPUTypeLabel is on each Node: the type of its CPUs, as cpu-type has it.

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/hint"
 )
 
@@ -66,7 +67,7 @@ func (b *Bundle) Parts() []Part { return b.manifest.Parts }
 func (b *Bundle) Main() string { return b.path("bin", "nodeless") }
 
 // VMM is nodeless-vmm, which Kata starts as its hypervisor.
-func (b *Bundle) VMM() string { return b.path("bin", "nodeless-vmm") }
+func (b *Bundle) VMM() string { return b.path("bin", contract.VMM) }
 
 // Virtiofsd is the wrapper that Kata starts for shared volumes.
 func (b *Bundle) Virtiofsd() string { return b.path("bin", "virtiofsd") }
@@ -75,7 +76,7 @@ func (b *Bundle) Virtiofsd() string { return b.path("bin", "virtiofsd") }
 func (b *Bundle) Converter() string { return b.path("bin", "nodeless-converter") }
 
 // Shim is the Kata shim.
-func (b *Bundle) Shim() string { return b.path("bin", "containerd-shim-kata-v2") }
+func (b *Bundle) Shim() string { return b.path("bin", contract.Shim) }
 
 // Crictl is the CRI debugging client.
 func (b *Bundle) Crictl() string { return b.path("bin", "crictl") }

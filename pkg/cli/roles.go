@@ -8,12 +8,12 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/admission/rules"
 	"github.com/nodeless/nodeless/pkg/cli/config"
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/memcg"
 	"github.com/nodeless/nodeless/pkg/netdev"
 	"github.com/nodeless/nodeless/pkg/run"
 	"github.com/nodeless/nodeless/pkg/server"
 	"github.com/nodeless/nodeless/pkg/server/apiserver"
-	"github.com/nodeless/nodeless/pkg/vmm"
 	"github.com/nodeless/nodeless/pkg/worker"
 	"github.com/nodeless/nodeless/pkg/worker/containerd"
 	"github.com/nodeless/nodeless/pkg/worker/containerd/pull"
@@ -95,7 +95,7 @@ func workerConfig(cfg config.Config) worker.Config {
 		Node:       worker.Node{Name: cfg.Node.Name, Hostname: cfg.Node.Hostname, IP: cfg.Node.IP, MaxPods: cfg.Node.MaxPods, CPUOvercommit: cfg.Node.CPUOvercommit, CgroupRoot: cfg.Node.CgroupRoot},
 		Net:        worker.Net{ClusterCIDR: cfg.Network.ClusterCIDR, ServiceCIDR: cfg.Network.ServiceCIDR, DNS: cfg.Network.DNS, Domain: cfg.Network.Domain, Guard: guard(cfg)},
 		Registries: cfg.Paths.Registries, Pull: pull.Limits{Timeout: cfg.Node.PullTimeout, Rate: int64(cfg.Node.PullRate) << 10},
-		Disk:    vmm.Disk{ReservePercent: cfg.Node.DiskReserve, BytesPerSecond: int64(cfg.Node.DiskBandwidth) << 20, OpsPerSecond: int64(cfg.Node.DiskIOPS)},
+		Disk:    contract.Disk{ReservePercent: cfg.Node.DiskReserve, BytesPerSecond: int64(cfg.Node.DiskBandwidth) << 20, OpsPerSecond: int64(cfg.Node.DiskIOPS)},
 		LogRate: int64(cfg.Node.LogRate) << 20,
 		Accel:   cfg.Node.Accel, Runc: containerd.Runc{Binary: cfg.Node.RuncPath, Shim: cfg.Node.RuncShimPath}, NoProxy: cfg.Disabled("proxy"),
 		KubeletArgs: cfg.Extra.Kubelet, ProxyArgs: cfg.Extra.Proxy, Debug: cfg.LogLevel <= slog.LevelDebug,

@@ -13,7 +13,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/nodeless/nodeless/pkg/api"
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 // Record is one microVM's life.
@@ -37,11 +37,11 @@ type Pod struct {
 	Namespace string            `json:"namespace,omitempty"`
 	Name      string            `json:"pod,omitempty"`
 	UID       string            `json:"podUID,omitempty"`
-	Workload  string            `json:"workload,omitempty"`   // as api.Workload
-	Spec      string            `json:"spec,omitempty"`       // as api.Spec
-	SpecType  string            `json:"specType,omitempty"`   // as api.SpecType
-	Charge    string            `json:"chargeType,omitempty"` // as api.ChargeType
-	Tags      map[string]string `json:"tags,omitempty"`       // as api.ResourceTag
+	Workload  string            `json:"workload,omitempty"`   // as contract.Workload
+	Spec      string            `json:"spec,omitempty"`       // as contract.Spec
+	SpecType  string            `json:"specType,omitempty"`   // as contract.SpecType
+	Charge    string            `json:"chargeType,omitempty"` // as contract.ChargeType
+	Tags      map[string]string `json:"tags,omitempty"`       // as contract.ResourceTag
 }
 
 // Resize says that a microVM has another spec from a moment on.
@@ -157,9 +157,9 @@ func validID(s string) bool {
 
 // Annotations of a sandbox that containerd itself sets.
 const (
-	criNamespace = "io.kubernetes.cri.sandbox-namespace"
-	criName      = "io.kubernetes.cri.sandbox-name"
-	criUID       = "io.kubernetes.cri.sandbox-uid"
+	criNamespace = contract.CRISandbox + "namespace"
+	criName      = contract.CRISandbox + "name"
+	criUID       = contract.CRISandbox + "uid"
 )
 
 // PodOf reads the annotations of a sandbox's OCI configuration. The Pod is good to be recorded whatever they are: what is
@@ -167,7 +167,7 @@ const (
 func PodOf(annotations map[string]string) (Pod, error) {
 	p := Pod{
 		Namespace: annotations[criNamespace], Name: annotations[criName], UID: annotations[criUID],
-		Workload: annotations[api.Workload], Spec: annotations[api.Spec], SpecType: annotations[api.SpecType], Charge: annotations[api.ChargeType],
+		Workload: annotations[contract.Workload], Spec: annotations[contract.Spec], SpecType: annotations[contract.SpecType], Charge: annotations[contract.ChargeType],
 	}
 	var errs []error
 	for _, key := range []string{criNamespace, criName, criUID} {
@@ -180,16 +180,16 @@ func PodOf(annotations map[string]string) (Pod, error) {
 			errs, *f.value = append(errs, err), ""
 		}
 	}
-	text, tagged := annotations[api.ResourceTag]
+	text, tagged := annotations[contract.ResourceTag]
 	if !tagged {
 		return p, errors.Join(errs...)
 	}
 	if len(text) > longestTags {
-		return p, errors.Join(append(errs, fmt.Errorf("annotation %s: %d bytes, more than %d", api.ResourceTag, len(text), longestTags))...)
+		return p, errors.Join(append(errs, fmt.Errorf("annotation %s: %d bytes, more than %d", contract.ResourceTag, len(text), longestTags))...)
 	}
 	if err := json.Unmarshal([]byte(text), &p.Tags); err != nil {
 		p.Tags = nil
-		errs = append(errs, fmt.Errorf("annotation %s: want a JSON object of names and values: %w", api.ResourceTag, err))
+		errs = append(errs, fmt.Errorf("annotation %s: want a JSON object of names and values: %w", contract.ResourceTag, err))
 	}
 	if err := (Pod{Tags: p.Tags}).validate(); err != nil { // what is not UTF-8 grows as it is read
 		errs, p.Tags = append(errs, err), nil

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 // cgroupDirs lists the folder of the cgroup name in each hierarchy below root, with all below it, children first.
@@ -26,7 +28,7 @@ func cgroupDirs(root, name, sandbox string) []string {
 	var dirs []string
 	for _, top := range tops {
 		_ = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
-			if err == nil && d.IsDir() && (sandbox == "" || strings.Contains(path, "/kata_"+sandbox)) {
+			if err == nil && d.IsDir() && (sandbox == "" || strings.Contains(path, "/"+contract.Cgroup+sandbox)) {
 				dirs = append([]string{path}, dirs...)
 			}
 			return nil // cgroups come and go while we look

@@ -10,12 +10,11 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 const (
-	shimName = "containerd-shim-kata-v2"
-	vmmName  = "nodeless-vmm"
-
 	killTimeout  = 10 * time.Second
 	pollInterval = 10 * time.Millisecond
 )
@@ -71,7 +70,7 @@ func (p process) mentions(id string) bool {
 
 // shimOf is the sandbox that a living Kata shim serves, ours or another's; empty for every other process.
 func (p process) shimOf() string {
-	if filepath.Base(p.exe) != shimName || len(p.args) == 0 {
+	if filepath.Base(p.exe) != contract.Shim || len(p.args) == 0 {
 		return ""
 	}
 	if last := p.args[len(p.args)-1]; last == "delete" {

@@ -11,19 +11,12 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
-// Kata has these hard-wired.
-const (
-	kataSandboxes = "run/vc/sbs"
-	kataVMs       = "run/vc/vm"
-	kataShared    = "run/kata-containers/shared/sandboxes"
-	kataRun       = "run/kata-containers"
-	shimSockets   = "run/containerd/s"
-)
-
-// scratchSuffix ends the name of a Pod's writable disk, after the sandbox's id.
-const scratchSuffix = ".ext4"
+// shimSockets is where containerd's shim library has it hard-wired.
+const shimSockets = "run/containerd/s"
 
 // Host is the machine that is cleaned. The zero value of a function means the system call.
 type Host struct {
@@ -98,13 +91,13 @@ func (h Host) Sandboxes() (alive, dead []string, err error) {
 // candidates are the ids of all sandboxes on the host that left something, ours or not.
 func (h Host) candidates() []string {
 	var ids []string
-	for _, dir := range []string{h.path(kataSandboxes), h.path(kataVMs), h.path(kataShared), h.path(h.ScratchDir)} {
+	for _, dir := range []string{h.path(contract.KataSandboxes), h.path(contract.KataVMs), h.path(contract.KataShares), h.path(h.ScratchDir)} {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			continue // none was ever made
 		}
 		for _, e := range entries {
-			ids = append(ids, strings.TrimSuffix(e.Name(), scratchSuffix))
+			ids = append(ids, strings.TrimSuffix(e.Name(), contract.DiskSuffix))
 		}
 	}
 	slices.Sort(ids)
@@ -116,18 +109,16 @@ func (h Host) isOurs(id string, running []process) bool {
 	if _, err := os.Lstat(h.scratch(id)); err == nil {
 		return true
 	}
-	books, err := os.ReadFile(h.path(kataSandboxes, id, "persist.json"))
-	if err == nil && bytes.Contains(books, []byte("/"+vmmName)) {
+	books, err := os.ReadFile(h.path(contract.KataSandboxes, id, "persist.json"))
+	if err == nil && bytes.Contains(books, []byte("/"+contract.VMM)) {
 		return true
 	}
 	return slices.ContainsFunc(running, func(p process) bool { return p.runsFrom(h.Bundles) && p.mentions(id) })
 }
 
-func (h Host) scratch(id string) string { return h.path(h.ScratchDir, id+scratchSuffix) }
+func (h Host) scratch(id string) string { return h.path(h.ScratchDir, id+contract.DiskSuffix) }
 
-func (h Host) dirs(id string) []string {
-	return []string{h.path(kataSandboxes, id), h.path(kataVMs, id), h.path(kataShared, id), h.path(kataRun, id)}
-}
+func (h Host) dirs(id string) []string { return contract.SandboxDirs(h.path(), id) }
 
 // RemoveSandbox removes all that the host holds of a sandbox: processes, mounts, folders, disk, sockets, cgroups.
 // What is not there counts as removed.
@@ -157,8 +148,7 @@ func (h Host) RemoveSandbox(id string) error {
 
 // shimSocket is what containerd's shim library names the socket of a sandbox's shim.
 func (h Host) shimSocket(id string) string {
-	const namespace = "k8s.io"
-	return h.path(shimSockets, fmt.Sprintf("%x", sha256.Sum256([]byte(filepath.Join(h.Socket, namespace, id)))))
+	return h.path(shimSockets, fmt.Sprintf("%x", sha256.Sum256([]byte(filepath.Join(h.Socket, contract.CRINamespace, id)))))
 }
 
 func removeFile(path string) error {

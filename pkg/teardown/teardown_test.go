@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 const bundleDir = "/data/bundle/abc"
@@ -78,7 +80,7 @@ func crashed(t *testing.T) *fakeHost {
 		"sys/fs/cgroup/cpu/nodeless/pod/kata_dead/x":         "",
 		"proc/self/mountinfo":                                "1 0 0:1 / / rw - ext4 x rw\n2 1 0:1 / ROOT/run/kata-containers/shared/sandboxes/dead/shared rw - ext4 x rw\n3 1 0:1 / ROOT/data/with\\040space rw - tmpfs x rw\n",
 	}, map[string][]string{
-		"10": {bundleDir + "/bin/" + shimName, shimName, "-namespace", "k8s.io", "-id", "alive"},
+		"10": {bundleDir + "/bin/" + contract.Shim, contract.Shim, "-namespace", "k8s.io", "-id", "alive"},
 		"11": {bundleDir + "/bin/nodeless-vmm", "nodeless-vmm", "--api-socket", "/run/vc/vm/alive/clh-api.sock"},
 		"12": {bundleDir + "/bin/nodeless-vmm (deleted)", "nodeless-vmm", "--api-socket", "/run/vc/vm/dead/clh-api.sock"},
 		"13": {bundleDir + "/qemu/lib/ld-linux-x86-64.so.2", "qemu-system-x86_64", "-drive", "file=/data/scratch/dead.ext4"},
@@ -117,7 +119,7 @@ func TestSweepTakesTheDeadAndSparesTheRest(t *testing.T) {
 
 func TestSandboxIsSparedWhileAnyShimServesIt(t *testing.T) {
 	h := newFakeHost(t, map[string]string{"data/scratch/x.ext4": "", "proc/self/mountinfo": ""}, map[string][]string{
-		"10": {"/opt/other/" + shimName, shimName, "-id", "x"},
+		"10": {"/opt/other/" + contract.Shim, contract.Shim, "-id", "x"},
 	})
 	alive, dead, err := h.Sandboxes()
 	if err != nil || len(dead) != 0 || !slices.Equal(alive, []string{"x"}) {

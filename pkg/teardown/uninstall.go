@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/netdev"
 )
 
@@ -133,7 +134,7 @@ func (in Installation) removeSandboxes(context.Context) error {
 	for _, id := range append(alive, dead...) {
 		errs = append(errs, in.Host.RemoveSandbox(id))
 	}
-	for _, dir := range []string{kataSandboxes, kataVMs, filepath.Dir(kataVMs), kataShared, filepath.Dir(kataShared), kataRun, shimSockets, filepath.Dir(shimSockets)} {
+	for _, dir := range []string{contract.KataSandboxes, contract.KataVMs, filepath.Dir(contract.KataVMs), contract.KataShares, filepath.Dir(contract.KataShares), contract.KataRun, shimSockets, filepath.Dir(shimSockets)} {
 		in.removeIfEmpty(dir)
 	}
 	return errors.Join(errs...)

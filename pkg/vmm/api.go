@@ -7,10 +7,9 @@ import (
 	"os"
 	"strings"
 
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/version"
 )
-
-const apiPrefix = "/api/v1/"
 
 // api maps the REST calls to the microVM.
 type api struct {
@@ -21,7 +20,7 @@ type api struct {
 
 // handle answers one call.
 func (a *api) handle(ctx context.Context, r request) (any, error) {
-	call, ok := strings.CutPrefix(r.path, apiPrefix)
+	call, ok := strings.CutPrefix(r.path, contract.APIPrefix)
 	if !ok || call != "vm.add-net" {
 		closeFiles(r.files)
 	}
@@ -31,9 +30,9 @@ func (a *api) handle(ctx context.Context, r request) (any, error) {
 	switch r.method + " " + call {
 	case "GET vmm.ping":
 		return pingReply{Version: version.Version, Pid: os.Getpid()}, nil
-	case "GET vm.info":
+	case "GET " + contract.CallInfo:
 		return a.vm.info()
-	case "GET vm.effort": // not Kata's: our shim asks while a guest is waited for
+	case "GET " + contract.CallEffort: // not Kata's: our shim asks while a guest is waited for
 		return a.vm.currentEffort()
 	case "GET vm.counters":
 		return struct{}{}, nil
@@ -62,8 +61,8 @@ func (a *api) change(ctx context.Context, r request, call string) (any, error) {
 		return decoded(r, func(c deviceConfig) (any, error) { return a.vm.addDevice(ctx, c) })
 	case "PUT vm.remove-device":
 		return decoded(r, func(c removeDevice) (any, error) { return nil, a.vm.remove(ctx, c.ID) })
-	case "PUT vm.resize":
-		return decoded(r, func(c resizeConfig) (any, error) { return nil, a.vm.resize(ctx, c) })
+	case "PUT " + contract.CallResize:
+		return decoded(r, func(c contract.Resize) (any, error) { return nil, a.vm.resize(ctx, c) })
 	}
 	closeFiles(r.files)
 	return nil, &statusError{404, fmt.Errorf("no such call: %s %s", r.method, r.path)}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 // PCI slots on the root bus. The lower ones hold what every microVM has, slot 0x1f is the chipset's. A hot-plugged device
@@ -19,7 +21,7 @@ const (
 	slotBalloon   = 0x08
 	firstPortSlot = 0x09
 	lastPortSlot  = 0x1d
-	slotBridge    = 0x1e // the guest knows it: pkg/guest/mount
+	slotBridge    = contract.PlugBridge
 
 	bridgeID = "plug"
 )
@@ -161,7 +163,7 @@ func agentPort(s Spec) []string {
 	return []string{
 		"-device", virtio("serial", slotSerial, "id=serial", "max_ports=2"),
 		"-chardev", fmt.Sprintf("socket,id=agent,fd=%d", s.AgentFD),
-		"-device", "virtserialport,bus=serial.0,chardev=agent,name=agent",
+		"-device", "virtserialport,bus=serial.0,chardev=agent,name=" + contract.AgentPortName,
 	}
 }
 
@@ -179,7 +181,7 @@ func scratch(s Spec) []string {
 	}
 	return []string{
 		"-blockdev", node,
-		"-device", virtio("blk", slotScratch, "id="+scratchID, "drive=scratch", "serial=scratch", queues(s.VCPUs)),
+		"-device", virtio("blk", slotScratch, "id="+scratchID, "drive=scratch", "serial="+contract.ScratchSerial, queues(s.VCPUs)),
 	}
 }
 

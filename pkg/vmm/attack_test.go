@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/tests/attack"
 )
 
@@ -63,7 +64,7 @@ func free(t *testing.T, path string) int64 {
 func TestAttackDiskOfAllGuests(t *testing.T) {
 	t.Parallel()
 	h := needHost(t)
-	h.cfg.Disk = Disk{ReservePercent: 40, BytesPerSecond: 64 * mib, OpsPerSecond: 30000}
+	h.cfg.Disk = contract.Disk{ReservePercent: 40, BytesPerSecond: 64 * mib, OpsPerSecond: 30000}
 	h.configure(t)
 	disk := h.smallDisk(t, 640)
 	const reserve = 256 * mib
@@ -139,7 +140,7 @@ func TestAttackDiskBandwidth(t *testing.T) {
 	t.Parallel()
 	h := needHost(t)
 	const most = 8
-	h.cfg.Disk = Disk{BytesPerSecond: most * mib}
+	h.cfg.Disk = contract.Disk{BytesPerSecond: most * mib}
 	h.configure(t)
 	g := h.launch(t, "fast")
 	g.call("PUT", "vm.create", g.config(""), nil)
@@ -177,7 +178,7 @@ func TestAttackVolumeBandwidth(t *testing.T) {
 	t.Parallel()
 	h := needHost(t)
 	const most = 64
-	h.cfg.Disk = Disk{BytesPerSecond: most * mib}
+	h.cfg.Disk = contract.Disk{BytesPerSecond: most * mib}
 	h.configure(t)
 	folder, socket := filepath.Join(h.dir, "pours", "shared"), filepath.Join(h.dir, "virtiofsd.sock")
 	must(t, os.MkdirAll(folder, 0o700))
@@ -209,7 +210,7 @@ func TestAttackVolumeBandwidth(t *testing.T) {
 func TestBoundedDiskIsPluggedAndUnplugged(t *testing.T) {
 	t.Parallel()
 	h := needHost(t)
-	h.cfg.Disk = Disk{BytesPerSecond: 64 * mib, OpsPerSecond: 1000}
+	h.cfg.Disk = contract.Disk{BytesPerSecond: 64 * mib, OpsPerSecond: 1000}
 	h.configure(t)
 	g := h.launch(t, "bounded")
 	g.call("PUT", "vm.create", g.config(""), nil)

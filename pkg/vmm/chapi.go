@@ -6,7 +6,7 @@ import (
 	"fmt"
 )
 
-// The shapes of Cloud Hypervisor's REST API, as far as Kata's driver fills them in. The generated client
+// The shapes of Cloud Hypervisor's REST API, as far as Kata's driver fills them in; those of our shim's calls are in pkg/contract. The generated client
 // that Kata uses carries dozens of types and net/http; a process per Pod cannot afford them.
 
 // vmConfig is the body of vm.create.
@@ -70,15 +70,6 @@ type deviceConfig struct {
 
 type removeDevice struct {
 	ID string `json:"id"`
-}
-
-type resizeConfig struct {
-	DesiredVcpus int   `json:"desired_vcpus"`
-	DesiredRAM   int64 `json:"desired_ram"`
-	// SpecCPU and SpecMemory are the Pod's new spec, in thousandths of a core and in bytes, for the record of the microVM's life. They are
-	// the shim's, not Cloud Hypervisor's; zero when the Pod has none.
-	SpecCPU    int64 `json:"nodeless_spec_cpu"`
-	SpecMemory int64 `json:"nodeless_spec_memory"`
 }
 
 // deviceInfo answers a hot-plug. The Bdf names the slot in the form of an address on bus 0, which is all that Kata can

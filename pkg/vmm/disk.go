@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 const (
@@ -14,13 +16,8 @@ const (
 	scratchPath = "/machine/peripheral/" + scratchID + "/virtio-backend"
 )
 
-// Disk bounds what a Pod may do to the host's disks (docs/disks.md). Zero is no bound.
-type Disk struct {
-	BytesPerSecond int64 `json:"bytesPerSecond,omitempty"` // that are read, and as many that are written
-	OpsPerSecond   int64 `json:"opsPerSecond,omitempty"`   // of each kind as well
-	// ReservePercent is how much of the file system of writable disks stays free: below it, Pods that fill it are held.
-	ReservePercent int `json:"reservePercent,omitempty"`
-}
+// Disk bounds what a Pod may do to the host's disks: the bounds of the contract, and what follows from them.
+type Disk contract.Disk
 
 func (d Disk) validate() error {
 	var errs []error

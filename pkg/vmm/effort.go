@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 )
 
@@ -171,19 +172,14 @@ func (v *vm) effort(p *process) (effort, error) {
 	return e, err
 }
 
-// effortReply is the answer to vm.effort; cpu is in nanoseconds.
-type effortReply struct {
-	CPU   time.Duration `json:"cpu"`
-	Wants bool          `json:"wants"`
-}
-
-func (v *vm) currentEffort() (effortReply, error) {
+// currentEffort is the answer to contract.CallEffort.
+func (v *vm) currentEffort() (contract.Effort, error) {
 	v.mu.Lock()
 	p := v.proc
 	v.mu.Unlock()
 	if p == nil {
-		return effortReply{}, fmt.Errorf("look at the microVM: %w", errState)
+		return contract.Effort{}, fmt.Errorf("look at the microVM: %w", errState)
 	}
 	e, err := v.effort(p)
-	return effortReply{CPU: e.cpu, Wants: e.wants}, err
+	return contract.Effort{CPU: e.cpu, Wants: e.wants}, err
 }

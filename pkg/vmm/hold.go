@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nodeless/nodeless/pkg/atomicfile"
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 )
 
@@ -30,26 +31,20 @@ const (
 	heldWrites = 1
 )
 
-// HeldFile is the file, beside a microVM's API socket, that tells whether its Pod is held. It is there once it has been.
-const HeldFile = "held.json"
-
-// Held is what HeldFile says.
+// Held is what contract.HeldFile says.
 type Held struct {
 	sandboxrecord.Pod
-	Held    bool  `json:"held"`    // false when the Pod goes on
-	Times   int   `json:"times"`   // how often it has been held
-	Free    int64 `json:"free"`    // bytes, when it was held or let go
-	Reserve int64 `json:"reserve"` // bytes, below which Pods are held
+	contract.Hold
 }
 
-// ReadHeld reads the HeldFile in a microVM's folder.
+// ReadHeld reads the contract.HeldFile in a microVM's folder.
 func ReadHeld(dir string) (h Held, err error) {
-	raw, err := os.ReadFile(filepath.Join(dir, HeldFile))
+	raw, err := os.ReadFile(filepath.Join(dir, contract.HeldFile))
 	if err != nil {
 		return h, err
 	}
 	if err := json.Unmarshal(raw, &h); err != nil {
-		return h, fmt.Errorf("parse %s: %w", filepath.Join(dir, HeldFile), err)
+		return h, fmt.Errorf("parse %s: %w", filepath.Join(dir, contract.HeldFile), err)
 	}
 	return h, nil
 }
@@ -220,7 +215,7 @@ func (k *keeper) note(r room) {
 	k.held.Free, k.held.Reserve = r.free, k.bounds.reserve(r)
 	raw, err := json.Marshal(k.held)
 	if err == nil && k.dir != "" {
-		err = atomicfile.Write(filepath.Join(k.dir, HeldFile), raw, 0o600)
+		err = atomicfile.Write(filepath.Join(k.dir, contract.HeldFile), raw, 0o600)
 	}
 	if err != nil {
 		k.v.log.Warn("nobody learns that the Pod is held or let go", "err", err)
@@ -233,7 +228,7 @@ func (k *keeper) forget() error {
 	if k.dir == "" {
 		return nil
 	}
-	if err := os.Remove(filepath.Join(k.dir, HeldFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(filepath.Join(k.dir, contract.HeldFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the note that the Pod was held: %w", err)
 	}
 	return nil

@@ -7,17 +7,14 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/hint"
 )
 
-// ConfigEnv names the environment variable that carries the path of the HostConfig from the worker
-// through containerd and the shim to nodeless-vmm.
-const ConfigEnv = "NODELESS_VMM_CONFIG"
-
 // What HostConfig.Accel may be.
 const (
-	AccelKVM = "kvm" // hardware virtualisation
-	AccelTCG = "tcg" // emulation: development and CI
+	AccelKVM = contract.AccelKVM
+	AccelTCG = contract.AccelTCG
 )
 
 const (
@@ -25,35 +22,13 @@ const (
 	maxRootPorts     = lastPortSlot - firstPortSlot + 1
 )
 
-// HostConfig is what every microVM of a host has in common. The worker writes it once as JSON.
-type HostConfig struct {
-	Bundle     string `json:"bundle"`           // the unpacked bundle
-	Accel      string `json:"accel"`            // AccelKVM or AccelTCG
-	TSCKHz     uint64 `json:"tscKHz,omitempty"` // rate of the host's time stamp counter; 0 lets the guest measure it
-	ScratchDir string `json:"scratchDir"`       // where the Pods' writable disks live
-	LogDir     string `json:"logDir"`           // one log and one console log per microVM
-	Debug      bool   `json:"debug"`            // verbose guest kernel and adapter log
-
-	RecordDir string `json:"lifespanDir,omitempty"` // where the microVMs' lives are recorded; empty for no record
-	NodeName  string `json:"nodeName,omitempty"`    // this host's, for the record
-	ClusterID string `json:"clusterID,omitempty"`   // of the cluster whose microVMs these are, for the record
-
-	Disk Disk `json:"disk"`
-	// LogRate is how many bytes a second all containers of a Pod say to their logs; 0 for no bound. The shim reads it (cmd/kata-shim).
-	LogRate int64 `json:"logRate,omitempty"`
-
-	// RootPorts is how many devices can be passed through to a microVM, 8 when zero under KVM. Each costs boot time.
-	// Disks and NICs do not need one.
-	RootPorts int `json:"rootPorts,omitempty"`
-	// RootPortWindowMiB is the prefetchable 64-bit address window kept free behind each root port, for
-	// passed-through devices with large BARs. Zero leaves the firmware's choice.
-	RootPortWindowMiB int64 `json:"rootPortWindowMiB,omitempty"`
-}
+// HostConfig is what every microVM of a host has in common: the settings of the contract, and what follows from them.
+type HostConfig contract.HostConfig
 
 // LoadHostConfig reads the file that the worker wrote.
 func LoadHostConfig(path string) (HostConfig, error) {
 	if path == "" {
-		return HostConfig{}, &hint.Error{Op: "find", On: "VMM configuration", Err: errors.New(ConfigEnv + " is not set"),
+		return HostConfig{}, &hint.Error{Op: "find", On: "VMM configuration", Err: errors.New(contract.ConfigEnv + " is not set"),
 			Do: "start microVMs through `nodeless server` or `nodeless agent`, which set it"}
 	}
 	raw, err := os.ReadFile(path)
@@ -84,7 +59,7 @@ func (c HostConfig) Validate() error {
 	if c.Accel != AccelKVM && c.Accel != AccelTCG {
 		errs = append(errs, fmt.Errorf("accel: %q is neither %q nor %q", c.Accel, AccelKVM, AccelTCG))
 	}
-	errs = append(errs, c.Disk.validate())
+	errs = append(errs, Disk(c.Disk).validate())
 	if c.RootPorts < 0 || c.RootPorts > maxRootPorts {
 		errs = append(errs, fmt.Errorf("rootPorts: %d is not between 0 and %d", c.RootPorts, maxRootPorts))
 	}

@@ -40,7 +40,7 @@ func (v *vm) addDisk(ctx context.Context, c diskConfig) (deviceInfo, error) {
 	v.mu.Unlock()
 	d.undo = []step{{"blockdev-del", map[string]any{"node-name": d.id}}}
 	info, err := v.plug(ctx, d, hotplugBudget,
-		step{"blockdev-add", v.cfg.Disk.throttled(blockNode(d.id, c, st.Mode()))},
+		step{"blockdev-add", Disk(v.cfg.Disk).throttled(blockNode(d.id, c, st.Mode()))},
 		v.deviceAdd(d, map[string]any{"driver": "virtio-blk-pci", "drive": d.id, "serial": serial, "num-queues": min(vcpus, 4)}))
 	if err != nil {
 		return deviceInfo{}, fmt.Errorf("add disk %s: %w", c.Path, err)

@@ -9,12 +9,11 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/nodeless/nodeless/pkg/agentmux"
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 // clockInterval is how often the guest's clock is compared with the host's. Emulated and paused guests
@@ -80,7 +79,7 @@ func (a *agentChannel) attach(port io.ReadWriteCloser) {
 		case <-ctx.Done():
 		}
 	}()
-	session, err := agentmux.Dial(ctx, port, agentmux.Hello{})
+	session, err := agentmux.Dial(ctx, port, contract.Hello{})
 	if err != nil {
 		if ctx.Err() == nil {
 			a.log.Error("agent channel did not open", "err", err)
@@ -152,10 +151,10 @@ func (a *agentChannel) serve(c *net.UnixConn) {
 	case <-a.ready:
 	case <-a.over:
 		// Kata redials a refused connection without pause; one that is accepted and closed makes it fail.
-		_, _ = fmt.Fprintf(c, "OK %d\n", port)
+		_, _ = io.WriteString(c, contract.Connected(port))
 		return
 	}
-	if _, err := fmt.Fprintf(c, "OK %d\n", port); err != nil {
+	if _, err := io.WriteString(c, contract.Connected(port)); err != nil {
 		return // it has hung up
 	}
 	stream, err := a.session.OpenPort(port)
@@ -183,12 +182,8 @@ func readConnect(c *net.UnixConn) (uint32, error) {
 			return 0, fmt.Errorf("parse request %q: too long", line)
 		}
 	}
-	word, number, _ := strings.Cut(string(line), " ")
-	port, err := strconv.ParseUint(number, 10, 32)
-	if word != "CONNECT" || err != nil {
-		return 0, fmt.Errorf("parse request %q: not CONNECT and a port", line)
-	}
-	return uint32(port), c.SetReadDeadline(time.Time{})
+	port, err := contract.ParseConnect(string(line))
+	return port, errors.Join(err, c.SetReadDeadline(time.Time{}))
 }
 
 // join copies both ways until both directions have ended. A stream's Close ends only its own direction.

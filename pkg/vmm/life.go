@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/podsize"
 	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 )
@@ -123,7 +124,7 @@ func (l *life) follow(p *process) {
 }
 
 // recordResize writes that the Pod has another spec from now on. It is an error that the kubelet tries again after.
-func (v *vm) recordResize(c resizeConfig) error {
+func (v *vm) recordResize(c contract.Resize) error {
 	v.mu.Lock()
 	var l *life
 	if v.proc != nil {

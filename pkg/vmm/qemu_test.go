@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 // These tests boot real microVMs under emulation and speak to the adapter as Kata does.
@@ -164,7 +166,7 @@ func TestNothingIsLeftWhen(t *testing.T) {
 			tt.end(g, qemu)
 			if tt.swept {
 				eventually(t, "QEMU ends with the adapter", func() bool { return !alive(qemu) && !alive(g.pid) })
-				disks, err := filepath.Glob(filepath.Join(h.cfg.ScratchDir, "*"+scratchSuffix))
+				disks, err := filepath.Glob(filepath.Join(h.cfg.ScratchDir, "*"+contract.DiskSuffix))
 				if err != nil || len(disks) != 1 {
 					t.Fatalf("disks left over: %q, %v, want one", disks, err)
 				}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/vmm/qmp"
 )
 
@@ -21,7 +22,7 @@ const (
 // resize gives the guest the size asked for and returns when QEMU has the vCPUs, which the agent then brings online,
 // and when the guest has taken the memory in or handed it back. The shim calls it (cmd/kata-shim); Kata itself, whose
 // patience is one second, never does with static resource management. To repeat a call does no harm.
-func (v *vm) resize(ctx context.Context, c resizeConfig) error {
+func (v *vm) resize(ctx context.Context, c contract.Resize) error {
 	v.resizeMu.Lock()
 	defer v.resizeMu.Unlock()
 	client, err := v.client()
@@ -34,14 +35,14 @@ func (v *vm) resize(ctx context.Context, c resizeConfig) error {
 	// A caller that hangs up must not leave half a DIMM.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resizeTimeout)
 	defer cancel()
-	if c.DesiredVcpus > 0 {
-		err = v.resizeVCPUs(ctx, client, c.DesiredVcpus)
+	if c.VCPUs > 0 {
+		err = v.resizeVCPUs(ctx, client, c.VCPUs)
 	}
-	if err == nil && c.DesiredRAM > 0 {
-		err = v.resizeMemory(ctx, client, c.DesiredRAM)
+	if err == nil && c.Memory > 0 {
+		err = v.resizeMemory(ctx, client, c.Memory)
 	}
-	if err == nil && c.DesiredRAM > 0 {
-		err = v.inflate(ctx, client, c.DesiredRAM)
+	if err == nil && c.Memory > 0 {
+		err = v.inflate(ctx, client, c.Memory)
 	}
 	if err == nil {
 		err = v.recordResize(c)
@@ -53,15 +54,15 @@ func (v *vm) resize(ctx context.Context, c resizeConfig) error {
 }
 
 // checkSize tells all that is too much before anything is changed.
-func (v *vm) checkSize(c resizeConfig) error {
+func (v *vm) checkSize(c contract.Resize) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	var errs []error
-	if most := max(v.spec.VCPUs, v.spec.MaxVCPUs); c.DesiredVcpus > most {
-		errs = append(errs, fmt.Errorf("%d vCPUs: this microVM was started for at most %d; start the Pod anew for more", c.DesiredVcpus, most))
+	if most := max(v.spec.VCPUs, v.spec.MaxVCPUs); c.VCPUs > most {
+		errs = append(errs, fmt.Errorf("%d vCPUs: this microVM was started for at most %d; start the Pod anew for more", c.VCPUs, most))
 	}
-	if most := max(v.spec.Memory, v.spec.MaxMemory); v.grow(c.DesiredRAM) > most-v.spec.Memory {
-		errs = append(errs, fmt.Errorf("%d MiB of memory: this microVM was started for at most %d MiB; start the Pod anew for more", c.DesiredRAM/mib, most/mib))
+	if most := max(v.spec.Memory, v.spec.MaxMemory); v.grow(c.Memory) > most-v.spec.Memory {
+		errs = append(errs, fmt.Errorf("%d MiB of memory: this microVM was started for at most %d MiB; start the Pod anew for more", c.Memory/mib, most/mib))
 	}
 	return errors.Join(errs...)
 }

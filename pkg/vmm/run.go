@@ -57,7 +57,7 @@ func Run(ctx context.Context, cfg HostConfig, opts Options) error {
 	if err := noDumps(); err != nil {
 		return err
 	}
-	id := filepath.Base(filepath.Dir(opts.APISocket)) // Kata: <VM store>/<sandbox id>/clh-api.sock
+	id := filepath.Base(filepath.Dir(opts.APISocket)) // Kata: <VM store>/<sandbox id>/<contract.APISocket>
 	log, file := openLog(cfg, id, opts)
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: opts.APISocket, Net: "unix"})
 	if err != nil {

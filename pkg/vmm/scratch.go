@@ -11,10 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	podapi "github.com/nodeless/nodeless/pkg/api"
+	"github.com/nodeless/nodeless/pkg/contract"
 )
-
-const scratchSuffix = ".ext4"
 
 // scratchDisk is a Pod's writable disk. One that a killed process left behind is found by pkg/teardown.
 type scratchDisk struct {
@@ -29,14 +27,14 @@ func (v *vm) newDisk() (*scratchDisk, error) {
 	}
 	r, err := roomIn(v.cfg.ScratchDir)
 	if err == nil {
-		err = v.cfg.Disk.refuses(r)
+		err = Disk(v.cfg.Disk).refuses(r)
 	}
 	if err != nil {
 		return nil, err
 	}
 	gib := int64(FreeScratch)
 	annotations, err := readAnnotations(filepath.Join(v.sandbox, "config.json"))
-	if text, ok := annotations[podapi.RootDisk]; ok && err == nil { // without a configuration nobody has asked for more
+	if text, ok := annotations[contract.RootDisk]; ok && err == nil { // without a configuration nobody has asked for more
 		if gib, err = strconv.ParseInt(text, 10, 64); err != nil || gib < FreeScratch || gib > LargestScratch {
 			return nil, fmt.Errorf("make a disk of %q GiB: want %d to %d", text, FreeScratch, LargestScratch)
 		}
@@ -61,7 +59,7 @@ func newScratch(template, dir, id string) (_ *scratchDisk, err error) {
 		return nil, fmt.Errorf("open scratch template: %w", err)
 	}
 	defer src.Close()
-	s := &scratchDisk{path: filepath.Join(dir, id+scratchSuffix)}
+	s := &scratchDisk{path: filepath.Join(dir, id+contract.DiskSuffix)}
 	if s.file, err = os.OpenFile(s.path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600); err != nil {
 		return nil, fmt.Errorf("create scratch disk: %w", err)
 	}

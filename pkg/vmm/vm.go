@@ -72,7 +72,7 @@ func newVM(id string, cfg HostConfig, log *slog.Logger) *vm {
 		nics: map[string]deviceInfo{}, arriving: map[string]chan<- error{},
 		ended: make(chan struct{}),
 	}
-	v.disk = &keeper{v: v, bounds: cfg.Disk, shared: sharer{id: id}, volumes: volumePace{id: id, bounds: cfg.Disk, log: log}}
+	v.disk = &keeper{v: v, bounds: Disk(cfg.Disk), shared: sharer{id: id}, volumes: volumePace{id: id, bounds: Disk(cfg.Disk), log: log}}
 	return v
 }
 
@@ -113,7 +113,7 @@ func (v *vm) newSpec(c vmConfig) Spec {
 		Memory: c.Memory.Size, MaxMemory: maxMemory(c.Memory), SharedMemory: c.Memory.Shared && len(c.Fs) > 0,
 		HugePages: c.Memory.Hugepages, VCPUs: c.Cpus.BootVcpus, MaxVCPUs: maxVCPUs(c.Cpus.BootVcpus),
 		RootPorts: v.cfg.rootPorts(), RootPortWindowMiB: v.cfg.RootPortWindowMiB,
-		Scratch: v.disk.scratch.path, Disk: v.cfg.Disk, QMPFD: fdQMP, ConsoleFD: fdConsole, AgentFD: fdAgent,
+		Scratch: v.disk.scratch.path, Disk: Disk(v.cfg.Disk), QMPFD: fdQMP, ConsoleFD: fdConsole, AgentFD: fdAgent,
 	}
 	for _, f := range c.Fs {
 		s.Share = &ShareSpec{Tag: f.Tag, Socket: f.Socket, QueueSize: max(f.QueueSize, 128)}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/vmm/qmp"
 	"github.com/nodeless/nodeless/pkg/vmm/qmp/qmptest"
 )
@@ -345,7 +346,7 @@ func TestResize(t *testing.T) {
 		}
 		return []object{place(3, ""), place(2, ""), place(1, ""), place(0, "/machine/unattached/device[0]")}, nil
 	})
-	must(t, v.resize(t.Context(), resizeConfig{DesiredVcpus: 3, DesiredRAM: 400 * mib}))
+	must(t, v.resize(t.Context(), contract.Resize{VCPUs: 3, Memory: 400 * mib}))
 	want := []string{"query-hotpluggable-cpus", "device_add", "device_add", "object-add", "device_add", "balloon", "query-balloon", "query-balloon"}
 	if diff := cmp.Diff(want, names(peer)); diff != "" {
 		t.Errorf("commands (-want +got):\n%s", diff)
@@ -358,13 +359,19 @@ func TestResize(t *testing.T) {
 	if cpus, memory := string(info.Config["cpus"]), string(info.Config["memory"]); cpus != `{"boot_vcpus":3,"max_vcpus":4}` || memory != `{"size":536870912}` {
 		t.Errorf("info = %s, %s", cpus, memory)
 	}
+	var size contract.Info // as the shim reads it
+	raw, err := json.Marshal(info)
+	must(t, errors.Join(err, json.Unmarshal(raw, &size)))
+	if size.Config.CPUs.Boot != 3 || size.Config.Memory.Size != 512*mib {
+		t.Errorf("the shim reads %+v", size)
+	}
 	before := len(names(peer))
 	for _, most := range []struct {
-		want resizeConfig
+		want contract.Resize
 		text string
 	}{
-		{resizeConfig{DesiredVcpus: 5, DesiredRAM: 512 * mib}, "5 vCPUs: this microVM was started for at most 4"},
-		{resizeConfig{DesiredVcpus: 4, DesiredRAM: 4096 * mib}, "4096 MiB of memory: this microVM was started for at most 1024 MiB"},
+		{contract.Resize{VCPUs: 5, Memory: 512 * mib}, "5 vCPUs: this microVM was started for at most 4"},
+		{contract.Resize{VCPUs: 4, Memory: 4096 * mib}, "4096 MiB of memory: this microVM was started for at most 1024 MiB"},
 	} {
 		if err := v.resize(t.Context(), most.want); err == nil || !strings.Contains(err.Error(), most.text) {
 			t.Errorf("resize(%+v) = %v, want %q", most.want, err, most.text)
@@ -373,11 +380,11 @@ func TestResize(t *testing.T) {
 	if got := names(peer)[before:]; len(got) > 0 {
 		t.Errorf("a resize that is too large in one thing did %q first", got)
 	}
-	must(t, v.resize(t.Context(), resizeConfig{DesiredVcpus: 3, DesiredRAM: 300*mib - 1}))
+	must(t, v.resize(t.Context(), contract.Resize{VCPUs: 3, Memory: 300*mib - 1}))
 	if got := names(peer)[before:]; !slices.Equal(got, []string{"balloon", "query-balloon", "query-balloon"}) {
 		t.Errorf("a resize to less memory did %q, want it to wait for the balloon", got)
 	}
-	must(t, v.resize(t.Context(), resizeConfig{DesiredVcpus: 1}))
+	must(t, v.resize(t.Context(), contract.Resize{VCPUs: 1}))
 	if got, _ := v.info(); string(got.Config["cpus"]) != `{"boot_vcpus":1,"max_vcpus":4}` {
 		t.Errorf("after shrinking: %s", got.Config["cpus"])
 	}
@@ -403,7 +410,7 @@ func TestMemoryThatTheGuestRefusesIsWithdrawn(t *testing.T) {
 		}
 		return nil, nil
 	})
-	if err := v.resize(t.Context(), resizeConfig{DesiredRAM: 512 * mib}); err == nil || !strings.Contains(err.Error(), "refuses") {
+	if err := v.resize(t.Context(), contract.Resize{Memory: 512 * mib}); err == nil || !strings.Contains(err.Error(), "refuses") {
 		t.Errorf("resize = %v, want the guest's refusal", err)
 	}
 	<-withdrawn
@@ -417,11 +424,11 @@ func TestCallsOutOfOrderAreRefused(t *testing.T) {
 	a := &api{vm: v, stop: func() {}}
 	for _, call := range []string{"vm.boot", "vm.add-disk", "vm.resize"} {
 		body := []byte(`{"path":"/dev/null","desired_vcpus":2}`)
-		if _, err := a.handle(t.Context(), request{method: "PUT", path: apiPrefix + call, body: body}); !errors.Is(err, errState) {
+		if _, err := a.handle(t.Context(), request{method: "PUT", path: contract.APIPrefix + call, body: body}); !errors.Is(err, errState) {
 			t.Errorf("%s before create = %v, want errState", call, err)
 		}
 	}
-	if _, err := a.handle(t.Context(), request{method: "GET", path: apiPrefix + "vm.info"}); !errors.Is(err, errState) {
+	if _, err := a.handle(t.Context(), request{method: "GET", path: contract.APIPrefix + "vm.info"}); !errors.Is(err, errState) {
 		t.Errorf("vm.info before create = %v, want errState", err)
 	}
 }

@@ -24,6 +24,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 // parentEnv makes the test binary play the shim: it starts nodeless-vmm, says its pid and waits for it.
@@ -182,7 +184,7 @@ func (h *host) launch(t *testing.T, id string) *guest {
 		argv = append(h.enter(g.dir), argv...)
 	}
 	g.parent = exec.Command(argv[0], argv[1:]...)
-	g.parent.Env = append(os.Environ(), parentEnv+"="+h.prog, ConfigEnv+"="+h.cfgPath)
+	g.parent.Env = append(os.Environ(), parentEnv+"="+h.prog, contract.ConfigEnv+"="+h.cfgPath)
 	if h.beside != nil {
 		g.parent.Env = append(g.parent.Env, besideEnv+"="+strings.Join(h.beside, "\n"), "NODELESS_BUNDLE="+h.cfg.Bundle)
 		g.parent.ExtraFiles = []*os.File{h.besideFile}

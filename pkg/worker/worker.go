@@ -13,6 +13,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/api"
 	"github.com/nodeless/nodeless/pkg/bundle"
 	"github.com/nodeless/nodeless/pkg/cidr"
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/datadir"
 	"github.com/nodeless/nodeless/pkg/memcg"
 	"github.com/nodeless/nodeless/pkg/netdev"
@@ -31,6 +32,9 @@ import (
 	"github.com/nodeless/nodeless/pkg/worker/vmmconfig"
 )
 
+// vmDir holds a folder for each sandbox.
+const vmDir = "/" + contract.KataVMs
+
 // podBits is the size of one host's share of the cluster range.
 const podBits = 24
 
@@ -45,7 +49,7 @@ type Config struct {
 
 	Registries  string // the operator's file of image registries
 	Pull        pull.Limits
-	Disk        vmm.Disk        // bounds on what a Pod does to the host's disk
+	Disk        contract.Disk   // bounds on what a Pod does to the host's disk
 	LogRate     int64           // bytes a second that each Pod writes to its logs; 0 for no bound
 	Accel       string          // vmmconfig.Auto, vmmconfig.Any, vmm.AccelKVM or vmm.AccelTCG
 	Runc        containerd.Runc // a second runtime, for measurements
@@ -160,11 +164,11 @@ func (c Config) containerd() containerd.Config {
 }
 
 func (c Config) cri() cri.Config {
-	return cri.Config{Socket: c.Run.CRI(), Upstream: c.Run.ContainerdSocket(), VMDir: cri.DefaultVMDir, Pods: filepath.Join(c.Data.Kubelet(), "pods"), Messages: c.Run.Messages(), CgroupRoot: c.Node.CgroupRoot, VMMConfig: c.Run.VMMConfig()}
+	return cri.Config{Socket: c.Run.CRI(), Upstream: c.Run.ContainerdSocket(), VMDir: vmDir, Pods: filepath.Join(c.Data.Kubelet(), "pods"), Messages: c.Run.Messages(), CgroupRoot: c.Node.CgroupRoot, VMMConfig: c.Run.VMMConfig()}
 }
 
 func (c Config) notice(boots func() []vmm.Boot) notice.Config {
-	return notice.Config{Kubeconfig: c.Files.KubeletKubeconfig, NodeName: c.Node.Name, VMDir: cri.DefaultVMDir, VMMConfig: c.Run.VMMConfig(), Boots: boots}
+	return notice.Config{Kubeconfig: c.Files.KubeletKubeconfig, NodeName: c.Node.Name, VMDir: vmDir, VMMConfig: c.Run.VMMConfig(), Boots: boots}
 }
 
 func (c Config) kubelet(pods netip.Prefix) kubelet.Config {

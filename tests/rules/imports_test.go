@@ -33,7 +33,7 @@ var layers = map[string]int{
 	"pkg/guest": guest,
 
 	"pkg/podsize": leaf, "pkg/price": leaf, "pkg/cidr": leaf, "pkg/run": leaf, "pkg/hint": leaf, "pkg/datadir": leaf, "pkg/atomicfile": leaf,
-	"pkg/version": leaf, "pkg/api": leaf, "pkg/fair": leaf, "pkg/unixsocket": leaf, "pkg/sandboxrecord": leaf,
+	"pkg/version": leaf, "pkg/api": leaf, "pkg/fair": leaf, "pkg/unixsocket": leaf, "pkg/sandboxrecord": leaf, contract: leaf,
 
 	"manifests": leaf,                        // embedded YAML
 	"bundle":    program, "scripts": program, // build-time programs

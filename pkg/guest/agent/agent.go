@@ -22,9 +22,6 @@ import (
 	"github.com/nodeless/nodeless/pkg/guest/mount"
 )
 
-// Root is the directory all paths of the protocol lie in.
-const Root = "/run/kata-containers"
-
 // Config is what an Agent works with.
 type Config struct {
 	Containers *container.Manager

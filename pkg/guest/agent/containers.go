@@ -14,7 +14,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/types/known/emptypb"
 
-	"github.com/nodeless/nodeless/pkg/api"
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/guest/container"
 	"github.com/nodeless/nodeless/pkg/guest/mount"
 	guestnet "github.com/nodeless/nodeless/pkg/guest/net"
@@ -66,8 +66,8 @@ func (a *Agent) create(ctx context.Context, id string, req *pb.CreateContainerRe
 		return err
 	}
 	return a.cfg.Containers.Create(container.Request{
-		ID: id, Spec: spec, SharedPID: req.GetSandboxPidns(), PIDTarget: spec.Annotations[api.PIDTarget],
-		NoInput: req.GetStdinPort() == noInput,
+		ID: id, Spec: spec, SharedPID: req.GetSandboxPidns(), PIDTarget: spec.Annotations[contract.PIDTarget],
+		NoInput: req.GetStdinPort() == contract.NoInput,
 	})
 }
 
@@ -188,7 +188,7 @@ func (a *Agent) release(id string) error {
 	if err := errors.Join(errs...); err != nil || len(points) == 0 {
 		return err
 	}
-	if err := os.RemoveAll(filepath.Join(Root, filepath.Base(id))); err != nil {
+	if err := os.RemoveAll(filepath.Join(contract.GuestRoot, filepath.Base(id))); err != nil {
 		return fmt.Errorf("remove writable layer of container %s: %w", id, err)
 	}
 	return nil

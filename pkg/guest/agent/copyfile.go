@@ -14,27 +14,29 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 // partSuffix marks a file that has not arrived completely.
 const partSuffix = ".nodeless-part"
 
-// CopyFile writes a file, directory or symbolic link below Root. Large files come in several messages;
+// CopyFile writes a file, directory or symbolic link below contract.GuestRoot. Large files come in several messages;
 // a file and a link replace what was there in one step, so that a container never sees half of one.
 func (a *Agent) CopyFile(_ context.Context, req *pb.CopyFileRequest) (*emptypb.Empty, error) {
 	path := filepath.Clean(req.GetPath())
-	name, ok := strings.CutPrefix(path, Root+"/")
+	name, ok := strings.CutPrefix(path, contract.GuestRoot+"/")
 	if !ok {
-		return nil, status.Errorf(codes.InvalidArgument, "copy to %s: not below %s", path, Root)
+		return nil, status.Errorf(codes.InvalidArgument, "copy to %s: not below %s", path, contract.GuestRoot)
 	}
 	switch req.GetFileMode() & unix.S_IFMT {
 	case unix.S_IFDIR, unix.S_IFLNK, unix.S_IFREG, 0:
 	default:
 		return nil, status.Errorf(codes.InvalidArgument, "copy to %s: unsupported file mode %o", path, req.GetFileMode())
 	}
-	err := os.MkdirAll(Root, 0o755)
+	err := os.MkdirAll(contract.GuestRoot, 0o755)
 	if err == nil {
-		err = copyBelow(Root, name, req)
+		err = copyBelow(contract.GuestRoot, name, req)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("copy to %s: %w", path, err)

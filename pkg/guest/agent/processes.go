@@ -9,12 +9,9 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/guest/container"
 )
-
-// noInput as the port of a standard input says that nobody is at it. The shim's patch of Kata has it too (cmd/kata-shim/patches).
-// The field is for something else, which Kata's Go runtime does not do, and this is VMADDR_PORT_ANY, which is no port.
-const noInput = 1<<32 - 1
 
 // ExecProcess runs another process in a container.
 func (a *Agent) ExecProcess(_ context.Context, req *pb.ExecProcessRequest) (*emptypb.Empty, error) {
@@ -22,7 +19,7 @@ func (a *Agent) ExecProcess(_ context.Context, req *pb.ExecProcessRequest) (*emp
 		return nil, status.Error(codes.InvalidArgument, "no process given")
 	}
 	spec := container.ProcessFromProto(req.GetProcess())
-	return empty(a.cfg.Containers.Exec(req.GetContainerId(), req.GetExecId(), spec, req.GetStdinPort() == noInput))
+	return empty(a.cfg.Containers.Exec(req.GetContainerId(), req.GetExecId(), spec, req.GetStdinPort() == contract.NoInput))
 }
 
 // SignalProcess sends a signal.

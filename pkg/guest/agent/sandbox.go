@@ -13,11 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/guest/mount"
 )
 
 // resolvFiles are where the sandbox's resolver configuration goes: Kata's place and the guest's own.
-var resolvFiles = [...]string{Root + "/sandbox/resolv.conf", "/etc/resolv.conf"}
+var resolvFiles = [...]string{contract.GuestRoot + "/sandbox/resolv.conf", "/etc/resolv.conf"}
 
 // CreateSandbox mounts what the sandbox's containers share and sets its name and resolver.
 func (a *Agent) CreateSandbox(ctx context.Context, req *pb.CreateSandboxRequest) (*emptypb.Empty, error) {
@@ -79,12 +80,12 @@ func (a *Agent) UpdateEphemeralMounts(_ context.Context, req *pb.UpdateEphemeral
 
 // RemoveStaleVirtiofsShareMounts unmounts file systems inside the shared directory whose host side has gone.
 func (a *Agent) RemoveStaleVirtiofsShareMounts(context.Context, *pb.RemoveStaleVirtiofsShareMountsRequest) (*emptypb.Empty, error) {
-	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(Root + "/shared/containers"))
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(contract.GuestShare))
 	if err != nil {
 		return nil, fmt.Errorf("list mounts: %w", err)
 	}
 	for _, m := range mounts {
-		if m.Mountpoint == Root+"/shared/containers" {
+		if m.Mountpoint == contract.GuestShare {
 			continue
 		}
 		if _, err := os.Stat(m.Mountpoint); errors.Is(err, os.ErrNotExist) {

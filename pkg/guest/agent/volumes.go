@@ -9,23 +9,14 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/guest/mount"
-)
-
-// What the host's shim makes of a mount of a Pod's volume; cmd/kata-shim/volumes.go has the same words.
-const (
-	typeShare  = "nodeless-share"  // at Source
-	typeWatch  = "nodeless-watch"  // at Source, rewritten by the kubelet
-	typeMemory = "nodeless-memory" // a tmpfs, to be made at Source with the options after optionTmpfs
-
-	optionSub   = "nodeless.sub=" // a path below Source
-	optionTmpfs = "nodeless.tmpfs="
 )
 
 // placeVolumes makes the volumes of a container available and its mounts plain bind mounts of them.
 func (a *Agent) placeVolumes(ctx context.Context, id string, mounts []specs.Mount) error {
 	for i := range mounts {
-		for _, s := range volumeStorages(&mounts[i], filepath.Join(Root, filepath.Base(id), "volumes", strconv.Itoa(i))) {
+		for _, s := range volumeStorages(&mounts[i], filepath.Join(contract.GuestRoot, filepath.Base(id), "volumes", strconv.Itoa(i))) {
 			if _, err := a.mount(ctx, id, s); err != nil {
 				return err
 			}
@@ -41,24 +32,24 @@ func volumeStorages(m *specs.Mount, point string) []mount.Storage {
 	sub, tmpfs := "", ""
 	kind := m.Type
 	switch kind {
-	case typeShare, typeMemory, typeWatch:
-		m.Options, sub = cutOption(m.Options, optionSub)
-		m.Options, tmpfs = cutOption(m.Options, optionTmpfs)
+	case contract.MountShare, contract.MountMemory, contract.MountWatch:
+		m.Options, sub = cutOption(m.Options, contract.OptionSub)
+		m.Options, tmpfs = cutOption(m.Options, contract.OptionTmpfs)
 	default:
 		return nil
 	}
 	switch kind {
-	case typeMemory:
-		out = append(out, mount.Storage{Driver: "memory", Source: "tmpfs", FSType: "tmpfs", MountPoint: m.Source, Options: []string{tmpfs}})
-	case typeWatch:
-		copied := filepath.Join(Root, "sandbox", "watched", filepath.Base(m.Source))
-		out = append(out, mount.Storage{Driver: "watch", Source: m.Source, MountPoint: copied})
+	case contract.MountMemory:
+		out = append(out, mount.Storage{Driver: mount.DriverMemory, Source: "tmpfs", FSType: "tmpfs", MountPoint: m.Source, Options: []string{tmpfs}})
+	case contract.MountWatch:
+		copied := filepath.Join(contract.GuestRoot, "sandbox", "watched", filepath.Base(m.Source))
+		out = append(out, mount.Storage{Driver: mount.DriverWatch, Source: m.Source, MountPoint: copied})
 		m.Source = copied
 	}
 	if sub != "" {
-		part := mount.Storage{Driver: "part", Source: m.Source, MountPoint: point, DriverOptions: []string{sub}}
-		if kind == typeMemory {
-			part.Options = []string{"create"} // the kubelet has made it in a tmpfs of the host
+		part := mount.Storage{Driver: mount.DriverPart, Source: m.Source, MountPoint: point, DriverOptions: []string{sub}}
+		if kind == contract.MountMemory {
+			part.Options = []string{mount.OptionCreate} // the kubelet has made it in a tmpfs of the host
 		}
 		out = append(out, part)
 		m.Source = point

@@ -8,17 +8,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/guest/mount"
 	guestnet "github.com/nodeless/nodeless/pkg/guest/net"
 )
 
-const (
-	// scratchSerial is the serial of the disk that holds writable layers.
-	scratchSerial = "scratch"
-	scratchDir    = "/run/kata-containers"
-
-	openFiles = 1 << 20
-)
+const openFiles = 1 << 20
 
 // Run prepares the guest. What a sandbox can do without is logged, not returned.
 func Run(log *slog.Logger) error {
@@ -57,17 +52,17 @@ func limits() error {
 // mountScratch mounts the scratch disk. It is attached from the start, so there is nothing to wait for
 // once its driver is loaded.
 func mountScratch() error {
-	if err := os.MkdirAll(scratchDir, 0o755); err != nil {
+	if err := os.MkdirAll(contract.GuestRoot, 0o755); err != nil {
 		return err
 	}
-	disk, err := mount.FindDisk(os.DirFS("/sys"), scratchSerial)
+	disk, err := mount.FindDisk(os.DirFS("/sys"), contract.ScratchSerial)
 	if err != nil {
 		return err
 	}
 	// Nothing on this disk outlives the VM: barriers are not worth their time.
-	err = unix.Mount(disk.Path(), scratchDir, "ext4", unix.MS_NOATIME, "noauto_da_alloc,nobarrier")
+	err = unix.Mount(disk.Path(), contract.GuestRoot, "ext4", unix.MS_NOATIME, "noauto_da_alloc,nobarrier")
 	if err != nil {
-		return fmt.Errorf("mount %s on %s: %w", disk.Path(), scratchDir, err)
+		return fmt.Errorf("mount %s on %s: %w", disk.Path(), contract.GuestRoot, err)
 	}
 	return nil
 }

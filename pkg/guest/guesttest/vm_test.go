@@ -18,6 +18,7 @@ import (
 	pb "github.com/kata-containers/kata-containers/src/runtime/virtcontainers/pkg/agent/protocols/grpc"
 
 	"github.com/nodeless/nodeless/pkg/agentmux"
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 const (
@@ -132,7 +133,7 @@ func (v *vm) attach(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v.session, err = agentmux.Dial(ctx, conn, agentmux.Hello{}); err != nil {
+	if v.session, err = agentmux.Dial(ctx, conn, contract.Hello{}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { v.session.Close() })

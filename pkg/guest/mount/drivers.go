@@ -20,6 +20,16 @@ var ErrUnsupported = errors.New("unsupported storage driver")
 // createDirectory is the option that asks for an overlay's upper and work directories.
 const createDirectory = "io.katacontainers.volume.overlayfs.create_directory="
 
+// Drivers that are not Kata's: pkg/guest/agent asks for them itself, and no host does.
+const (
+	DriverMemory = "memory" // a tmpfs that outlives its containers
+	DriverWatch  = "watch"  // a copy of what the kubelet rewrites
+	DriverPart   = "part"   // a part of a volume, whose path is the one driver option
+
+	// OptionCreate has DriverPart make the part if it is not there.
+	OptionCreate = "create"
+)
+
 type driver func(ctx context.Context, s Storage) (source string, err error)
 
 // Drivers names the storage drivers, for the agent's self-description.
@@ -31,11 +41,11 @@ func (t *Table) driver(name string) (driver, error) {
 	switch name {
 	case "virtio-fs", "9p":
 		return t.shared, nil
-	case "memory":
+	case DriverMemory:
 		return t.memory, nil
-	case "watch":
+	case DriverWatch:
 		return t.watch, nil
-	case "part":
+	case DriverPart:
 		return t.part, nil
 	case "bind":
 		return t.bind, nil

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 // ErrNoDevice says that a device has not appeared in the guest.
@@ -37,16 +39,13 @@ func ParsePCIPath(s string) (PCIPath, error) {
 	return p, nil
 }
 
-// plugBridge is the slot of the bridge whose bus takes hot-plugged devices; nodeless-vmm puts it there.
-const plugBridge = 0x1e
-
 // Resolve finds the device's directory below sys (/sys). A path that ends at a bridge means the
 // device behind it, slot 0: a root port has one. A single slot that the root bus does not have is one of the plug bridge's
 // bus: Kata takes a slot's number from nodeless-vmm, not a path.
 func (p PCIPath) Resolve(sys fs.FS) (string, error) {
 	dir, err := p.follow(sys)
 	if err != nil && len(p) == 1 {
-		if plugged, err := (PCIPath{plugBridge, p[0]}).follow(sys); err == nil {
+		if plugged, err := (PCIPath{contract.PlugBridge, p[0]}).follow(sys); err == nil {
 			return plugged, nil
 		}
 	}

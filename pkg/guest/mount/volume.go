@@ -40,7 +40,7 @@ func (t *Table) part(_ context.Context, s Storage) (string, error) {
 		return "", errors.New("part of a volume without its path")
 	}
 	sub := s.DriverOptions[0]
-	if slices.Contains(s.Options, "create") {
+	if slices.Contains(s.Options, OptionCreate) {
 		if err := createPart(s.Source, sub); err != nil {
 			return "", err
 		}

@@ -25,6 +25,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeless/nodeless/pkg/api"
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/converter"
 	"github.com/nodeless/nodeless/pkg/ociimage"
 	"github.com/nodeless/nodeless/tests/testregistry"
@@ -160,7 +161,7 @@ func (r *running) start(dir string) {
 		t.Fatal(err)
 	}
 	r.conn, r.images = conn, cri.NewImageServiceClient(conn)
-	if r.client, err = client.New(r.cfg.Socket, client.WithDefaultNamespace(namespace)); err != nil {
+	if r.client, err = client.New(r.cfg.Socket, client.WithDefaultNamespace(contract.CRINamespace)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = errors.Join(conn.Close(), r.client.Close()) })

@@ -19,8 +19,6 @@ const (
 	// PauseImage is the image of each Pod's sandbox container, imported from the bundle.
 	PauseImage = "docker.io/nodeless/pause:1"
 
-	// namespace is where CRI keeps its images and containers.
-	namespace = "k8s.io"
 	// snapshotter and differ are registered by the package erofs below this one.
 	snapshotter = "erofs"
 	differ      = "erofs"

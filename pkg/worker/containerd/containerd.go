@@ -17,11 +17,11 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeless/nodeless/pkg/atomicfile"
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/hint"
 	"github.com/nodeless/nodeless/pkg/memcg"
 	"github.com/nodeless/nodeless/pkg/proc"
 	"github.com/nodeless/nodeless/pkg/run"
-	"github.com/nodeless/nodeless/pkg/vmm"
 )
 
 const (
@@ -157,7 +157,7 @@ func environment(host []string, cfg Config) []string {
 		switch {
 		case name == "PATH" && value != "":
 			path = value
-		case name == "PATH" || name == vmm.ConfigEnv || name == "NOTIFY_SOCKET" || name == memoryEnv || strings.HasPrefix(name, "CONTAINERD_"):
+		case name == "PATH" || name == contract.ConfigEnv || name == "NOTIFY_SOCKET" || name == memoryEnv || strings.HasPrefix(name, "CONTAINERD_"):
 		default:
 			env = append(env, pair)
 		}
@@ -165,7 +165,7 @@ func environment(host []string, cfg Config) []string {
 	if cfg.Memory.Aim > 0 {
 		env = append(env, memoryEnv+"="+strconv.FormatInt(cfg.Memory.Aim, 10))
 	}
-	return append(env, "PATH="+cfg.AuxDir+":"+path, vmm.ConfigEnv+"="+cfg.VMMConfig)
+	return append(env, "PATH="+cfg.AuxDir+":"+path, contract.ConfigEnv+"="+cfg.VMMConfig)
 }
 
 // fill waits for containerd, imports the bundle's images, says so, and goes on with the operator's.

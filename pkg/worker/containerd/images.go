@@ -21,6 +21,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/nodeless/nodeless/pkg/atomicfile"
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/hint"
 )
 
@@ -50,7 +51,7 @@ type importer struct {
 }
 
 func newImporter(cfg Config, log *slog.Logger) (*importer, error) {
-	c, err := client.New(cfg.Socket, client.WithDefaultNamespace(namespace))
+	c, err := client.New(cfg.Socket, client.WithDefaultNamespace(contract.CRINamespace))
 	if err != nil {
 		return nil, fmt.Errorf("connect to containerd: %w", err)
 	}

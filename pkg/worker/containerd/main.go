@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/containerd/v2/cmd/containerd/command"
 	ctr "github.com/containerd/containerd/v2/cmd/ctr/app"
 
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/worker/containerd/erofs"
 	"github.com/nodeless/nodeless/pkg/worker/containerd/pull"
 )
@@ -23,7 +24,7 @@ func Main(ctx context.Context, args []string) error {
 // CtrMain is ctr with the local containerd, Kubernetes' namespace and our snapshotter as its defaults; flags and
 // the environment win over them.
 func CtrMain(ctx context.Context, socket string, args []string) error {
-	for name, value := range map[string]string{"CONTAINERD_ADDRESS": socket, "CONTAINERD_NAMESPACE": namespace, "CONTAINERD_SNAPSHOTTER": snapshotter} {
+	for name, value := range map[string]string{"CONTAINERD_ADDRESS": socket, "CONTAINERD_NAMESPACE": contract.CRINamespace, "CONTAINERD_SNAPSHOTTER": snapshotter} {
 		if os.Getenv(name) != "" {
 			continue
 		}

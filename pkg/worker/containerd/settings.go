@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strings"
 	"text/template"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 var (
@@ -21,7 +23,8 @@ func ContainerdTOML(c Config) ([]byte, error) {
 	return render("containerd.toml", containerdTemplate, struct {
 		Config
 		PauseImage, Handler, RuncHandler, Snapshotter, Differ string
-	}{c, PauseImage, Handler, RuncHandler, snapshotter, differ})
+		ContainerAnnotations, PodAnnotations, ResourceTag     string
+	}{c, PauseImage, Handler, RuncHandler, snapshotter, differ, contract.ContainerAnnotations, contract.PodAnnotations, contract.ResourceTag})
 }
 
 // KataTOML is Kata's configuration for c.

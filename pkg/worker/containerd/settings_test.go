@@ -15,7 +15,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/nodeless/nodeless/pkg/api"
-	"github.com/nodeless/nodeless/pkg/vmm"
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/worker/containerd/pull"
 )
 
@@ -156,8 +156,8 @@ func TestValidateNamesEachFault(t *testing.T) {
 }
 
 func TestEnvironment(t *testing.T) {
-	got := environment([]string{"HOME=/h", "PATH=/bin", "NOTIFY_SOCKET=/n", "CONTAINERD_ADDRESS=/x", vmm.ConfigEnv + "=/old"}, exampleConfig())
-	want := []string{"HOME=/h", "PATH=/b/aux:/bin", vmm.ConfigEnv + "=/r/vmm.json"}
+	got := environment([]string{"HOME=/h", "PATH=/bin", "NOTIFY_SOCKET=/n", "CONTAINERD_ADDRESS=/x", contract.ConfigEnv + "=/old"}, exampleConfig())
+	want := []string{"HOME=/h", "PATH=/b/aux:/bin", contract.ConfigEnv + "=/r/vmm.json"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("environment (-want +got):\n%s", diff)
 	}

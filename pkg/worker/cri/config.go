@@ -18,9 +18,6 @@ type Config struct {
 	VMMConfig  string // the file of pkg/worker/vmmconfig, which says how microVMs run; read when the component starts
 }
 
-// DefaultVMDir is Kata's; it is hard-wired there.
-const DefaultVMDir = "/run/vc/vm"
-
 // Validate reports all faults at once.
 func (c Config) Validate() error {
 	var errs []error

@@ -27,6 +27,7 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/agentmux"
 	"github.com/nodeless/nodeless/pkg/api"
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 	"github.com/nodeless/nodeless/pkg/vmm"
 	"github.com/nodeless/nodeless/tests/attack"
@@ -357,7 +358,7 @@ func TestCreateContainerNamesTheTarget(t *testing.T) {
 	}{
 		{"a target", &cri.ContainerConfig{Linux: target(cri.NamespaceMode_TARGET, "other")}, "other"},
 		{"no target", &cri.ContainerConfig{Linux: target(cri.NamespaceMode_CONTAINER, "")}, ""},
-		{"a forged annotation", &cri.ContainerConfig{Annotations: map[string]string{api.PIDTarget: "other"}}, ""},
+		{"a forged annotation", &cri.ContainerConfig{Annotations: map[string]string{contract.PIDTarget: "other"}}, ""},
 		{"nothing", nil, ""},
 	}
 	for _, tt := range tests {
@@ -366,7 +367,7 @@ func TestCreateContainerNamesTheTarget(t *testing.T) {
 			if err != nil || got.GetContainerId() != "made" {
 				t.Fatalf("CreateContainer = %v, %v", got, err)
 			}
-			if req := <-up.created; req.GetPodSandboxId() != "box" || req.GetConfig().GetAnnotations()[api.PIDTarget] != tt.want {
+			if req := <-up.created; req.GetPodSandboxId() != "box" || req.GetConfig().GetAnnotations()[contract.PIDTarget] != tt.want {
 				t.Errorf("upstream got %v, want the target %q", req, tt.want)
 			}
 		})
@@ -390,7 +391,7 @@ func guest(t *testing.T, dir, sandbox string) {
 	if err := os.MkdirAll(filepath.Join(dir, sandbox), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	listener, err := net.Listen("unix", filepath.Join(dir, sandbox, socketName))
+	listener, err := net.Listen("unix", filepath.Join(dir, sandbox, contract.AgentSocket))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -409,11 +410,11 @@ func guest(t *testing.T, dir, sandbox string) {
 func echo(c net.Conn) {
 	defer c.Close()
 	r := bufio.NewReader(c)
-	if line, err := r.ReadString('\n'); err != nil || line != fmt.Sprintf("CONNECT %d\n", agentmux.ForwardPort) {
+	if line, err := r.ReadString('\n'); err != nil || line != contract.Connect(contract.ForwardPort) {
 		return
 	}
 	port := make([]byte, 2)
-	fmt.Fprintf(c, "OK %d\n", agentmux.ForwardPort)
+	fmt.Fprint(c, contract.Connected(contract.ForwardPort))
 	if _, err := io.ReadFull(r, port); err != nil {
 		return
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 // figures are what the host itself knows of a Pod. What a guest says of itself decides nothing that its neighbours depend on.
@@ -95,7 +97,7 @@ func (f figures) disk(sandbox string) (uint64, error) {
 		return 0, fmt.Errorf("measure disk of sandbox %q: that is no id", sandbox)
 	}
 	var st unix.Stat_t
-	path := filepath.Join(f.scratch, sandbox+".ext4")
+	path := filepath.Join(f.scratch, sandbox+contract.DiskSuffix)
 	if err := unix.Lstat(path, &st); err != nil {
 		return 0, fmt.Errorf("measure disk %s: %w", path, err)
 	}

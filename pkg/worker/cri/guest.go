@@ -12,12 +12,10 @@ import (
 	"time"
 
 	"github.com/nodeless/nodeless/pkg/agentmux"
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
-const (
-	socketName  = "clh.sock" // Kata's
-	dialTimeout = 30 * time.Second
-)
+const dialTimeout = 30 * time.Second
 
 // validID is what containerd gives as a sandbox's id; anything else never becomes part of a path.
 var validID = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
@@ -25,7 +23,9 @@ var validID = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
 // dialer reaches the loopback address of guests.
 type dialer struct{ dir string }
 
-func (d dialer) socket(sandbox string) string { return filepath.Join(d.dir, sandbox, socketName) }
+func (d dialer) socket(sandbox string) string {
+	return filepath.Join(d.dir, sandbox, contract.AgentSocket)
+}
 
 // has tells whether the sandbox is a microVM.
 func (d dialer) has(sandbox string) bool {
@@ -63,10 +63,10 @@ func (d dialer) dial(ctx context.Context, sandbox string, port uint16) (_ agentm
 
 // openPort asks for the guest's forwarding service, as one asks a hybrid vsock, and then for the port.
 func openPort(conn net.Conn, port uint16) (agentmux.Forwarding, error) {
-	if _, err := fmt.Fprintf(conn, "CONNECT %d\n", agentmux.ForwardPort); err != nil {
+	if _, err := io.WriteString(conn, contract.Connect(contract.ForwardPort)); err != nil {
 		return agentmux.Forwarding{}, fmt.Errorf("reach guest: %w", err)
 	}
-	want := fmt.Sprintf("OK %d\n", agentmux.ForwardPort)
+	want := contract.Connected(contract.ForwardPort)
 	answer := make([]byte, len(want))
 	if _, err := io.ReadFull(conn, answer); err != nil {
 		return agentmux.Forwarding{}, fmt.Errorf("reach guest: %w", err)

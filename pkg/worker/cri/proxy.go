@@ -8,6 +8,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeless/nodeless/pkg/api"
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 // proxy answers the calls that are not containerd's.
@@ -40,7 +41,7 @@ func (f *proxy) CreateContainer(ctx context.Context, req *cri.CreateContainerReq
 
 // nameTarget sets the annotation, and removes one that came from elsewhere.
 func nameTarget(config *cri.ContainerConfig) {
-	delete(config.GetAnnotations(), api.PIDTarget)
+	delete(config.GetAnnotations(), contract.PIDTarget)
 	ns := config.GetLinux().GetSecurityContext().GetNamespaceOptions()
 	if ns.GetPid() != cri.NamespaceMode_TARGET || ns.GetTargetId() == "" {
 		return
@@ -48,7 +49,7 @@ func nameTarget(config *cri.ContainerConfig) {
 	if config.Annotations == nil {
 		config.Annotations = map[string]string{}
 	}
-	config.Annotations[api.PIDTarget] = ns.GetTargetId()
+	config.Annotations[contract.PIDTarget] = ns.GetTargetId()
 }
 
 // PortForward answers with the address of a stream into the guest, or with containerd's if the sandbox is no microVM.

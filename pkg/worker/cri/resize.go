@@ -10,13 +10,12 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/nodeless/nodeless/pkg/api"
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
 const (
-	// namespace is where containerd's CRI keeps its tasks, and namespaceHeader how its other services are told.
-	namespace       = "k8s.io"
+	// namespaceHeader is how containerd's other services are told where its CRI keeps its tasks.
 	namespaceHeader = "containerd-namespace"
 	// resourcesType is what shims expect in an update.
 	resourcesType = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources"
@@ -31,7 +30,7 @@ func (f *proxy) UpdatePodSandboxResources(ctx context.Context, req *cri.UpdatePo
 		if err != nil {
 			return nil, err
 		}
-		if _, err := f.tasks.Update(metadata.AppendToOutgoingContext(ctx, namespaceHeader, namespace), update); err != nil {
+		if _, err := f.tasks.Update(metadata.AppendToOutgoingContext(ctx, namespaceHeader, contract.CRINamespace), update); err != nil {
 			return nil, err // a status, with the shim's words
 		}
 	}
@@ -61,11 +60,11 @@ const cpuPeriod = 100_000
 // open gives the microVM of a Pod that keeps its own figures what the Pod's limits do not say: at least its spec's CPUs, and its memory
 // where a container may use all there is.
 func open(config *cri.PodSandboxConfig) {
-	follows := config.GetAnnotations()[api.Sizing]
-	if follows != api.SizingLimits && follows != api.SizingOpen || config.GetLinux() == nil {
+	follows := config.GetAnnotations()[contract.Sizing]
+	if follows != contract.SizingLimits && follows != contract.SizingOpen || config.GetLinux() == nil {
 		return
 	}
-	size, err := podsize.ParseSize(config.Annotations[api.Spec], config.Annotations[api.SpecType])
+	size, err := podsize.ParseSize(config.Annotations[contract.Spec], config.Annotations[contract.SpecType])
 	if err != nil {
 		return // written by something newer than this
 	}
@@ -76,7 +75,7 @@ func open(config *cri.PodSandboxConfig) {
 	if quota := size.CPU * cpuPeriod / 1000; r.CpuPeriod <= 0 || r.CpuQuota <= 0 || r.CpuQuota*cpuPeriod < quota*r.CpuPeriod {
 		r.CpuQuota, r.CpuPeriod = quota, cpuPeriod
 	}
-	if follows == api.SizingOpen {
+	if follows == contract.SizingOpen {
 		r.MemoryLimitInBytes = max(r.MemoryLimitInBytes, size.Memory)
 	}
 }

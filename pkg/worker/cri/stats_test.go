@@ -13,6 +13,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeless/nodeless/pkg/api"
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/tests/attack"
 )
 
@@ -54,7 +55,7 @@ func hostOf(t *testing.T, g guestSays) *proxy {
 	write(t, filepath.Join(pod, "memory.current"), "4194304\n")
 	write(t, filepath.Join(pod, "memory.stat"), "anon 2097152\nfile 1048576\ninactive_file 1048576\n")
 	for _, s := range g.sandboxes {
-		write(t, filepath.Join(dir, "vm", s.Id, socketName), "")
+		write(t, filepath.Join(dir, "vm", s.Id, contract.AgentSocket), "")
 		write(t, filepath.Join(dir, s.Id+".ext4"), string(slices.Repeat([]byte{1}, diskUsed)))
 	}
 	return f

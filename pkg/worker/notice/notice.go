@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/kube"
 	"github.com/nodeless/nodeless/pkg/run"
 	"github.com/nodeless/nodeless/pkg/vmm"
@@ -133,7 +134,7 @@ func (t told) news(h vmm.Held, now time.Time) bool {
 
 // tell says of each microVM whether its Pod is held, unless that was said.
 func (n *Notice) tell(ctx context.Context, client kubernetes.Interface, before map[string]told, now time.Time) error {
-	files, err := filepath.Glob(filepath.Join(n.cfg.VMDir, "*", vmm.HeldFile))
+	files, err := filepath.Glob(filepath.Join(n.cfg.VMDir, "*", contract.HeldFile))
 	if err != nil {
 		return fmt.Errorf("look for held Pods: %w", err)
 	}

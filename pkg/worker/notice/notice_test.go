@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 	"github.com/nodeless/nodeless/pkg/vmm"
 )
@@ -33,7 +34,7 @@ func hold(t *testing.T, n *Notice, id string, h vmm.Held) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, vmm.HeldFile), raw, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, contract.HeldFile), raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -62,11 +63,11 @@ func TestHeldPodIsToldOnceAndSeldom(t *testing.T) {
 		after time.Duration
 		want  string
 	}{
-		{"held", vmm.Held{Pod: whose, Held: true, Times: 1}, 0, "DiskHeld"},
-		{"still held", vmm.Held{Pod: whose, Held: true, Times: 1}, 2 * quiet, "DiskHeld"},
-		{"let go", vmm.Held{Pod: whose, Times: 1}, 2 * quiet, "DiskHeld DiskGoesOn"},
-		{"held again at once", vmm.Held{Pod: whose, Held: true, Times: 2}, time.Second, "DiskHeld DiskGoesOn"},
-		{"told a minute later, with what was between left out", vmm.Held{Pod: whose, Held: true, Times: 9}, quiet, "DiskHeld DiskGoesOn DiskHeld"},
+		{"held", vmm.Held{Pod: whose, Hold: contract.Hold{Held: true, Times: 1}}, 0, "DiskHeld"},
+		{"still held", vmm.Held{Pod: whose, Hold: contract.Hold{Held: true, Times: 1}}, 2 * quiet, "DiskHeld"},
+		{"let go", vmm.Held{Pod: whose, Hold: contract.Hold{Times: 1}}, 2 * quiet, "DiskHeld DiskGoesOn"},
+		{"held again at once", vmm.Held{Pod: whose, Hold: contract.Hold{Held: true, Times: 2}}, time.Second, "DiskHeld DiskGoesOn"},
+		{"told a minute later, with what was between left out", vmm.Held{Pod: whose, Hold: contract.Hold{Held: true, Times: 9}}, quiet, "DiskHeld DiskGoesOn DiskHeld"},
 	}
 	for _, s := range steps {
 		now = now.Add(s.after)
@@ -84,7 +85,7 @@ func TestHeldPodIsToldOnceAndSeldom(t *testing.T) {
 	if err := n.tell(t.Context(), client, said, now); err != nil || len(said) != 0 {
 		t.Errorf("one that has ended is remembered: %v, %v", said, err)
 	}
-	hold(t, n, "nobody", vmm.Held{Held: true, Times: 1})
+	hold(t, n, "nobody", vmm.Held{Hold: contract.Hold{Held: true, Times: 1}})
 	if err := n.tell(t.Context(), client, said, now); err != nil {
 		t.Errorf("a microVM without a Pod: %v", err)
 	}

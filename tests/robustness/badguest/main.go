@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/nodeless/nodeless/pkg/agentmux"
+	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/pkg/guest/boot"
 )
 
@@ -92,7 +93,7 @@ func frames(kind byte, stream int) []byte {
 // after answers the host's preamble, so that there is a session, and floods it.
 func after(port io.ReadWriteCloser, p []byte) error {
 	up := make(chan struct{})
-	if _, err := agentmux.Listen(context.Background(), port, agentmux.Guest{Attached: func(agentmux.Hello) { close(up) }}); err != nil {
+	if _, err := agentmux.Listen(context.Background(), port, agentmux.Guest{Attached: func(contract.Hello) { close(up) }}); err != nil {
 		return err
 	}
 	<-up
@@ -126,7 +127,7 @@ var methods = []string{
 
 // serve answers every request.
 func serve(port io.ReadWriteCloser, behaviour string) error {
-	l, err := agentmux.Listen(context.Background(), port, agentmux.Guest{Attached: func(h agentmux.Hello) { _ = boot.SetClock(h.Time) }})
+	l, err := agentmux.Listen(context.Background(), port, agentmux.Guest{Attached: func(h contract.Hello) { _ = boot.SetClock(h.Time) }})
 	if err != nil {
 		return err
 	}

@@ -9,13 +9,14 @@ import (
 	"k8s.io/kubernetes/pkg/apis/core"
 
 	"github.com/nodeless/nodeless/pkg/admission/rules"
+	"github.com/nodeless/nodeless/pkg/api"
 )
 
 const (
 	// HostNamespacesName is how --disable-admission-plugins knows the plugin about namespaces of the host.
 	HostNamespacesName = "HostNamespaces"
 	// HostNamespacesAnnotation lists in a Pod which namespaces of its host it asked for.
-	HostNamespacesAnnotation = "nodeless.dev/host-namespaces"
+	HostNamespacesAnnotation = api.Own + "host-namespaces"
 )
 
 // hostNamespaces says in a Pod what hostNetwork, hostPID and hostIPC mean where each Pod is a microVM: its host is the

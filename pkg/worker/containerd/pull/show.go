@@ -21,6 +21,8 @@ import (
 	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/nodeless/nodeless/pkg/api"
 )
 
 // ErrNotShown marks an image of which something is on the host that its registry did not hand out.
@@ -95,7 +97,7 @@ func (p *pulling) mayHave(ctx context.Context, info content.Info) bool {
 
 // shownBy begins the label of a part with the registry's host and port that has shown it. Its value is the repositories. containerd's
 // own label for this leaves the port out, behind which there may be somebody else's registry.
-const shownBy = "nodeless.dev/shown-by."
+const shownBy = api.Own + "shown-by."
 
 // maxShownBy bounds the labels of one part; of what is more, the registry is asked again.
 const maxShownBy = 64

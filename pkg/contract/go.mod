@@ -1,0 +1,3 @@
+module github.com/nodeless/nodeless/pkg/contract
+
+go 1.24

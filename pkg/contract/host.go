@@ -1,0 +1,39 @@
+package contract
+
+import "path/filepath"
+
+// Names of programs of the bundle, by which processes are told apart. containerd starts the shim, and the shim starts nodeless-vmm; the
+// shim and pkg/teardown look for them.
+const (
+	Shim = "containerd-shim-kata-v2"
+	VMM  = "nodeless-vmm"
+)
+
+// Folders below which Kata has one for each sandbox, named by its id. They are hard-wired there, below the root of the host. The shim
+// removes them; pkg/teardown does it where the shim could not.
+const (
+	KataSandboxes = "run/vc/sbs"              // Kata's books
+	KataVMs       = "run/vc/vm"               // sockets and HeldFile
+	KataShares    = KataShared + "/sandboxes" // what virtiofsd serves
+	KataShared    = KataRun + "/shared"       // all shares
+	KataRun       = "run/kata-containers"     // also the guest's: GuestRoot
+)
+
+// SandboxDirs are the folders of one sandbox below the root of the host, Kata's books first: without that one, Kata has no such sandbox.
+func SandboxDirs(root, sandbox string) []string {
+	var dirs []string
+	for _, dir := range []string{KataSandboxes, KataVMs, KataShares, KataRun} {
+		dirs = append(dirs, filepath.Join(root, dir, sandbox))
+	}
+	return dirs
+}
+
+// Cgroup begins the name of a sandbox's cgroup in each hierarchy, before its id. Kata makes it; the shim and pkg/teardown remove it.
+const Cgroup = "kata_"
+
+// DiskSuffix ends the name of a Pod's writable disk in HostConfig.ScratchDir, after the sandbox's id. nodeless-vmm makes it and removes it;
+// the shim and pkg/teardown remove one that it left, and pkg/worker/cri measures it.
+const DiskSuffix = ".ext4"
+
+// CRINamespace is the namespace of containerd in which its CRI service keeps sandboxes and containers.
+const CRINamespace = "k8s.io"
