@@ -93,7 +93,7 @@ func workerConfig(cfg config.Config) worker.Config {
 	return worker.Config{
 		Data: cfg.Paths.Data, Run: cfg.Paths.Run,
 		Node:       worker.Node{Name: cfg.Node.Name, Hostname: cfg.Node.Hostname, IP: cfg.Node.IP, MaxPods: cfg.Node.MaxPods, CPUOvercommit: cfg.Node.CPUOvercommit, CgroupRoot: cfg.Node.CgroupRoot},
-		Net:        worker.Net{ClusterCIDR: cfg.Network.ClusterCIDR, ServiceCIDR: cfg.Network.ServiceCIDR, DNS: cfg.Network.DNS, Domain: cfg.Network.Domain, Guard: guard(cfg)},
+		Net:        worker.Net{ClusterCIDR: cfg.Network.ClusterCIDR, ServiceCIDR: cfg.Network.ServiceCIDR, DNS: cfg.Network.DNS, Domain: cfg.Network.Domain, Guard: guard(cfg), NodePortsAt: cfg.Network.NodePortsAt},
 		Registries: cfg.Paths.Registries, Pull: pull.Limits{Timeout: cfg.Node.PullTimeout, Rate: int64(cfg.Node.PullRate) << 10},
 		Disk:    vmm.Disk{ReservePercent: cfg.Node.DiskReserve, BytesPerSecond: int64(cfg.Node.DiskBandwidth) << 20, OpsPerSecond: int64(cfg.Node.DiskIOPS)},
 		LogRate: int64(cfg.Node.LogRate) << 20,
