@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"runtime/debug"
@@ -71,6 +72,17 @@ func boundMemory(pods int) {
 	if err == nil && os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memcg.For(total, pods).Server)
 	}
+}
+
+// checkComponents refuses settings that one of the components would refuse when its turn to start comes.
+func checkComponents(cfg config.Config) error {
+	control, local := serverConfig(cfg), workerConfig(cfg)
+	var err error
+	if control.DNSBind, err = local.Net.Gateway(); err != nil {
+		return err
+	}
+	local.Files = worker.Files(control.WorkerFiles())
+	return errors.Join(control.Check(), local.Check())
 }
 
 func serverConfig(cfg config.Config) server.Config {
