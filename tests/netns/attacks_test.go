@@ -193,6 +193,34 @@ func TestAttackNodePorts(t *testing.T) {
 	})
 }
 
+// TestNodePortsAndDeniedRanges: a Pod sends nothing to a range that it does not reach, and so does not answer who asks a node port from there.
+func TestNodePortsAndDeniedRanges(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		denied []netip.Prefix
+		hidden bool // the client's address is not seen by the Pod
+		want   bool
+	}{
+		{"a client of no such range", nil, false, true},
+		{"a client of no such range whose address is hidden", nil, true, true},
+		{"a client of such a range", []netip.Prefix{netip.PrefixFrom(neighbourAddr, 32)}, false, false},
+		{"a client of such a range whose address is hidden", []netip.Prefix{netip.PrefixFrom(neighbourAddr, 32)}, true, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := newHostWith(t, podCIDR, netdev.Guard{Services: services, APIPort: apiPort, Denied: tt.denied, Limits: netdev.DefaultLimits()})
+			p, outside, node := h.mustAdd("pod-a"), newNeighbour(t), at(hostAddr, 30080)
+			hello(t, p.ns, at(p.addr, 80))
+			translate(t, node, at(p.addr, 80))
+			if tt.hidden {
+				nft(t, "table ip test { chain back { type nat hook postrouting priority srcnat; ct status dnat masquerade; }; }\n")
+			}
+			if err := reaches(outside, node); (err == nil) != tt.want {
+				t.Errorf("the client is answered: %v, want it answered: %t", err, tt.want)
+			}
+		})
+	}
+}
+
 // TestAttackMetadata: a Pod asks the cloud for the secrets of its host, itself or by a Service that somebody has pointed there.
 func TestAttackMetadata(t *testing.T) {
 	h := newHost(t, podCIDR)
