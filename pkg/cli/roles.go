@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"runtime/debug"
@@ -73,6 +74,17 @@ func boundMemory(pods int) {
 	}
 }
 
+// checkComponents refuses settings that one of the components would refuse when its turn to start comes.
+func checkComponents(cfg config.Config) error {
+	control, local := serverConfig(cfg), workerConfig(cfg)
+	var err error
+	if control.DNSBind, err = local.Net.Gateway(); err != nil {
+		return err
+	}
+	local.Files = worker.Files(control.WorkerFiles())
+	return errors.Join(control.Check(), local.Check())
+}
+
 func serverConfig(cfg config.Config) server.Config {
 	c := server.Config{
 		Data: cfg.Paths.Data, Run: cfg.Paths.Run, Kubeconfig: cfg.Paths.Kubeconfig,
@@ -93,7 +105,7 @@ func workerConfig(cfg config.Config) worker.Config {
 	return worker.Config{
 		Data: cfg.Paths.Data, Run: cfg.Paths.Run,
 		Node:       worker.Node{Name: cfg.Node.Name, Hostname: cfg.Node.Hostname, IP: cfg.Node.IP, MaxPods: cfg.Node.MaxPods, CPUOvercommit: cfg.Node.CPUOvercommit, CgroupRoot: cfg.Node.CgroupRoot},
-		Net:        worker.Net{ClusterCIDR: cfg.Network.ClusterCIDR, ServiceCIDR: cfg.Network.ServiceCIDR, DNS: cfg.Network.DNS, Domain: cfg.Network.Domain, Guard: guard(cfg)},
+		Net:        worker.Net{ClusterCIDR: cfg.Network.ClusterCIDR, ServiceCIDR: cfg.Network.ServiceCIDR, DNS: cfg.Network.DNS, Domain: cfg.Network.Domain, Guard: guard(cfg), NodePortsAt: cfg.Network.NodePortsAt},
 		Registries: cfg.Paths.Registries, Pull: pull.Limits{Timeout: cfg.Node.PullTimeout, Rate: int64(cfg.Node.PullRate) << 10},
 		Disk:    contract.Disk{ReservePercent: cfg.Node.DiskReserve, BytesPerSecond: int64(cfg.Node.DiskBandwidth) << 20, OpsPerSecond: int64(cfg.Node.DiskIOPS)},
 		LogRate: int64(cfg.Node.LogRate) << 20,

@@ -46,6 +46,9 @@ func serve(c *cli.Context, s Streams) (err error) {
 	if cfg, err = cfg.Complete(os.Hostname, config.HostAddress); err != nil {
 		return err
 	}
+	if err := checkComponents(cfg); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(string(cfg.Paths.Data), 0o700); err != nil {
 		return &hint.Error{Op: "make data dir", On: string(cfg.Paths.Data), Err: cause(err), Do: "choose a folder on a writable file system with --data-dir"}
 	}

@@ -1,6 +1,8 @@
 package worker
 
 import (
+	"errors"
+
 	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
 
 	"github.com/nodeless/nodeless/pkg/worker/kubelet"
@@ -11,6 +13,15 @@ import (
 type Effective struct {
 	Kubelet *kubeletconfig.KubeletConfiguration
 	Proxy   []string // arguments; none when kube-proxy is left out
+}
+
+// Check refuses what kubelet or kube-proxy would refuse of their settings when they start. Nothing is started or touched.
+func (c Config) Check() error {
+	_, err := c.Effective()
+	if c.NoProxy {
+		return err
+	}
+	return errors.Join(err, proxy.Check(c.proxy()))
 }
 
 // Effective tells it of c, by the functions that Steps itself calls.

@@ -75,7 +75,8 @@ type Net struct {
 	ClusterCIDR, ServiceCIDR netip.Prefix
 	DNS                      netip.Addr
 	Domain                   string
-	Guard                    netdev.Guard // what Pods reach, and who reaches them
+	Guard                    netdev.Guard   // what Pods reach, and who reaches them
+	NodePortsAt              []netip.Prefix // addresses of the host that node ports are open at
 }
 
 // Files are how the components prove who they are.
@@ -212,5 +213,5 @@ func cpuType(cpuinfo string) string {
 }
 
 func (c Config) proxy() proxy.Config {
-	return proxy.Config{Kubeconfig: c.Files.ProxyKubeconfig, NodeName: c.Node.Name, ClusterCIDR: c.Net.ClusterCIDR, ExtraArgs: c.ProxyArgs}
+	return proxy.Config{Kubeconfig: c.Files.ProxyKubeconfig, NodeName: c.Node.Name, ClusterCIDR: c.Net.ClusterCIDR, NodePortsAt: c.Net.NodePortsAt, ExtraArgs: c.ProxyArgs}
 }

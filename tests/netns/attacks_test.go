@@ -146,6 +146,81 @@ func TestAttackHostPorts(t *testing.T) {
 	})
 }
 
+// TestAttackNodePorts: node ports are open at the host's own addresses, for Pods and neighbours; no other port is, and nothing of the host by one.
+func TestAttackNodePorts(t *testing.T) {
+	h := newHost(t, podCIDR)
+	p, stranger := h.mustAdd("pod-a"), h.mustAdd("pod-b")
+	outside, here := newNeighbour(t), hostNS(t)
+	hello(t, stranger.ns, at(stranger.addr, 80))
+	all, loopback := netip.IPv4Unspecified(), netip.MustParseAddr("127.0.0.1")
+	hello(t, here, at(all, 22), at(all, 30081), at(all, 10250))
+	// What kube-proxy does where all addresses of the host have node ports: 30080 is a stranger's, 30082 leads to the kubelet.
+	nft(t, fmt.Sprintf("table ip test { map ports { type inet_service : ipv4_addr . inet_service; elements = { 30080 : %s . 80, 30082 : %s . 10250 }; }; "+
+		"chain open { fib daddr type local ip daddr != 127.0.0.0/8 meta l4proto tcp dnat ip to tcp dport map @ports; }; "+
+		"chain in { type nat hook prerouting priority dstnat; jump open; }; chain out { type nat hook output priority -100; jump open; }; }\n", stranger.addr, hostAddr))
+	t.Cleanup(func() { nft(t, "table ip test\ndelete table ip test\n") })
+
+	for from, space := range map[string]ns.NetNS{"a neighbour": outside, "the host": here, "a Pod": p.ns} {
+		if err := reaches(space, at(hostAddr, 30080)); err != nil {
+			t.Errorf("%s does not reach a node port at the host's address: %v", from, err)
+		}
+	}
+	if err := reaches(p.ns, at(gateway, 30080)); err != nil {
+		t.Errorf("a Pod does not reach a node port at the gateway: %v", err)
+	}
+	for what, to := range map[string]netip.AddrPort{
+		"a port of the host that is no node port":        at(hostAddr, 22),
+		"a program of the host in the node ports' range": at(hostAddr, 30081),
+		"the same at the gateway":                        at(gateway, 30081),
+		"the kubelet by a node port":                     at(hostAddr, 30082),
+		"the kubelet by a node port at the gateway":      at(gateway, 30082),
+		"a node port at the host's loopback":             at(loopback, 30080),
+	} {
+		attack.Try(t, "T3", "a Pod connects to "+what, func(t *testing.T) attack.Outcome {
+			return refused(reaches(p.ns, to))
+		})
+	}
+	attack.Try(t, "T3", "a Pod asks a node port with a neighbour's address", func(t *testing.T) attack.Outcome {
+		e, w := listen(t, stranger.ns, at(stranger.addr, 80)), newWire(t, p)
+		nft(t, fmt.Sprintf("add rule ip test open fib daddr type local udp dport 30080 dnat ip to %s:80\n", stranger.addr))
+		if w.send(w.udp(w.mac, at(p.addr, 4000), at(hostAddr, 30080))); e.heard(t) == 0 {
+			t.Fatal("nothing comes with the Pod's own address either")
+		}
+		if w.send(w.udp(w.mac, at(neighbourAddr, 4001), at(hostAddr, 30080))); e.heard(t) > 0 {
+			return attack.Succeeded
+		}
+		return attack.Contained
+	})
+}
+
+// TestNodePortsAndDeniedRanges: a Pod sends nothing to a range that it does not reach, and so does not answer who asks a node port from there.
+func TestNodePortsAndDeniedRanges(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		denied []netip.Prefix
+		hidden bool // the client's address is not seen by the Pod
+		want   bool
+	}{
+		{"a client of no such range", nil, false, true},
+		{"a client of no such range whose address is hidden", nil, true, true},
+		{"a client of such a range", []netip.Prefix{netip.PrefixFrom(neighbourAddr, 32)}, false, false},
+		{"a client of such a range whose address is hidden", []netip.Prefix{netip.PrefixFrom(neighbourAddr, 32)}, true, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := newHostWith(t, podCIDR, netdev.Guard{Services: services, APIPort: apiPort, Denied: tt.denied, Limits: netdev.DefaultLimits()})
+			p, outside, node := h.mustAdd("pod-a"), newNeighbour(t), at(hostAddr, 30080)
+			hello(t, p.ns, at(p.addr, 80))
+			translate(t, node, at(p.addr, 80))
+			if tt.hidden {
+				nft(t, "table ip test { chain back { type nat hook postrouting priority srcnat; ct status dnat masquerade; }; }\n")
+			}
+			if err := reaches(outside, node); (err == nil) != tt.want {
+				t.Errorf("the client is answered: %v, want it answered: %t", err, tt.want)
+			}
+		})
+	}
+}
+
 // TestAttackMetadata: a Pod asks the cloud for the secrets of its host, itself or by a Service that somebody has pointed there.
 func TestAttackMetadata(t *testing.T) {
 	h := newHost(t, podCIDR)

@@ -35,13 +35,18 @@ func TestPodsOverTheirDiskLimitAreEvicted(t *testing.T) {
 	const zeros = "dd if=/dev/zero bs=1M count=200 of="
 	pods := []struct{ name, limit, size, write string }{
 		{"layer", "50Mi", "", zeros + "/fill"},
+		{"one", "50Mi", "", zeros + "/fill"},
 		{"whole", "60Mi", "", zeros + "/dir/fill"}, // more than both may have together
 		{"dir", "2Gi", "sizeLimit: 50Mi", zeros + "/dir/fill"},
 		{"log", "10Mi", "", "head -c 40000000 /dev/urandom | base64"}, // what is kept of a log is compressed
 		{"modest", "150Mi", "", zeros + "/fill"},                      // half of it is within what the other container may have
 	}
 	for _, p := range pods {
-		s.Apply(strings.NewReplacer("NAME", p.name, "LIMIT", p.limit, "SIZE", p.size, "WRITE", p.write).Replace(eater))
+		manifest := strings.NewReplacer("NAME", p.name, "LIMIT", p.limit, "SIZE", p.size, "WRITE", p.write).Replace(eater)
+		if p.name == "one" { // the container that is idle has no limit
+			manifest = strings.Replace(manifest, "limits: {ephemeral-storage: 50Mi}, ", "", 1)
+		}
+		s.Apply(manifest)
 	}
 	for _, p := range pods[:len(pods)-1] {
 		pod := s.Pod(p.name, "is evicted", func(pod *corev1.Pod) bool { return pod.Status.Reason == "Evicted" })

@@ -3,12 +3,14 @@ package vm_test
 import (
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/nodeless/nodeless/tests/testbed"
 	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
@@ -74,6 +76,7 @@ func TestNetwork(t *testing.T) {
 			}
 		}
 	})
+	t.Run("a node port at the host's addresses", func(t *testing.T) { nodePort(s.with(t)) })
 	t.Run("a Pod reaches its own Service", func(t *testing.T) {
 		s.Kubectl("scale", "deployment/web", "--replicas=1")
 		left := s.Pods("app=web", 1)
@@ -82,6 +85,80 @@ func TestNetwork(t *testing.T) {
 			return code == 0, fmt.Errorf("code %d: %s", code, out)
 		})
 	})
+}
+
+const openServices = `
+apiVersion: v1
+kind: Service
+metadata: {name: open}
+spec:
+  type: NodePort
+  selector: {app: web}
+  ports: [{port: 80, targetPort: 8080}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: open-local}
+spec:
+  type: NodePort
+  externalTrafficPolicy: Local
+  selector: {app: web}
+  ports: [{port: 80, targetPort: 8080}]
+`
+
+// nodePort asks Pods at the host's own addresses, from another host by an address that this one had not when its server started.
+func nodePort(s *space) {
+	s.T.Helper()
+	peer, err := testbed.New(testbed.Options{Program: s.Host.Program})
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	s.T.Cleanup(func() {
+		if err := peer.Close(); err != nil {
+			s.T.Error(err)
+		}
+	})
+	if err := s.Host.Link(peer, "10.43.0.0/16"); err != nil {
+		s.T.Fatal(err)
+	}
+	s.Apply(openServices)
+	for _, tt := range []struct {
+		name string
+		sees *regexp.Regexp
+	}{
+		{"open", regexp.MustCompile(`/from-open from (10\.99\.0\.2|10\.98\.0\.1|10\.42\.0\.1):`)}, // any address of the host
+		{"open-local", regexp.MustCompile(`/from-open-local from 10\.98\.0\.2:`)},
+	} {
+		service, err := s.Client.CoreV1().Services(s.Name).Get(s.Ctx, tt.name, metav1.GetOptions{})
+		if err != nil {
+			s.T.Fatal(err)
+		}
+		port := service.Spec.Ports[0].NodePort
+		url := func(addr string) string { return fmt.Sprintf("http://%s:%d/from-%s", addr, port, tt.name) }
+		s.Until("another host reaches "+tt.name, func() (bool, error) {
+			_, err := getFrom(s.Ctx, peer, url(testbed.LinkIP))
+			return err == nil, err
+		})
+		if log := s.Kubectl("logs", "-l", "app=web", "--tail=-1"); !tt.sees.MatchString(log) {
+			s.T.Errorf("no Pod has seen %s:\n%s", tt.sees, log)
+		}
+		for _, addr := range []string{testbed.NodeIP, testbed.LinkIP, "10.42.0.1"} {
+			if _, err := s.get(url(addr)); err != nil {
+				s.T.Errorf("the host asks %s at %s: %v", tt.name, addr, err)
+			}
+			if out, code := s.Exec("client", "/hello", "get", url(addr)); code != 0 {
+				s.T.Errorf("a Pod asks %s at %s: code %d: %s", tt.name, addr, code, out)
+			}
+		}
+		if _, err := getFrom(s.Ctx, peer, "http://"+service.Spec.ClusterIP+"/"); err == nil {
+			s.T.Errorf("another host reaches the ClusterIP of %s", tt.name)
+		}
+	}
+	for port, open := range map[string]bool{"6443": true, "10250": false} {
+		if out, code := s.Exec("client", "nc", "-w", "2", testbed.NodeIP, port, "-e", "true"); (code == 0) != open {
+			s.T.Errorf("a Pod connects to the host's port %s: code %d, %s; want it open: %t", port, code, out, open)
+		}
+	}
 }
 
 // linkOf is the host's end of the link of the Pod that has an address.

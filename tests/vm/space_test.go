@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nodeless/nodeless/tests/testbed"
 	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
@@ -40,11 +41,13 @@ func (s *space) with(t *testing.T) *space {
 }
 
 // get asks a URL from the host, as a program of the host would.
-func (s *space) get(url string) (string, error) {
+func (s *space) get(url string) (string, error) { return getFrom(s.Ctx, s.Host, url) }
+
+func getFrom(ctx context.Context, h *testbed.Host, url string) (string, error) {
 	tr := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-		return s.Host.Dial(ctx, network, addr)
+		return h.Dial(ctx, network, addr)
 	}}
-	req, err := http.NewRequestWithContext(s.Ctx, http.MethodGet, url, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return "", err
 	}

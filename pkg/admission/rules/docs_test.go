@@ -81,7 +81,7 @@ func TestDocumentHasTheMessages(t *testing.T) {
 			got = append(got, line)
 		}
 	}
-	want := []string{sayHostPath, saySource, sayHost, sayFileKeyRef, sayHostPort, sayTaken, sayHostIP, saySysctl, sayHostUsers, sayHostNetwork, sayReserved, saySCTP, sayShared, sayNetworkPolicy, sayNodePort, sayLoadBalancer, sayIngress, sayNoClass, sayPark, sayDaemonSet, sayRun, sayNoWish, sayNoTaint, sayLabel, sayVolume, sayInit, sayDSPort}
+	want := []string{sayHostPath, saySource, sayHost, sayFileKeyRef, sayHostPort, sayTaken, sayHostIP, saySysctl, sayHostUsers, sayHostNetwork, sayReserved, saySCTP, sayShared, sayNetworkPolicy, sayLoadBalancer, sayIngress, sayNoClass, sayPark, sayDaemonSet, sayRun, sayNoWish, sayNoTaint, sayLabel, sayVolume, sayInit, sayDSPort}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("messages of docs/annotations.md (-program +document):\n%s", diff)
 	}

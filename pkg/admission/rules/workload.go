@@ -96,13 +96,13 @@ func Service(svc, old *corev1.Service, others int) Findings {
 	case n > was && n+others > maxAllPorts:
 		r.deny(field.Forbidden(at, fmt.Sprintf("the Services of the namespace would have %d ports together, and may have %d: delete some, or use another namespace", n+others, maxAllPorts)))
 	}
-	at := field.NewPath("spec", "type")
-	switch {
-	case svc.Spec.Type == corev1.ServiceTypeNodePort:
-		r.warn(at, "NodePort: the port is open at the address of the Node for Pods and for the host itself, and not from outside. Use ClusterIP, which the operator can open to a range outside (pod-allow-from)")
-	case svc.Spec.Type == corev1.ServiceTypeLoadBalancer && svc.Spec.LoadBalancerClass == nil:
-		r.warn(at, "LoadBalancer: there is none in this version, so the Service stays without an address from outside, unless somebody runs a controller that gives it one. "+
-			"Inside of the cluster it is reached as one of type ClusterIP")
+	if svc.Spec.Type == corev1.ServiceTypeLoadBalancer && svc.Spec.LoadBalancerClass == nil {
+		as := corev1.ServiceTypeNodePort
+		if ports := svc.Spec.AllocateLoadBalancerNodePorts; ports != nil && !*ports {
+			as = corev1.ServiceTypeClusterIP
+		}
+		r.warn(field.NewPath("spec", "type"), "LoadBalancer: there is none in this version, so the Service stays without an address of its own from outside, unless somebody runs a controller that gives it one. "+
+			"It is reached as one of type "+string(as))
 	}
 	for i := range svc.Spec.Ports {
 		if svc.Spec.Ports[i].Protocol == corev1.ProtocolSCTP {

@@ -181,8 +181,7 @@ func TestHostileWorkload(t *testing.T) {
 
 // The messages as docs/annotations.md has them.
 const (
-	sayNodePort     = "spec.type: NodePort: the port is open at the address of the Node for Pods and for the host itself, and not from outside. Use ClusterIP, which the operator can open to a range outside (pod-allow-from)"
-	sayLoadBalancer = "spec.type: LoadBalancer: there is none in this version, so the Service stays without an address from outside, unless somebody runs a controller that gives it one. Inside of the cluster it is reached as one of type ClusterIP"
+	sayLoadBalancer = "spec.type: LoadBalancer: there is none in this version, so the Service stays without an address of its own from outside, unless somebody runs a controller that gives it one. It is reached as one of type NodePort"
 	sayIngress      = "spec.ingressClassName: there is no controller for Ingresses in this version, so nobody serves this one, unless somebody runs one for Ingresses without a class"
 	sayNoClass      = `spec.ingressClassName: there is no IngressClass "nginx": nobody serves this Ingress until a controller for it is installed (kubectl get ingressclasses)`
 	sayShared       = `spec.volumes[1].persistentVolumeClaim: claim "data" is mounted by Pod db-0 as well. A lock (flock, fcntl) of one Pod does not hold for another, since each has a kernel of its own: let one Pod write at a time`
@@ -200,12 +199,20 @@ func TestNetworkPolicy(t *testing.T) {
 }
 
 func TestService(t *testing.T) {
-	for kind, want := range map[corev1.ServiceType][]string{
-		corev1.ServiceTypeNodePort: {sayNodePort}, corev1.ServiceTypeClusterIP: nil, corev1.ServiceTypeLoadBalancer: {sayLoadBalancer}, corev1.ServiceTypeExternalName: nil, "": nil,
+	none := strings.Replace(sayLoadBalancer, "type NodePort", "type ClusterIP", 1)
+	for _, tt := range []struct {
+		kind  corev1.ServiceType
+		ports *bool // whether a LoadBalancer has node ports; it has unless it says no
+		want  []string
+	}{
+		{"", nil, nil}, {corev1.ServiceTypeClusterIP, nil, nil}, {corev1.ServiceTypeNodePort, nil, nil}, {corev1.ServiceTypeExternalName, nil, nil},
+		{corev1.ServiceTypeLoadBalancer, nil, []string{sayLoadBalancer}},
+		{corev1.ServiceTypeLoadBalancer, new(true), []string{sayLoadBalancer}},
+		{corev1.ServiceTypeLoadBalancer, new(false), []string{none}},
 	} {
-		got := Service(&corev1.Service{Spec: corev1.ServiceSpec{Type: kind}}, nil, 0)
-		if diff := cmp.Diff(want, got.Warnings); diff != "" || len(got.Denials) > 0 {
-			t.Errorf("%s: denials %v, warnings (-want +got):\n%s", kind, got.Denials, diff)
+		got := Service(&corev1.Service{Spec: corev1.ServiceSpec{Type: tt.kind, AllocateLoadBalancerNodePorts: tt.ports}}, nil, 0)
+		if diff := cmp.Diff(tt.want, got.Warnings); diff != "" || len(got.Denials) > 0 {
+			t.Errorf("%s: denials %v, warnings (-want +got):\n%s", tt.kind, got.Denials, diff)
 		}
 	}
 }

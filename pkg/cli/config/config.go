@@ -71,6 +71,7 @@ type Network struct {
 	DNS         netip.Addr
 	Domain      string
 	NodePorts   PortRange
+	NodePortsAt []netip.Prefix // addresses of the host that they are open at, besides the gateway of its Pods
 	// Guard is what Pods may reach, and who may reach them.
 	Guard     netdev.Guard
 	Bandwidth int // Mbit a second that each Pod sends, and as many that it receives; 0 for no limit

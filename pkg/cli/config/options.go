@@ -144,6 +144,8 @@ func networkOptions() []Option {
 			field: func(c *Config) any { return &c.Network.Domain }},
 		{Name: "service-node-port-range", Default: "30000-32767", Usage: "`ports` for Services of type NodePort",
 			field: func(c *Config) any { return &c.Network.NodePorts }},
+		{Name: "nodeport-addresses", Kind: List, Default: "0.0.0.0/0", Usage: "`range` of the host's addresses at which node ports are open; may be repeated, none for the gateway of its Pods alone",
+			field: func(c *Config) any { return &c.Network.NodePortsAt }},
 		{Name: "pod-deny-cidr", Kind: List, Default: strings.Join(ranges(netdev.MetadataServices()), ","),
 			Usage: "`range` that no Pod reaches; replaces the list of where clouds keep a host's secrets (" + strings.Join(ranges(netdev.MetadataServices()), ", ") + "); may be repeated, none for none",
 			field: func(c *Config) any { return &c.Network.Guard.Denied }},

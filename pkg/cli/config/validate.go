@@ -252,7 +252,19 @@ func (n Network) faults() (errs []error) {
 	if r := n.NodePorts; r.Low < 1 || r.High > 65535 || r.Low > r.High {
 		errs = append(errs, invalid("service-node-port-range", r, "not a port range", "30000-32767 is usual"))
 	}
-	return append(append(errs, guardFaults(n.Guard)...), n.bandwidthFaults()...)
+	return slices.Concat(errs, n.nodePortFaults(), guardFaults(n.Guard), n.bandwidthFaults())
+}
+
+func (n Network) nodePortFaults() (errs []error) {
+	for _, p := range n.NodePortsAt {
+		switch {
+		case !p.Addr().Is4():
+			errs = append(errs, invalid("nodeport-addresses", p, "not an IPv4 range", "give a range such as 192.0.2.0/24"))
+		case p.Addr().IsLoopback():
+			errs = append(errs, invalid("nodeport-addresses", p, "node ports are not open at the loopback", "give a range of the host's other addresses, such as 192.0.2.0/24"))
+		}
+	}
+	return errs
 }
 
 func guardFaults(g netdev.Guard) (errs []error) {

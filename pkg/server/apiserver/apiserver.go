@@ -23,6 +23,9 @@ import (
 	"github.com/nodeless/nodeless/pkg/server/apiserver/guard"
 )
 
+// component is what upstream calls it.
+const component = "kube-apiserver"
+
 // APIServer is the component.
 type APIServer struct {
 	cfg Config
@@ -81,7 +84,7 @@ func (a *APIServer) options(ctx context.Context, listener net.Listener) (options
 		return options.CompletedOptions{}, nil, err
 	}
 	bounds.Install(opts.Admission.GenericAdmission, a.cfg.Room)
-	if err := kubeflags.Parse("kube-apiserver", opts.Flags(), Args(a.cfg)); err != nil {
+	if err := kubeflags.Parse(component, opts.Flags(), Args(a.cfg)); err != nil {
 		return options.CompletedOptions{}, nil, err
 	}
 	if err := opts.GenericServerRunOptions.ComponentGlobalsRegistry.Set(); err != nil {

@@ -23,6 +23,9 @@ import (
 	"github.com/nodeless/nodeless/pkg/run"
 )
 
+// component is what upstream calls it.
+const component = "kube-controller-manager"
+
 // Config names the files the controllers work with.
 type Config struct {
 	Kubeconfig        string
@@ -80,7 +83,7 @@ func (c *ControllerManager) Run(ctx context.Context) error {
 		return fmt.Errorf("make options of kube-controller-manager: %w", err)
 	}
 	known, off, aliases := kcmapp.KnownControllers(), kcmapp.ControllersDisabledByDefault(), kcmapp.ControllerAliases()
-	if err := kubeflags.Parse("kube-controller-manager", opts.Flags(known, off, aliases), Args(c.cfg)); err != nil {
+	if err := kubeflags.Parse(component, opts.Flags(known, off, aliases), Args(c.cfg)); err != nil {
 		return err
 	}
 	if err := opts.ComponentGlobalsRegistry.Set(); err != nil {

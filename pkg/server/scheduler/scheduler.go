@@ -22,6 +22,9 @@ import (
 	"github.com/nodeless/nodeless/pkg/run"
 )
 
+// component is what upstream calls it.
+const component = "kube-scheduler"
+
 // configzName is what the scheduler registers its settings under.
 const configzName = "componentconfig"
 
@@ -111,7 +114,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		return err
 	}
 	opts := options.NewOptions()
-	if err := kubeflags.Parse("kube-scheduler", *opts.Flags, Args(s.cfg)); err != nil {
+	if err := kubeflags.Parse(component, *opts.Flags, Args(s.cfg)); err != nil {
 		return err
 	}
 	if err := opts.ComponentGlobalsRegistry.Set(); err != nil {

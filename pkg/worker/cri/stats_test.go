@@ -150,6 +150,7 @@ func TestShares(t *testing.T) {
 		want         []uint64
 	}{
 		{name: "in the proportion of the limits", limits: "app=300,log=100", running: running, want: []uint64{75, 25, 0}},
+		{name: "to the only one that has a limit", limits: "log=100", running: running, want: []uint64{0, 100, 0}},
 		{name: "among those that run", limits: "app=300,log=100", running: running[1:], want: []uint64{100, 0}},
 		{name: "to the first where none has a limit", limits: "app=300", running: running[1:], want: []uint64{100, 0}},
 		{name: "what is no limit counts for none", limits: "app=x,log=-1,free=", running: running, want: []uint64{100, 0, 0}},

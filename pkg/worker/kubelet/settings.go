@@ -16,6 +16,8 @@ import (
 )
 
 const (
+	// component is what upstream calls it.
+	component   = "kubelet"
 	port        = 10250
 	healthzPort = 10248
 	// maxDead is how many ended containers the host keeps, with their logs: the oldest go first. No limit on storage and no quota counts logs of
@@ -56,19 +58,19 @@ func settings(c Config, host hostFacts) (*options.KubeletServer, error) {
 	}
 	server := &options.KubeletServer{KubeletFlags: *flags, KubeletConfiguration: *conf}
 	if err := options.ValidateKubeletServer(server); err != nil {
-		return nil, fmt.Errorf("check kubelet configuration: %w", err)
+		return nil, kubeflags.Refused(component, err)
 	}
 	return server, nil
 }
 
 // extra sets what the operator passes on, as the kubelet's own command line would.
 func extra(flags *options.KubeletFlags, conf *kubeletconfig.KubeletConfiguration, pairs []string) error {
-	set := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
+	set := pflag.NewFlagSet(component, pflag.ContinueOnError)
 	flags.AddFlags(set)
 	options.AddKubeletConfigFlags(set, conf)
 	ours := conf.FeatureGates // the flag replaces the map
-	if err := set.Parse(kubeflags.Extra(pairs)); err != nil {
-		return fmt.Errorf("set options of the kubelet: %w", err)
+	if err := kubeflags.Set(component, set, pairs); err != nil {
+		return err
 	}
 	for gate, on := range ours {
 		if _, said := conf.FeatureGates[gate]; !said {

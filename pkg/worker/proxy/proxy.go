@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"strings"
 
 	"github.com/spf13/pflag"
 	"k8s.io/component-base/configz"
@@ -34,6 +35,8 @@ type Config struct {
 	Kubeconfig  string
 	NodeName    string
 	ClusterCIDR netip.Prefix
+	// NodePortsAt are the addresses of the host that node ports are open at, besides the Node's own, which is the gateway of its Pods.
+	NodePortsAt []netip.Prefix
 	ExtraArgs   []string // an operator's "name=value", on top of everything
 }
 
@@ -66,10 +69,19 @@ func Args(c Config) []string {
 		"--iptables-min-sync-period=100ms", // of every mode but ipvs, whatever its name says
 		"--kubeconfig=" + c.Kubeconfig,
 		"--metrics-bind-address=" + metricsAddress,
-		"--nodeport-addresses=primary",
+		"--nodeport-addresses=" + nodePorts(c.NodePortsAt),
 		"--oom-score-adj=0",
 		"--proxy-mode=nftables",
 	}, kubeflags.Extra(c.ExtraArgs)...)
+}
+
+// nodePorts is primary, the Node's own address, and the ranges. All of IPv4 is whatever address the host has at the moment but its loopback.
+func nodePorts(at []netip.Prefix) string {
+	out := []string{"primary"}
+	for _, p := range at {
+		out = append(out, p.String())
+	}
+	return strings.Join(out, ",")
 }
 
 // Proxy is the component.
