@@ -68,8 +68,8 @@ func (c trial) name() string {
 	return strings.Join(names, " ")
 }
 
-// cases are every operation on files that are open to read, for both, and for both to append; some operations on files that are open in any
-// other way; and pairs of operations of which one is by a mapping.
+// cases are every operation on files that are open to read, for both, and for both to append. Files that are open in any other way have
+// some operations. Then come pairs of operations of which one is by a mapping.
 func cases(pairs, readOnly bool) []trial {
 	var all []trial
 	for _, o := range openings() {
