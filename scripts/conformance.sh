@@ -1,7 +1,9 @@
 #!/bin/sh
 # Runs Kubernetes' conformance tests against the product in a test host, and says what passed (docs/conformance.md).
-# Usage: GROUP=api|node|storage|network|apps|auth|cli|scheduling|webhooks|all SIZING=native|spec scripts/conformance.sh [flags of tests/conformance]
-# What passed in an earlier run, or failed for a known cause, is not run again; `rm -r dist/conformance/state` begins anew. BUILD=only builds and ends.
+# Usage: GROUP=… SIZING=native|spec scripts/conformance.sh [flags of tests/conformance]
+# GROUP is api, node, storage, network, apps, auth, cli, scheduling, webhooks or all.
+# What passed in an earlier run, or failed for a known cause, is not run again; `rm -r dist/conformance/state` begins anew.
+# BUILD=only builds and ends.
 # The last line: "conformance: passed=N failed=N not-run=N of 462". The exit code is 1 when a test fails for no known cause.
 set -eu
 cd "$(dirname "$0")/.."

@@ -15,8 +15,8 @@ import (
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
 )
 
-// boostTime bounds a boost after the boot: a Pod whose image has to be pulled first starts none of its containers for a while. The boot itself
-// takes as long as it takes on a busy host, and nobody's workload runs meanwhile.
+// boostTime bounds a boost after the boot. A Pod whose image has to be pulled first starts none of its containers for a while. The boot
+// itself is not bounded: on a busy host it takes as long as it takes, and nobody's workload runs meanwhile.
 const boostTime = 30 * time.Second
 
 // boost lets a microVM boot and end with all the CPUs it can get. The host's limit on a Pod is its spec, and a quarter of a core would

@@ -1,9 +1,16 @@
-// Command containerd-shim-kata-v2 is the stock Kata shim with additions of ours: it answers containerd 2's `-info`, it
-// has a `delete` that leaves nothing of a sandbox behind (docs/adr/0013), it looks behind itself when it shuts down, it
-// shares a Pod's volumes once for all its containers (docs/adr/0017), it lets a microVM grow with its containers
-// (docs/adr/0018), it puts the metrics of containers right (docs/adr/0019), it ends the microVM of a guest that does not
-// obey SIGKILL, it tells the end of containers that never ran, it bounds what a guest may have it report and how fast containers fill their logs, and it keeps its heap small, since every Pod has one. It is a Go
-// module of its own because Kata links containerd 1.7 (docs/adr/0003).
+// Command containerd-shim-kata-v2 is the stock Kata shim with additions of ours:
+//
+//   - it answers containerd 2's `-info`;
+//   - its `delete` leaves nothing of a sandbox behind (docs/adr/0013), and it looks behind itself when it shuts down;
+//   - it shares a Pod's volumes once for all its containers (docs/adr/0017);
+//   - it lets a microVM grow with its containers (docs/adr/0018);
+//   - it puts the metrics of containers right (docs/adr/0019);
+//   - it ends the microVM of a guest that does not obey SIGKILL;
+//   - it tells the end of containers that never ran;
+//   - it bounds what a guest may have it report, and how fast containers fill their logs;
+//   - it keeps its heap small, since every Pod has one.
+//
+// It is a Go module of its own because Kata links containerd 1.7 (docs/adr/0003).
 package main
 
 import (

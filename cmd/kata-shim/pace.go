@@ -9,8 +9,8 @@ import (
 // logSeconds is for how many seconds a Pod may save up what it says.
 const logSeconds = 8
 
-// pace bounds what all containers of a Pod say to their logs, in bytes a second: copying, writing and rotating logs takes CPUs and the disk of
-// the host, which all Pods share. What is said too fast is read later, so that who says it waits; nothing is lost.
+// pace bounds what all containers of a Pod say to their logs, in bytes a second. Copying, writing and rotating logs takes CPUs and the
+// disk of the host, which all Pods share. What is said too fast is read later. Nothing is lost: who says it waits.
 type pace struct {
 	rate float64
 

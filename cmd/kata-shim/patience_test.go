@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// TestLimitStandsStillWhileTheGuestWaitsForACPU: a guest on a busy host is waited for; one that does nothing, or runs in circles, as long as ever.
+// TestLimitStandsStillWhileTheGuestWaitsForACPU: a guest on a busy host is waited for. One that does nothing, or runs in circles, has as
+// long as ever.
 func TestLimitStandsStillWhileTheGuestWaitsForACPU(t *testing.T) {
 	const limit = time.Minute
 	for _, tt := range []struct {

@@ -19,9 +19,10 @@ const (
 	exitKilled     = 128 + int(syscall.SIGKILL)
 )
 
-// unstarted knows the containers that are being made, or were made, and do not run yet. Kata looks for the end of a container from its start on: one that is
-// killed before, or whose start fails half-way, has no end in Kata's eyes. containerd, which deletes what it finds half-made when it
-// starts anew, would wait for that end, refuse to delete a container that runs, and with it the Pod. So their end is told from here.
+// unstarted knows the containers that are being made, or were made, and do not run yet. Kata looks for the end of a container from its
+// start on. To Kata one that is killed before, or whose start fails half-way, has no end. containerd deletes what it finds half-made when
+// it starts anew: it would wait for that end, and refuse to delete the container, and with it the Pod. So the end of such containers is
+// told from here.
 type unstarted struct {
 	mu  sync.Mutex
 	all map[string]*unborn // by container; guarded by mu

@@ -53,8 +53,8 @@ func (s *stockShim) Delete(context.Context, *taskapi.DeleteRequest) (*taskapi.De
 	return &taskapi.DeleteResponse{}, nil
 }
 
-// clearAway is what containerd does to a container that it finds at its start: wait for its end, kill it, see that it has stopped, delete it.
-// It gives the exit code that it is told.
+// clearAway does to a container what containerd does to one that it finds at its start. It waits for its end, kills it, sees that it has
+// stopped, and deletes it. It gives the exit code that it is told.
 func clearAway(t *testing.T, s service, stock *stockShim) uint32 {
 	t.Helper()
 	ended := make(chan uint32, 1)

@@ -2,10 +2,9 @@
 // adapter and the guest agent. pkg/vmm calls Dial on the host side, cmd/nodeless-guest calls Listen
 // inside the microVM; both need nothing but a byte stream.
 //
-// The port has no connection boundaries: a guest cannot see that its host went away and another one
-// came (a VM restored from a template, a restarted adapter). So each host begins with a preamble, a
-// marker that cannot occur in data, followed by a Hello; the guest answers with an acknowledgement
-// that repeats the host's nonce, drops whatever session it had, and both speak yamux from there on.
+// The port has no connection boundaries: a guest cannot see that its host went away and another one came (a VM restored from a template,
+// a restarted adapter). So each host begins with a preamble, a marker that cannot occur in data, followed by a Hello. The guest drops
+// whatever session it had and answers with an acknowledgement that repeats the host's nonce. Both speak yamux from there on.
 //
 // Marker: two or more bytes of 0xFF. Data never contains two, because the sender puts a zero byte behind
 // each 0xFF and the receiver takes it out again. Hostile container output can therefore never look

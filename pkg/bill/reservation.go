@@ -62,7 +62,8 @@ func (c Reservation) Fits(u Usage) bool {
 	return slices.ContainsFunc(c.kinds(), func(kind string) bool { return c.fits(u, kind) })
 }
 
-// Unused gives the reservations that are left when each of the sandboxes has taken the first one, in the order in which they pay, that fits it.
+// Unused gives the reservations that are left when the sandboxes have had theirs. Each sandbox takes the first one that fits it, in the
+// order in which they pay.
 func Unused(reservations []Reservation, running []Usage) []Reservation {
 	left := slices.SortedFunc(slices.Values(reservations), inOrder)
 	for _, u := range running {

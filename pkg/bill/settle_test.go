@@ -115,7 +115,8 @@ func TestTimeWithoutAPrice(t *testing.T) {
 func TestCorrect(t *testing.T) {
 	small := size("intel", 2, 4)
 	c := valid("c", size(Common, 2, 4))
-	first := Settle(hour, []Usage{ran("a", small, 0, 30), ran("b", small, 20, 60)}, []Reservation{c}, yuan(t)) // a 1800 s reserved; b 1800 s reserved, 600 s paid
+	// a has 1800 s reserved; b has 1800 s reserved and 600 s paid.
+	first := Settle(hour, []Usage{ran("a", small, 0, 30), ran("b", small, 20, 60)}, []Reservation{c}, yuan(t))
 	perSecond := first[2].Amount / 600
 	for _, tt := range []struct {
 		name   string

@@ -203,7 +203,7 @@ func buyReservation(c *cli.Context, s Streams) error {
 		faults = append(faults, &hint.Error{Op: "buy", Err: errors.New("no spec is named"), Do: "say which one with --size, as in --size 2C4Gi"})
 	}
 	if !c.IsSet("months") {
-		faults = append(faults, &hint.Error{Op: "buy", Err: errors.New("no term is named"), Do: "say for how long with --months: 1 to 11, 12, 24, 36, 48 or 60"})
+		faults = append(faults, &hint.Error{Op: "buy", Err: errors.New("no number of months is given"), Do: "say for how long with --months: 1 to 11, 12, 24, 36, 48 or 60"})
 	} else if _, err := charges.TermHundredths(c.Int("months")); err != nil {
 		faults = append(faults, &hint.Error{Op: "read --months", Err: err})
 	}

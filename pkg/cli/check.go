@@ -59,7 +59,7 @@ func check(c *cli.Context, s Streams) error {
 		err = printReport(s, report)
 	}
 	if n := report.Count(preflight.Fail); err == nil && n > 0 {
-		return &hint.Error{Op: "check this host", Err: fmt.Errorf("%d of %d facts fail", n, len(report.Results)), Do: "mend what is marked fail"}
+		return &hint.Error{Op: "check this host", Err: fmt.Errorf("%d of %d facts fail", n, len(report.Results)), Do: "fix what is marked fail"}
 	}
 	return err
 }

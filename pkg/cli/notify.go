@@ -15,7 +15,8 @@ type supervisor struct{ socket string }
 
 var _ run.Component = supervisor{}
 
-// takeSupervisor reads NOTIFY_SOCKET and removes it and its kin, so that no child speaks in our name.
+// takeSupervisor reads NOTIFY_SOCKET and removes it and its kin, so that nobody else speaks in our name: no child, and none of the parts
+// that are linked here. The kubelet and the apiserver say READY=1 as soon as they run, where they find the variable.
 func takeSupervisor() (supervisor, error) {
 	s := supervisor{socket: os.Getenv("NOTIFY_SOCKET")}
 	for _, name := range []string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID"} {
@@ -26,7 +27,8 @@ func takeSupervisor() (supervisor, error) {
 	return s, nil
 }
 
-// tell sends one state, such as READY=1. Nobody listening is no error worth stopping for.
+// tell sends one state, such as READY=1, if systemd listens. SdNotify of github.com/coreos/go-systemd does the same, but it takes the
+// address from the environment each time: to use it, the variable would have to come back there.
 func (s supervisor) tell(state string) error {
 	if s.socket == "" {
 		return nil

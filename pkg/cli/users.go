@@ -158,7 +158,7 @@ func handOver(s Streams, out string, g users.Grant, server string, ca []byte) er
 
 func listUsers(c *cli.Context, s Streams) error {
 	if c.Args().Present() {
-		return &hint.Error{Op: "list users", Err: fmt.Errorf("unexpected argument %q", c.Args().First()), Do: "`nodeless user list` takes none"}
+		return &hint.Error{Op: "list users", Err: fmt.Errorf("unexpected argument %q", c.Args().First()), Do: "leave it out: `nodeless user list` takes no arguments"}
 	}
 	keeper, _, err := userKeeper(c)
 	if err != nil {

@@ -34,8 +34,8 @@ type Conf struct {
 	MTU     int          `json:"mtu"`
 	NFT     string       `json:"nft,omitempty"` // the program; empty means the one in PATH
 
-	// RuntimeConfig is what the runtime says of one Pod: containerd reads the annotations kubernetes.io/egress-bandwidth and ingress-bandwidth.
-	// It has no ports unless the configuration asks for them.
+	// RuntimeConfig is what the runtime says of one Pod. containerd reads it from the annotations kubernetes.io/egress-bandwidth and
+	// ingress-bandwidth. It has no ports unless the configuration asks for them.
 	RuntimeConfig struct {
 		Bandwidth    struct{ IngressRate, EgressRate int64 } `json:"bandwidth"` // in bits a second; 0 is none
 		PortMappings []portMapping                           `json:"portMappings"`

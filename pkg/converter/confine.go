@@ -76,8 +76,8 @@ func noNewPrivileges() error {
 	return nil
 }
 
-// closeOthers closes what was handed down by mistake: all but the files up to handed, and Go's own, which wait for timers. It gives the limit
-// of files that leaves no room for another.
+// closeOthers closes what was handed down by mistake. It leaves the files up to handed, and Go's own, which wait for timers. It gives the
+// limit of files that leaves no room for another.
 func closeOthers(handed uint64) (uint64, error) {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {

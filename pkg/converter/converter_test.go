@@ -188,7 +188,8 @@ func TestAProcessWaitsToGrow(t *testing.T) {
 	}
 }
 
-// TestAttackALayerThatEndsItsProcess: one layer takes more memory than there is. Its pull fails and says so, another at the same time does not.
+// TestAttackALayerThatEndsItsProcess: one layer takes more memory than there is. Its pull fails and says so. Another pull at the same
+// time does not fail.
 func TestAttackALayerThatEndsItsProcess(t *testing.T) {
 	attack.Try(t, "T8", "a layer that its process dies of", func(t *testing.T) attack.Outcome {
 		poor := runner(t)

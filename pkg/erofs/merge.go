@@ -7,12 +7,12 @@ import (
 	"os"
 )
 
-// Merge writes to out, which must be empty, the one image that a container would see of the layers, lowest first, if an
-// overlay were mounted over them: whiteouts are applied and gone, opaque directories hide what is below, hard links stay
-// what they are, also those to files of a layer below.
+// Merge writes to out, which must be empty, the one image that a container would see of the layers, lowest first, if an overlay were
+// mounted over them. Whiteouts are applied and gone. Opaque directories hide what is below. Hard links stay what they are, also those to
+// files of a layer below.
 //
-// One thing it does better than an overlay: a directory that a layer's tar only implied does not change the attributes of
-// the one below it, and if there is a symlink to a directory below it, what the layer has there goes to that directory.
+// In one thing it is better than an overlay, in a directory that a layer's tar only implied: it does not change the attributes of the one
+// below it. If there is a symlink to a directory below it, what the layer has there goes to that directory.
 func Merge(ctx context.Context, layers []*os.File, out *os.File, limits Limits) error {
 	t := newTree(limits)
 	for _, layer := range layers {

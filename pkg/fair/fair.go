@@ -1,5 +1,9 @@
-// Package fair shares a bound among strangers: a semaphore whose places go round by key, the namespace of a Pod as a rule, so that one
-// of many wishes waits for its own. The image parts of pkg/worker/containerd hold what they need of network and memory by it.
+// Package fair shares a bound among strangers. It is a semaphore whose places go round by key, as a rule the namespace of a Pod: one that
+// wishes for much waits behind its own wishes, and the others do not. The image parts of pkg/worker/containerd hold what they need of
+// network and memory by it, pkg/worker/cri its boots, and pkg/server/billing its readers.
+//
+// golang.org/x/sync/semaphore cannot do this: it has one queue for all, first come, first served, and no bound for each key. A tenant
+// with a thousand wishes would be served before the next one's first.
 package fair
 
 import (

@@ -14,8 +14,8 @@ import (
 const startColumns = "sandbox, cluster, namespace, pod, pod_uid, workload, node, spec, spec_type, charge, tags, " +
 	"boot_id, qemu_pid, qemu_ticks, vmm_pid, vmm_ticks, start_wall, start_boot"
 
-// lifeColumns, what the lives are taken from, and lifeJoins give a row for each resize of each life, and one for a life without any. It is one statement, and thus sees one
-// state of the ledger.
+// lifeColumns, what the lives are taken from, and lifeJoins are one statement, which thus sees one state of the ledger. It gives a row
+// for each resize of each life, and one row for a life without any.
 const lifeColumns = "SELECT s.sandbox, s.cluster, s.namespace, s.pod, s.pod_uid, s.workload, s.node, s.spec, s.spec_type, s.charge, s.tags, " +
 	"s.boot_id, s.qemu_pid, s.qemu_ticks, s.vmm_pid, s.vmm_ticks, s.start_wall, s.start_boot, e.end_boot, e.estimated, n.at_boot, r.at_boot, r.spec, r.spec_type FROM "
 

@@ -142,7 +142,7 @@ func checkDisk(h Host, s Settings) []Result {
 	case d.Type == unix.TMPFS_MAGIC || d.Type == unix.RAMFS_MAGIC:
 		return []Result{warn(name, detail+", in memory (tmpfs)", "choose a folder on a disk with --data-dir, if the cluster shall outlive a reboot")}
 	case d.Free < goodDisk:
-		return []Result{warn(name, detail, "images and the Pods' scratch disks grow; 10 GiB or more is comfortable")}
+		return []Result{warn(name, detail, "images and the writable disks of Pods grow: have 10 GiB or more")}
 	}
 	return []Result{pass(name, detail)}
 }

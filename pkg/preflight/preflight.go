@@ -146,11 +146,11 @@ func checkAccel(ctx context.Context, h Host, s Settings) Result {
 	case how.Kind == "kvm":
 		return pass("microVM", how.Detail)
 	case s.Accel == "tcg" || s.Accel == "any":
-		return warn("microVM", "emulated by choice (--accel "+s.Accel+"), which is slow and no wall that QEMU vouches for: "+how.Detail, how.Do)
+		return warn("microVM", "emulated by choice (--accel "+s.Accel+"), which is slow and by QEMU's own word no security boundary: "+how.Detail, how.Do)
 	case s.Accel == "kvm" && how.Doubtful:
 		return warn("microVM", "KVM by choice (--accel kvm), though a trial boot failed: "+how.Detail, how.Do)
 	}
-	return fail("microVM", how.Detail, how.Do+"; or, where nobody has to be kept from anybody, ask for emulation with --accel tcg")
+	return fail("microVM", how.Detail, how.Do+"; or, if all Pods may trust each other, ask for emulation with --accel tcg")
 }
 
 func statfs(dir string) (Disk, error) {

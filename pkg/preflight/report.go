@@ -9,7 +9,8 @@ import (
 // Status says how a fact stands.
 type Status string
 
-// The verdicts: as it should be; works, but somebody should know; cannot work; says nothing about this product.
+// The verdicts on a fact. Pass is as it should be. With Warn it works, but somebody should know. With Fail it cannot work. NotApplicable
+// says nothing about this product.
 const (
 	Pass          Status = "pass"
 	Warn          Status = "warn"

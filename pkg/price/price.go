@@ -72,7 +72,8 @@ type Table struct {
 	monthly  map[string]rate // of reservations, by their kind
 }
 
-// rate is what a second, or of a reservation a month, costs, in trillionths of a currency's unit: the list has up to nine decimals, and a slice of a GPU more.
+// rate is what a second costs, or of a reservation a month, in trillionths of a currency's unit. The list has up to nine decimals, and a
+// slice of a GPU more.
 type rate struct{ core, gib, gpu int64 }
 
 // Cost is what a spec costs for so many seconds at so many hundredths of the list price, rounded half up to an Amount.

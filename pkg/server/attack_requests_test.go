@@ -204,7 +204,8 @@ func (p *people) watchAsMany(t *testing.T) attack.Outcome {
 	return attack.Refused
 }
 
-// attackProxies has the apiserver call who is no Pod of alice's in a microVM. An operator has put a Pod with the host's network into her namespace.
+// attackProxies has the apiserver call others than Pods of alice's in a microVM. An operator has put a Pod with the host's network into
+// her namespace.
 func (p *people) attackProxies(t *testing.T) {
 	ctx, alice := t.Context(), p.clients["alice"]
 	class := &nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: "bare"}, Handler: "bare"}

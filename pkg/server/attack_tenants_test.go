@@ -193,8 +193,8 @@ func newEvent() *eventsv1.Event {
 	}
 }
 
-// rewrite changes one large ConfigMap again and again: the database keeps what it was for minutes. It hears that it is too fast, and when to come
-// again; what is refused then is not counted by the quota.
+// rewrite changes one large ConfigMap again and again, of which the database keeps for minutes what it was. The writer hears that it is
+// too fast, and when to come again. The quota does not count what is refused then.
 func (p *people) rewrite(t *testing.T, dir string) attack.Outcome {
 	attack.Slow(t)
 	const most = 200

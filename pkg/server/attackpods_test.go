@@ -370,7 +370,8 @@ func (w *told) HandleWarningHeader(_ int, _, text string) {
 	w.said = append(w.said, text)
 }
 
-// testNetworkPolicyWarning: who relies on a NetworkPolicy hears that it is not enforced; who makes a workload hears what its Pods are refused for.
+// testNetworkPolicyWarning: who relies on a NetworkPolicy hears that it is not enforced. Who makes a workload hears what its Pods are
+// refused for.
 func (p *people) testNetworkPolicyWarning(t *testing.T) {
 	var w told
 	cfg := rest.CopyConfig(p.configs["alice"])

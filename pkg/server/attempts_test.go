@@ -154,8 +154,8 @@ func parkedDaemonSet(client kubernetes.Interface, ns string) func(context.Contex
 	}
 }
 
-// chartRole makes the Role of a program that runs Pods, as charts have it (Airflow's, Argo's, Jenkins'), with verbs that mean nothing and a group
-// that is no more.
+// chartRole makes the Role of a program that runs Pods, as charts have it (Airflow's, Argo's, Jenkins'), with verbs that mean nothing and
+// a group that is no more.
 func chartRole(client kubernetes.Interface, ns string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		every := []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"}

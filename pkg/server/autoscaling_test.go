@@ -11,8 +11,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// expectAutoscales sees the controller of autoscalers at work, which is started apart from the others: it finds a Deployment's scale and asks
-// for figures, of which there are none here.
+// expectAutoscales sees the controller of autoscalers at work, which is started apart from the others. It finds a Deployment's scale and
+// asks for figures, of which there are none here.
 func expectAutoscales(t *testing.T, client kubernetes.Interface) {
 	t.Helper()
 	half := int32(50)

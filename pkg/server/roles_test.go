@@ -38,8 +38,8 @@ type people struct {
 	clients map[string]kubernetes.Interface
 }
 
-// TestRoles tries what tenants and operators can do: every verb on every resource, as the table in testdata/roles.table has it, and the requests
-// by which one would get at somebody else's things or at the hosts.
+// TestRoles tries what tenants and operators can do: every verb on every resource, as the table in testdata/roles.table has it, and the
+// requests by which one would get at somebody else's things or at the hosts.
 func TestRoles(t *testing.T) {
 	if !inOwnHost(t) {
 		return
@@ -169,8 +169,8 @@ var (
 	specialVerbs = []string{"bind", "escalate", "impersonate", "approve", "sign", "attest", "proxy", "use", "*"}
 )
 
-// testInstalledRoles: what is installed in a cluster adds to what tenants can, by the labels that charts have, in their own namespaces and in
-// nobody else's, and nothing of the cluster's.
+// testInstalledRoles: what is installed in a cluster adds to what tenants can, by the labels that charts have. It adds to it in their own
+// namespaces alone, and nothing of the cluster's.
 func (p *people) testInstalledRoles(t *testing.T) {
 	every := slices.Concat(readVerbs, writeVerbs)
 	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "cert-manager-edit", Labels: map[string]string{"rbac.authorization.k8s.io/aggregate-to-edit": "true"}},

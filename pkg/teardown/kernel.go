@@ -24,8 +24,8 @@ type found struct {
 	Values map[string]string `json:"values"` // by path below /proc/sys
 }
 
-// KernelSettings are the kernel's settings that a server changes, and to what, in the order in which they are put back. Forwarding comes first:
-// the kernel changes others along with it.
+// KernelSettings are the kernel's settings that a server changes, and to what, in the order in which they are put back. Forwarding comes
+// first: the kernel changes others along with it.
 func KernelSettings() [][2]string {
 	all := netdev.Settings()
 	return append(all, [][2]string{

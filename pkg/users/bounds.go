@@ -54,8 +54,8 @@ func DefaultBounds() Bounds {
 	return out
 }
 
-// WithQuota changes b by what somebody asks for: NAME=AMOUNT with the names of a ResourceQuota, where cpu, memory and ephemeral-storage are
-// both what Pods request and what they are limited to; NAME=none takes one away, and none alone all of them.
+// WithQuota changes b by what somebody asks for: NAME=AMOUNT with the names of a ResourceQuota. cpu, memory and ephemeral-storage are
+// both what Pods request and what they are limited to. NAME=none takes one away, and none alone takes all of them away.
 func (b Bounds) WithQuota(changes []string) (Bounds, error) {
 	b.Quota = maps.Clone(b.Quota)
 	var errs []error

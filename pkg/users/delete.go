@@ -26,8 +26,8 @@ type Removed struct {
 	Left []string
 }
 
-// Delete takes every right from a user: its own bindings go, and it is taken out of those that others made, or it itself. The namespaces and
-// what runs in them stay. It is safe to repeat; the error is ErrUnknown when there is no such user.
+// Delete takes every right from a user. Its own bindings go. It is taken out of those that others made, or they go with it. The
+// namespaces and what runs in them stay. It is safe to repeat. The error is ErrUnknown when there is no such user.
 func (k *Keeper) Delete(ctx context.Context, name string) (Removed, error) {
 	if err := validName(name); err != nil {
 		return Removed{}, err

@@ -246,7 +246,8 @@ func TestDeleteTakesWhatTheUserGaveItself(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ali, err := keeper.Create(ctx, users.Request{Name: "ali", Namespaces: []string{"a"}, Join: true, Life: year}) // a name that begins the same
+	// This user's name begins as the other's.
+	ali, err := keeper.Create(ctx, users.Request{Name: "ali", Namespaces: []string{"a"}, Join: true, Life: year})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,8 @@ import (
 	"github.com/nodeless/nodeless/tests/attack"
 )
 
-// smallDisk gives the host's adapters a file system of so many MiB for their disks, in a mount namespace of its own, and its path from here.
+// smallDisk gives the host's adapters a file system of so many MiB for their disks. It lies in a mount namespace of its own; path is how
+// it is reached from here.
 func (h *host) smallDisk(t *testing.T, mebibytes int) (path string) {
 	t.Helper()
 	must(t, os.MkdirAll(h.cfg.ScratchDir, 0o700))
@@ -59,8 +60,8 @@ func free(t *testing.T, path string) int64 {
 	return r.free
 }
 
-// TestAttackDiskOfAllGuests: a guest writes to its disk without end. The host's file system keeps its reserve, the guest waits and is told of,
-// its neighbour writes on, and when there is room again so does the guest.
+// TestAttackDiskOfAllGuests: a guest writes to its disk without end. The host's file system keeps its reserve, the guest waits and is
+// told of, its neighbour writes on, and when there is room again so does the guest.
 func TestAttackDiskOfAllGuests(t *testing.T) {
 	t.Parallel()
 	h := needHost(t)

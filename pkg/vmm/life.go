@@ -20,7 +20,8 @@ import (
 )
 
 const (
-	// heartbeatInterval is by how much the end of a microVM is unknown when this process is killed with it and no server runs that would see it.
+	// heartbeatInterval is how far off the end of a microVM may be told. It matters when this process is killed with it and no server runs
+	// that would see it.
 	heartbeatInterval = time.Second
 	// longestConfig bounds what is read of a sandbox's OCI configuration.
 	longestConfig = 4 << 20

@@ -9,8 +9,8 @@ import (
 )
 
 // oomScore is what the kernel adds to a microVM's share of the host's memory, in thousandths, when it looks for somebody to end. With it
-// a microVM that has all the memory it was sold comes to 1000, however large it is, and one that has grown beyond it to more. So the one that
-// grew goes first, not the largest, and all of them before the daemons. It is what the kubelet does for ordinary containers.
+// a microVM that has all the memory it was sold comes to 1000, however large it is. One that has grown beyond that comes to more. So the
+// one that grew goes first, not the largest, and all of them before the daemons. The kubelet does the same for ordinary containers.
 func oomScore(guest, host int64) int {
 	if host <= 0 {
 		return 0

@@ -25,8 +25,9 @@ type sharer struct {
 // findAgain is how long what was found is believed: looking through all processes and mounts of a host takes its time.
 const findAgain = 5 * time.Second
 
-// written is how much the Pod has ever written to what the host shares with it, if some of that lies on the host's disk, and whether that can be compared with
-// what was said before. It is what was asked for, not what it takes of the disk: a Pod that writes where it has written before counts as well.
+// written is how much the Pod has ever written to what the host shares with it, if some of that lies on the host's disk. comparable tells
+// whether that can be compared with what was said before. It is what was asked for, not what it takes of the disk: a Pod that writes
+// where it has written before counts as well.
 func (s *sharer) written(now time.Time) (sum int64, comparable bool) {
 	comparable = true
 	if now.Sub(s.found) >= findAgain {
@@ -61,8 +62,8 @@ func (s *sharer) onHostDisk() (volumes, files bool) {
 	return sharedWith(mounts, s.id)
 }
 
-// sharedWith looks among the mounts below a sandbox's folders for emptyDirs, and for the files that the kubelet makes for a container to write
-// to: /etc/hosts and the last message.
+// sharedWith looks among the mounts below a sandbox's folders for emptyDirs, and for the files that the kubelet makes for a container to
+// write to: /etc/hosts and the last message.
 func sharedWith(mounts []*mountinfo.Info, id string) (volumes, files bool) {
 	for _, m := range mounts {
 		if !strings.Contains(m.Mountpoint, "/"+id+"/") {

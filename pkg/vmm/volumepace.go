@@ -29,9 +29,9 @@ const kinds = 4
 // work is what a Pod's virtiofsd has ever done, by kind.
 type work [kinds]int64
 
-// volumePace bounds what a Pod does to its volumes, to what it may do to its disks. QEMU moves a disk's bytes and counts them; those of volumes
-// virtiofsd moves, which has no bound of its own. A cgroup's bound on block devices is none where writes are buffered (version 1), nor on
-// file systems that have no block device. So virtiofsd stands still until the Pod has paid for what it has taken.
+// volumePace bounds what a Pod does to its volumes, to what it may do to its disks. QEMU moves a disk's bytes and counts them. Those of
+// volumes are moved by virtiofsd, which has no bound of its own. A cgroup's bound on block devices is none where writes are buffered
+// (version 1), nor on file systems that have no block device. So virtiofsd stands still until the Pod has paid for what it has taken.
 type volumePace struct {
 	id     string // the sandbox
 	bounds Disk
@@ -51,7 +51,8 @@ func (d Disk) rates() [kinds]float64 {
 	return [kinds]float64{float64(d.BytesPerSecond), float64(d.BytesPerSecond), float64(d.OpsPerSecond), float64(d.OpsPerSecond)}
 }
 
-// look lets the volumes wait or go on, and tells when to look again. While they stand still because the Pod is held, who holds lets them go.
+// look lets the volumes wait or go on, and tells when to look again. While they stand still because the Pod is held, the hold lets
+// them go.
 func (p *volumePace) look(now time.Time, held bool) time.Duration {
 	if !p.bounds.limited() {
 		return lookInterval
@@ -86,8 +87,8 @@ func (p *volumePace) look(now time.Time, held bool) time.Duration {
 	return lookInterval
 }
 
-// account adds what was done in a time to what is owed. It tells for how long the Pod has to wait, and whether it does much. What it may do in
-// a second it may do at once.
+// account adds what was done in a time to what is owed. It tells for how long the Pod has to wait, and whether it does much. What it may
+// do in a second it may do at once.
 func (p *volumePace) account(done work, in time.Duration) (wait time.Duration, busy bool) {
 	for i, rate := range p.bounds.rates() {
 		if rate <= 0 {

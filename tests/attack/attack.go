@@ -1,9 +1,9 @@
-// Package attack is how an attack of the threat list (docs/security.md) is written as a test: what a tenant, a guest, an image, a neighbour on
-// the network or a local user would try, against the real thing. Each attack names its threat, T1 to T24, and ends refused (the request was
-// answered with an error) or contained (it was let in and harmed nobody); one that succeeds fails its test.
+// Package attack is how an attack of the threat list (docs/security.md) is written as a test: what a tenant, a guest, an image, a
+// neighbour on the network or a local user would try, against the real thing. Each attack names its threat, T1 to T24. It ends refused,
+// when the request was answered with an error, or contained, when it was let in and harmed nobody. One that succeeds fails its test.
 //
-// Tests of attacks are called TestAttack…, in the package of what they attack. `make attacks` runs all of them and counts; the fast ones are
-// part of `make test`. A slow one calls Slow first.
+// Tests of attacks are called TestAttack…, in the package of what they attack. `make attacks` runs all of them and counts. The fast ones
+// are part of `make test`. A slow one calls Slow first.
 package attack
 
 import (

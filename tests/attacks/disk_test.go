@@ -124,8 +124,8 @@ func TestAttackDiskLimits(t *testing.T) {
 	}
 }
 
-// TestAttackDiskOfTheHost: a tenant's Pod fills the disk of the whole host. It is told and waits; another tenant's Pod, the API and the
-// database are as before; when there is room the Pod goes on, and it can be deleted.
+// TestAttackDiskOfTheHost: a tenant's Pod fills the disk of the whole host. It is told and waits. Another tenant's Pod, the API and the
+// database are as before. When there is room the Pod goes on, and it can be deleted.
 func TestAttackDiskOfTheHost(t *testing.T) {
 	attack.Slow(t)
 	host, err := testbed.New(testbed.Options{DataSize: 3 << 30})

@@ -88,8 +88,8 @@ func TestAttackTenantFills(t *testing.T) {
 	})
 }
 
-// flood calls f from many sides until the time is over, and expects that at some point it is refused, by an error for which is says so. What
-// else is answered is logged; that nobody else suffers is for watch to see.
+// flood calls f from many sides until the time is over, and expects that at some point it is refused, by an error for which is says so.
+// What else is answered is logged. That nobody else suffers is for watch to see.
 func flood(t *testing.T, lasts time.Duration, f func(ctx context.Context, n int) error, is func(error) bool) attack.Outcome {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), lasts)

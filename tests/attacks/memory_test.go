@@ -15,7 +15,7 @@ import (
 	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
-// TestAttackMemoryOfTheDaemons: whatever Pods there are, and whatever images they bring, all of them together leave the server what it needs.
+// TestAttackMemoryOfTheDaemons: all Pods together leave the server what it needs, whatever they are and whatever images they bring.
 func TestAttackMemoryOfTheDaemons(t *testing.T) {
 	s := testcluster.NewSpace(t, shared, time.Minute)
 	nodes, err := s.Client.CoreV1().Nodes().List(s.Ctx, metav1.ListOptions{})

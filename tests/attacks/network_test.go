@@ -14,8 +14,8 @@ import (
 	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
-// TestAttackNetwork: root in a microVM with all capabilities attacks its host's network and the Pod beside it. The same is tried with packets
-// of all kinds, without microVMs, in tests/netns.
+// TestAttackNetwork: root in a microVM with all capabilities attacks its host's network and the Pod beside it. The same is tried with
+// packets of all kinds, without microVMs, in tests/netns.
 func TestAttackNetwork(t *testing.T) {
 	s := testcluster.NewSpace(t, shared, 4*time.Minute)
 	s.Apply(testcluster.Sleeper("victim", ""))

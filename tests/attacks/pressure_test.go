@@ -20,9 +20,9 @@ const (
 	// smallHost is the memory of a host for three of them, or four, with what the kubelet and the scheduler leave free.
 	smallHost = 3*960<<20 + 1200<<20
 	logRate   = 1 // MiB a second that its Pods may say
-	// hoard has a Pod touch all the memory that it can: a volume in memory, one that its host caches, a process's own, and pages of a file without
-	// content. The last stay: they were read once, so that its guest counts them as good as free, and does not hand them back. They are many
-	// at a time: a quarter of an emulated processor writes a MiB of single bytes in a second.
+	// hoard has a Pod touch all the memory that it can: a volume in memory, one that its host caches, a process's own, and pages of a file
+	// without content. The last stay: they were read once, so that its guest counts them as good as free, and does not hand them back. They
+	// are many at a time, since a quarter of an emulated processor writes a MiB of single bytes in a second.
 	hoard = `dd if=/dev/zero of=/m/fill bs=1M count=100; rm -f /m/fill
 dd if=/dev/zero of=/d/fill bs=1M count=100; dd if=/d/fill of=/dev/null bs=1M; rm -f /d/fill; /hello alloc 200
 dd if=/dev/zero of=/sparse bs=1M count=0 seek=650; dd if=/sparse of=/dev/null bs=1M; true`

@@ -15,8 +15,8 @@ import (
 )
 
 // bait is a Pod that lays out what the host may stumble over when it reads from a guest: a FIFO for its last message, a last message of a
-// gigabyte, a line of log without an end, a part of a volume that is a link to the host's root when the container comes again, an /etc/hosts
-// that root in the guest wants to be something else.
+// gigabyte, a line of log without an end, a part of a volume that is a link to the host's root when the container comes again, an
+// /etc/hosts that root in the guest wants to be something else.
 const bait = `
 apiVersion: v1
 kind: Pod
@@ -42,8 +42,8 @@ spec:
     volumeMounts: [{name: e, mountPath: /e}]
 `
 
-// hostsOfTheGuest is what root does to /etc/hosts: where the container has it, and where the guest has all that the host shares with it. The
-// names count that are something else afterwards. Then the file grows by 32 MiB.
+// hostsOfTheGuest is what root does to /etc/hosts: where the container has it, and where the guest has all that the host shares with it.
+// It counts the names that are something else afterwards. Then the file grows by 32 MiB.
 const hostsOfTheGuest = "mkdir /all; mount -t virtiofs kataShared /all && echo mounted; for f in /etc/hosts $(find /all -name '*hosts*'); do echo at $f; " +
 	"rm -f $f; ln -sf PRECIOUS $f; ln -s PRECIOUS /e/l; mv -f /e/l $f; ln -s PRECIOUS ${f%/*}/l && mv -f ${f%/*}/l $f; mkfifo $f; rm -f /e/l; " +
 	"if [ -L $f ] || ! [ -f $f ]; then echo replaced $f; fi; done 2>/e/errors; head -c 33554432 /dev/zero >>/etc/hosts; ls -l /etc/hosts; echo done"

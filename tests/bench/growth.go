@@ -24,8 +24,8 @@ const (
 	forgotten = time.Minute
 )
 
-// growth measures what the server's memory does when objects come and go: small ConfigMaps, Pods that wait, and a minute after all of them were
-// deleted. The megabytes are the whole process's, and of them what Go's heap holds.
+// growth measures the server's memory while objects come and go: small ConfigMaps, then Pods that wait, then a minute after all of them
+// were deleted. The megabytes are the whole process's, and of them what Go's heap holds.
 func (b *bench) growth(ctx context.Context) (err error) {
 	ctx, cancel := deadline(ctx, 15*time.Minute)
 	defer cancel()

@@ -96,8 +96,8 @@ func ask(t *testing.T, space ns.NetNS, network string, to netip.Addr, port int) 
 	return string(buf[:n])
 }
 
-// TestHostPorts: a port of the host leads to the Pod that asked for it, from everywhere and over each protocol, on the addresses that it asked
-// for; after a flush of the rules as well; and nowhere once the Pod has gone.
+// TestHostPorts: a port of the host leads to the Pod that asked for it, from everywhere and over each protocol, on the addresses that it
+// asked for. So it does after a flush of the rules. It leads nowhere once the Pod has gone.
 func TestHostPorts(t *testing.T) {
 	h := newPortHost(t)
 	outside := newNeighbour(t)

@@ -258,8 +258,8 @@ func (s *space) bearable(before, now cost) {
 	}
 }
 
-// TestFaultPodHang: QEMU stands still, as a guest does whose kernel spins with interrupts off. The Pod is found out and
-// replaced; one that is deleted goes; its neighbour notices nothing.
+// TestFaultPodHang: QEMU stands still, as a guest does whose kernel spins with interrupts off. The Pod is found out and replaced. One
+// that is deleted goes. Its neighbour notices nothing.
 func TestFaultPodHang(t *testing.T) {
 	full(t)
 	s := newSpace(t, sharedCluster(t), 20*time.Minute)

@@ -257,9 +257,9 @@ func killContainerd(s *space, r *rand.Rand) {
 	witness.discharge(deleted)
 }
 
-// TestFaultPodMadeAtKill: the server, and containerd with it, is killed while containers are made in a Pod that is deleted afterwards. It goes
-// as any other. Every second time its guest stands still meanwhile, so that what the killed containerd asked for is under way when the
-// next one looks.
+// TestFaultPodMadeAtKill: the server, and containerd with it, is killed while containers are made in a Pod that is deleted afterwards.
+// The Pod goes as any other. Every second time its guest stands still meanwhile, so that what the killed containerd asked for is under
+// way when the next one looks.
 func TestFaultPodMadeAtKill(t *testing.T) {
 	full(t)
 	s := newSpace(t, sharedCluster(t), time.Hour)

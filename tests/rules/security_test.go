@@ -67,7 +67,8 @@ func TestSecurityPageNamesItsTests(t *testing.T) {
 	}
 }
 
-// TestGuestReadsNamesItsTests: each place of docs/guest-reads.md says which test shows its bound, by a name that is in the tree, or that there is none.
+// TestGuestReadsNamesItsTests: each place of docs/guest-reads.md says which test shows its bound, by a name that is in the tree, or says
+// that there is none.
 func TestGuestReadsNamesItsTests(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join(root(t), "docs/guest-reads.md"))
 	if err != nil {

@@ -54,7 +54,53 @@ func TestNoLargeOrBuiltFiles(t *testing.T) {
 	}
 }
 
-// TestWarningsGoThroughOnePlace, where they are made so that the apiserver can send them and name their object: it drops others without a word.
+// maxComment is how many columns a line with a comment has, where a tab is one.
+const maxComment = 140
+
+// TestCommentsAreNarrow: comments of Go files and shell scripts, also those behind code. Generated files may have longer ones.
+func TestCommentsAreNarrow(t *testing.T) {
+	check := func(name string, lines []string, i int) {
+		if n := utf8.RuneCountInString(lines[i]); n > maxComment {
+			t.Errorf("%s:%d: a line with a comment has %d columns, more than %d; say one idea a sentence", name, i+1, n, maxComment)
+		}
+	}
+	for _, f := range goFiles(t) {
+		if f.generated() {
+			continue
+		}
+		lines := textLines(t, f.path)
+		for _, group := range f.ast.Comments {
+			for _, c := range group.List {
+				for i := f.fset.Position(c.Pos()).Line; i <= f.fset.Position(c.End()).Line; i++ {
+					check(f.path, lines, i-1)
+				}
+			}
+		}
+	}
+	for _, name := range tracked(t) {
+		if !strings.HasSuffix(name, ".sh") || strings.Contains("/"+name, "/testdata/") {
+			continue
+		}
+		lines := textLines(t, name)
+		for i, line := range lines {
+			if strings.HasPrefix(strings.TrimSpace(line), "#") {
+				check(name, lines, i)
+			}
+		}
+	}
+}
+
+func textLines(t *testing.T, name string) []string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root(t), name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Split(string(text), "\n")
+}
+
+// TestWarningsGoThroughOnePlace, where they are made so that the apiserver can send them and name their object. The apiserver drops
+// others without a word.
 func TestWarningsGoThroughOnePlace(t *testing.T) {
 	const home = "pkg/server/apiserver/admission/tell.go"
 	found := false

@@ -42,8 +42,8 @@ func (h *Host) StartServer(flags ...string) (*Server, error) {
 	return s, nil
 }
 
-// ServerArgs are the flags of every server in a test host. Its microVMs are emulated where there is no KVM of use, unless NODELESS_ACCEL says
-// otherwise: auto demands KVM.
+// ServerArgs are the flags of every server in a test host. Its microVMs are emulated where there is no KVM of use, unless NODELESS_ACCEL
+// says otherwise: auto demands KVM.
 func ServerArgs(cgroup string) []string {
 	accel := os.Getenv("NODELESS_ACCEL")
 	if accel == "" {

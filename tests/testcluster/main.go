@@ -22,9 +22,9 @@ const (
 	RegistryCA = "/etc/nodeless/registry-ca.pem"
 )
 
-// Main runs a package's tests with one server that they share, in a host that it makes, and returns the exit code. prepare is called before
-// the server is started, which reads of what it leaves in the host; the registry that it gives is closed at the end. On a machine that lacks
-// what hosts need it runs no test, and says so.
+// Main runs a package's tests with one server that they share, in a host that it makes, and returns the exit code. prepare is called
+// before the server is started, and leaves in the host what the server reads. The registry that it gives is closed at the end. On a
+// machine that lacks what hosts need it runs no test, and says so.
 func Main(m *testing.M, c *Cluster, prepare func(*testbed.Host) (*testregistry.Registry, error)) (code int) {
 	stop, err := c.start(prepare)
 	if errors.Is(err, testbed.ErrNeeds) {

@@ -55,8 +55,8 @@ func policyCluster(t *testing.T, policy string) *testcluster.Space {
 	return testcluster.NewSpace(t, c, 4*time.Minute)
 }
 
-// TestDaemonSetsByPolicy: kept without Pods, with what to do instead, and ready by its status; run once on each host; or added to Pods, whose Jobs end all
-// the same, at no charge.
+// TestDaemonSetsByPolicy: a DaemonSet is kept without Pods, with what to do instead, and is ready by its status. Or it is run once on
+// each host. Or it is added to Pods, whose Jobs end all the same, at no charge.
 func TestDaemonSetsByPolicy(t *testing.T) {
 	t.Run("park", func(t *testing.T) {
 		s := newSpace(t, time.Minute)

@@ -183,7 +183,8 @@ func (s *space) nothingRuns(pods []corev1.Pod) {
 	}
 }
 
-// scraped looks that Prometheus is told the same of these usages, all of which have ended. They are cut to whole seconds, what it is told is not.
+// scraped looks that Prometheus is told the same of these usages, all of which have ended. They are cut to whole seconds; what Prometheus
+// is told is not.
 func (s *space) scraped(usages []v1alpha1.Usage) {
 	s.T.Helper()
 	body, err := s.Client.Discovery().RESTClient().Get().AbsPath("/metrics").Do(s.Ctx).Raw()

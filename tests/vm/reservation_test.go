@@ -17,8 +17,8 @@ import (
 	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
-// TestReservationKeepsItsPlace: a reservation that holds capacity keeps room for its Pod, which others get when it is given back, and pays for
-// that Pod; one that has expired keeps nothing and pays nothing. It is worked out for a host that gives eight CPUs.
+// TestReservationKeepsItsPlace: a reservation that holds capacity keeps room for its Pod, and pays for that Pod. Others get the room when
+// it is given back. One that has expired keeps nothing and pays nothing. It is worked out for a host that gives eight CPUs.
 func TestReservationKeepsItsPlace(t *testing.T) {
 	s := newQuietSpace(t, 6*time.Minute)
 	if cpus := s.allocatable(corev1.ResourceCPU).Value(); cpus != 8 {

@@ -118,7 +118,7 @@ func TestResizeInPlace(t *testing.T) {
 		s.resize("grows", "main", `"limits":{"memory":"80Mi","cpu":"1"}`)
 		s.look(s.resized("grows", 0, "80Mi", "1")).same(t, before)
 	})
-	// On a host of eight CPUs in all this leaves three, one of which is the other's. Beside the 12 GiB from above its memory would have no room.
+	// This Pod leaves three of a host's eight CPUs, one of which is the other's. Its memory would have no room beside the 12 GiB from above.
 	s.Apply(strings.Replace(restarting, "CPU", `"4"`, 1))
 	s.Ready("restarts")
 	t.Run("too large for the Node, ever and now", func(t *testing.T) {

@@ -57,7 +57,8 @@ func TestTop(t *testing.T) {
 	s := newQuietSpace(t, 5*time.Minute)
 	s.Apply(loaded)
 	pod := s.Pods("app=load", 1)[0].Name
-	s.MustExec(pod, "sh", "-c", "/hello get -k -timeout 60s https://kubernetes.default.svc.cluster.local/openapi/v2 >/dev/null") // some traffic
+	// This is traffic for the network's figures.
+	s.MustExec(pod, "sh", "-c", "/hello get -k -timeout 60s https://kubernetes.default.svc.cluster.local/openapi/v2 >/dev/null")
 
 	start, before := time.Now(), s.busy(pod)
 	figures := s.measured(pod, start)

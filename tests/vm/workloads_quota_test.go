@@ -33,8 +33,8 @@ spec:
   hard: {pods: "1", requests.memory: 2Gi, limits.memory: 2Gi}
 `
 
-// TestQuotaAndLimitRange: what a LimitRange puts into a Pod holds in its guest; what a ResourceQuota or the range does
-// not allow is refused by its name; what a Pod took is given back.
+// TestQuotaAndLimitRange: what a LimitRange puts into a Pod holds in its guest. What a ResourceQuota or the range does not allow is
+// refused by its name. What a Pod took is given back.
 func TestQuotaAndLimitRange(t *testing.T) {
 	s := newSpace(t, 3*time.Minute)
 	s.Apply(quota)

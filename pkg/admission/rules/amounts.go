@@ -14,8 +14,11 @@ const (
 	maxSubPaths   = 100 // of a Pod's containers together: each is one more mount
 	maxContainers = 100 // of a Pod, of every kind
 	maxPorts      = 100 // of a Service: each is rules of the host for itself and for each of its Pods
-	maxAllPorts   = 500 // of a namespace's Services together: with 50 of each, 100 ports and as many Pods would be 250,000 chains of the host's packet rules
 	maxMetrics    = 20  // of a HorizontalPodAutoscaler: each is asked for every five seconds, by a few workers for all
+
+	// maxAllPorts is of a namespace's Services together. 50 Services, each of 100 ports and 50 Pods, would be 250,000 chains of the host's
+	// packet rules.
+	maxAllPorts = 500
 )
 
 // amounts refuses a Pod that has too much of what no quota counts.

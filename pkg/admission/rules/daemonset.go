@@ -100,7 +100,8 @@ func tolerates(tolerations []corev1.Toleration) bool {
 // carried tells whether a volume of a DaemonSet can be taken into a Pod.
 func carried(v *corev1.Volume) bool {
 	switch {
-	case v.EmptyDir != nil, v.ConfigMap != nil, v.Secret != nil, v.DownwardAPI != nil, v.VolumeSource == corev1.VolumeSource{}: // nothing said is emptyDir
+	// A volume that says nothing is an emptyDir.
+	case v.EmptyDir != nil, v.ConfigMap != nil, v.Secret != nil, v.DownwardAPI != nil, v.VolumeSource == corev1.VolumeSource{}:
 		return true
 	case v.Projected == nil:
 		return false

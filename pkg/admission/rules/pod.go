@@ -20,8 +20,9 @@ const usualMetricsPort = 9100
 // hostNamespaces is the annotation by which the apiserver's admission remembers what a Pod asked of its host.
 const hostNamespaces = api.Own + "host-namespaces"
 
-// Pod reports on a new Pod. What it asks of its host's namespaces is left to the apiserver's admission, and its size to pkg/podsize. A Pod that
-// is exempt runs in no microVM, by a RuntimeClass that whoever made it may use: the rules that keep it from its host do not hold.
+// Pod reports on a new Pod. What it asks of its host's namespaces is left to the apiserver's admission, and its size to pkg/podsize. A
+// Pod that is exempt runs in no microVM, by a RuntimeClass that whoever made it may use: the rules that keep it from its host do not
+// hold.
 func Pod(pod *corev1.Pod, settings Settings, exempt bool) Findings {
 	r := report{spec: &pod.Spec}
 	in := OnPod
@@ -32,8 +33,8 @@ func Pod(pod *corev1.Pod, settings Settings, exempt bool) Findings {
 	return r.findings(field.NewPath("spec"))
 }
 
-// PodUpdate reports on a Pod that is changed, by any of its subresources: on the containers that can be added to it, and on annotations that
-// are new. The API lets nothing else be changed that there is a rule about.
+// PodUpdate reports on a Pod that is changed, by any of its subresources. It looks at the containers that can be added to it, and at
+// annotations that are new. The API lets nothing else be changed that there is a rule about.
 func PodUpdate(pod, old *corev1.Pod, exempt bool) Findings {
 	var r report
 	added := &corev1.PodSpec{EphemeralContainers: pod.Spec.EphemeralContainers}

@@ -62,7 +62,8 @@ func fieldOf(union any) string {
 	return ""
 }
 
-// SharedClaims warns of claims of a Pod, or of a template that stands at base, that another Pod mounts as well; with says which, or nothing.
+// SharedClaims warns of claims that another Pod mounts as well. The claims are those of a Pod, or of a template that stands at base. with
+// says which Pod that is, or nothing.
 func SharedClaims(base *field.Path, spec *corev1.PodSpec, with func(claim string) string) []string {
 	var r report
 	for i := range spec.Volumes {

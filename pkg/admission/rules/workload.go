@@ -82,8 +82,8 @@ func (r *report) misplaced(kind string, have map[string]string, template *corev1
 	}
 }
 
-// Service reports on a new or changed Service, where the others of its namespace have so many ports. It refuses one with too many. One that is
-// there already is kept as it is, and may have fewer.
+// Service reports on a new or changed Service. The other Services of its namespace have so many ports together. It refuses one with too
+// many. One that is there already is kept as it is, and may have fewer.
 func Service(svc, old *corev1.Service, others int) Findings {
 	var r report
 	n, was := len(svc.Spec.Ports), 0
@@ -115,8 +115,8 @@ func Service(svc, old *corev1.Service, others int) Findings {
 // noSCTP is said of ports that nothing can listen on.
 const noSCTP = "SCTP: the kernel of a microVM has none (Protocol not supported). Use TCP or UDP"
 
-// Ingress reports on a new or changed one of a class, if the cluster has that class or not: a class is made by what installs a controller for
-// it. It refuses nothing.
+// Ingress reports on a new or changed Ingress of a class. there says whether the cluster has that class: a class is made by what installs
+// a controller for it. It refuses nothing.
 func Ingress(class string, there bool) Findings {
 	var r report
 	switch {

@@ -257,8 +257,9 @@ type Sum struct {
 	Amount                                      price.Amount
 }
 
-// DailyUpTo adds up what Charges lists, by day, namespace and kind, in the order of these. If that comes to more than most, or comes from ten
-// times as many charges, all workloads of a day are one, called Many: what comes back stays small however many names somebody gave to theirs.
+// DailyUpTo adds up what Charges lists, by day, namespace and kind, in the order of these. If that comes to more than most, or comes from
+// ten times as many charges, all workloads of a day are one, called Many. So what comes back stays small, however many names somebody
+// gave to theirs.
 func (j *Journal) DailyUpTo(ctx context.Context, from, to time.Time, namespaces []string, most int) ([]Sum, error) {
 	where, args, err := billed(from, to, namespaces)
 	if err != nil {

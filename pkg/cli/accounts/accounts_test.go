@@ -37,8 +37,8 @@ func TestSpan(t *testing.T) {
 		{month: "2026-11", from: "2026-11-01", says: "read flags: --month and --from or --to are both given"},
 		{month: "11/2026", says: `read --month: "11/2026" is no month`},
 		{month: "2026-1", says: `read --month: "2026-1" is no month`},
-		{from: "yesterday", says: `read --from: "yesterday" is no moment`},
-		{to: "2026-02-30", says: `read --to: "2026-02-30" is no moment`},
+		{from: "yesterday", says: `read --from: "yesterday" is not a time`},
+		{to: "2026-02-30", says: `read --to: "2026-02-30" is not a time`},
 		{from: "2026-11-02", to: "2026-11-02", says: "read flags: --from 2026-11-02 is not before --to 2026-11-02"},
 	} {
 		got, err := Span(tt.from, tt.to, tt.month, now)

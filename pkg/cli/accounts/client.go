@@ -182,7 +182,7 @@ func Namespaces(text string) ([]string, error) {
 	for name := range strings.SplitSeq(text, ",") {
 		name = strings.TrimSpace(name)
 		if name == "" || strings.ContainsAny(name, "/ ") {
-			return nil, &hint.Error{Op: "read --namespace", Err: fmt.Errorf("%q: %q is no namespace", text, name), Do: "part names by commas, as in --namespace shop,blog"}
+			return nil, &hint.Error{Op: "read --namespace", Err: fmt.Errorf("%q: %q is no namespace", text, name), Do: "separate names by commas, as in --namespace shop,blog"}
 		}
 		if !slices.Contains(names, name) {
 			names = append(names, name)

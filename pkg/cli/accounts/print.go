@@ -34,7 +34,7 @@ func Form(text string, forms ...string) (string, error) {
 		return Table, nil
 	}
 	if !slices.Contains(forms, text) {
-		return "", &hint.Error{Op: "read --output", Err: fmt.Errorf("%q is no form of output", text), Do: "choose " + strings.Join(forms, ", ")}
+		return "", &hint.Error{Op: "read --output", Err: fmt.Errorf("%q is not a format of output", text), Do: "choose " + strings.Join(forms, ", ")}
 	}
 	return text, nil
 }

@@ -43,7 +43,7 @@ func Span(from, to, month string, now time.Time) (string, error) {
 		return "", err
 	}
 	if from != "" && to != "" && !begin.Before(end) {
-		return "", &hint.Error{Op: "read flags", Err: fmt.Errorf("--from %s is not before --to %s", from, to), Do: "change the two"}
+		return "", &hint.Error{Op: "read flags", Err: fmt.Errorf("--from %s is not before --to %s", from, to), Do: "give --from the earlier of the two"}
 	}
 	text := func(given string, t time.Time) string {
 		if given == "" {
@@ -64,5 +64,5 @@ func moment(flag, text string) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, &hint.Error{Op: "read " + flag, Err: fmt.Errorf("%q is no moment", text), Do: "write a day, as in " + flag + " 2026-11-28, or a moment, as in " + flag + " 2026-11-28T12:00:00Z"}
+	return time.Time{}, &hint.Error{Op: "read " + flag, Err: fmt.Errorf("%q is not a time", text), Do: "write a day, as in " + flag + " 2026-11-28, or a time, as in " + flag + " 2026-11-28T12:00:00Z"}
 }

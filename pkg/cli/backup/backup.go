@@ -1,9 +1,9 @@
-// Package backup packs what a cluster cannot be made again from into one archive, and unpacks it on the same or another
-// host: the database, the ledger and the bills, the certificate authorities, the key that encrypts Secrets, and the configuration. pkg/cli calls
-// it for `backup` and `restore`. Everything else on a host (certificates, images, sandboxes) follows from these.
+// Package backup packs what a cluster cannot be made again from into one archive, and unpacks it on the same or another host: the
+// database, the ledger and the bills, the certificate authorities, the key that encrypts Secrets, and the configuration. Everything else
+// on a host (certificates, images, sandboxes) follows from these. pkg/cli calls it for `backup` and `restore`.
 //
-// An archive is a zstd-compressed tar, encrypted by age with a passphrase unless the operator wants it otherwise. Its first member, manifest.json, names all others with their digests, so that
-// nothing is put in place before everything is known to be whole.
+// An archive is a zstd-compressed tar. It is encrypted by age with a passphrase, unless the operator wants it otherwise. Its first
+// member, manifest.json, names all others with their digests, so that nothing is put in place before everything is known to be whole.
 package backup
 
 import (

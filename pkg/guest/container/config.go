@@ -72,9 +72,8 @@ func keepNamespaces(in []specs.LinuxNamespace) []specs.LinuxNamespace {
 	})
 }
 
-// completeResources sets what the host leaves out: an out-of-memory kill ends the whole container, as
-// the kubelet asks for on cgroup v2; a container may use its devices, a privileged one every device; one that
-// forks without end leaves its neighbours some room.
+// completeResources sets what the host leaves out. An out-of-memory kill ends the whole container, as the kubelet asks for on cgroup v2.
+// A container may use its devices, and a privileged one every device. One that forks without end leaves its neighbours some room.
 func completeResources(s *specs.Spec, limits bounds) {
 	r := s.Linux.Resources
 	if r.Pids == nil {

@@ -200,7 +200,8 @@ func modes(f Facts, name string, wanted bool) verdict {
 	return pass(detail)
 }
 
-// imagesVerified: the benchmark asks for a plugin that pulls each image anew; the kubelet has learnt to prove the right to an image instead.
+// imagesVerified: the benchmark asks for a plugin that pulls each image anew. The kubelet has learnt to prove the right to an image
+// instead.
 func imagesVerified(f Facts) verdict {
 	if slices.Contains(api(f).list("enable-admission-plugins"), "AlwaysPullImages") {
 		return pass("the plugin is on")

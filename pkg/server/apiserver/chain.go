@@ -66,8 +66,8 @@ func chain(opts options.CompletedOptions, cfg Config) (*aggregator.APIAggregator
 	return servers, nil
 }
 
-// guarded puts between strangers and the three servers what upstream does not have. Requests come in by the aggregator, which has one handler,
-// one authentication and one log for all three.
+// guarded puts between strangers and the three servers what upstream does not have. Requests come in by the aggregator, which has one
+// handler, one authentication and one log for all three.
 func guarded(config *apiapp.Config, cfg Config) error {
 	kubernetes, extensions, outer := config.KubeAPIs.ControlPlane, config.ApiExtensions, config.Aggregator.GenericConfig
 	forgot := cfg.Forgot

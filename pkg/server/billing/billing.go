@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nodeless/nodeless/pkg/bill/journal"
+	"github.com/nodeless/nodeless/pkg/fair"
 	"github.com/nodeless/nodeless/pkg/meter"
 	"github.com/nodeless/nodeless/pkg/podsize"
 	"github.com/nodeless/nodeless/pkg/price"
@@ -67,7 +68,7 @@ type Server struct {
 	cfg Config
 	log *slog.Logger
 
-	turns *turns // of the requests that read
+	turns *fair.Limiter // of the requests that read, by namespace
 
 	mu   sync.Mutex // held while something is settled or corrected
 	last time.Time  // when all that was known was settled, by the wall clock; zero before that; guarded by mu

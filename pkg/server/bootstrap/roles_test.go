@@ -16,8 +16,8 @@ import (
 	"github.com/nodeless/nodeless/pkg/kube"
 )
 
-// withheld is what Kubernetes' own role admin has and a tenant has not, as "verb group/resource", with the reason. manifests/roles/tenant.yaml
-// has the reasons as well.
+// withheld is what Kubernetes' own role admin has and a tenant has not, as "verb group/resource", with the reason.
+// manifests/roles/tenant.yaml has the reasons as well.
 var withheld = map[string]string{
 	"impersonate /serviceaccounts": "a token is made, and has an end",
 }
@@ -58,8 +58,8 @@ func selects(t *testing.T, role *rbacv1.ClusterRole, set map[string]string) bool
 	})
 }
 
-// TestATenantCanWhatUpstreamsAdminCan: a chart's Role can be granted in a namespace by whoever has the namespace, rule by rule, but for what is
-// withheld with a reason.
+// TestATenantCanWhatUpstreamsAdminCan: a chart's Role can be granted in a namespace by whoever has the namespace, rule by rule, but for
+// what is withheld with a reason.
 func TestATenantCanWhatUpstreamsAdminCan(t *testing.T) {
 	tenant := clusterRoles(t)["nodeless:aggregate-to-tenant"].Rules
 	asked := 0

@@ -14,10 +14,10 @@ import (
 // volumePatience is how long VolumeGate waits: an operator may have turned the attach-detach controller off.
 const volumePatience = 10 * time.Second
 
-// VolumeGate is a component that does nothing and is ready when the attach-detach controller has set up the volume
-// plugins. A kubelet in the same process starts after it. The CSI plugin keeps who it works for in a variable of its
-// package, and the last one that sets it up wins: when that is the controller, which is no node, the kubelet asks for a
-// node without a name, stays NotReady, and ends the process after two minutes.
+// VolumeGate is a component that does nothing and is ready when the attach-detach controller has set up the volume plugins. A kubelet in
+// the same process starts after it. The CSI plugin keeps who it works for in a variable of its package, and the last one that sets it up
+// wins. When that is the controller, which is no node, the kubelet asks for a node without a name. It stays NotReady, and ends the
+// process after two minutes.
 type VolumeGate struct{ log *slog.Logger }
 
 var (

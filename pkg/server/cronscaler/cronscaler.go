@@ -1,6 +1,6 @@
-// Package cronscaler scales Deployments, StatefulSets and HorizontalPodAutoscalers at times that HorizontalPodCronscalers name, the objects
-// of TKE's HPC add-on (manifests/autoscaling). pkg/server starts it when bootstrap has applied their definition. It acts as a user of its own that may do
-// no more than that. An object scales only what is in its own namespace.
+// Package cronscaler scales Deployments, StatefulSets and HorizontalPodAutoscalers at set times. HorizontalPodCronscalers name the times:
+// the objects of TKE's HPC add-on (manifests/autoscaling). pkg/server starts it when bootstrap has applied their definition. It acts as a
+// user of its own that may do no more than that. An object scales only what is in its own namespace.
 package cronscaler
 
 import (

@@ -300,7 +300,8 @@ func TestExcludedDaysPass(t *testing.T) {
 		w := newWorld(t, map[string]int64{"deployments/web": 1})
 		w.start()
 		defer w.stop()
-		w.apply(scalerOf(1, `{name: up, schedule: "0 0 8 * * *", targetSize: 5, excludeDates: ["* * * 1 1 *", "* * * * * 1"]}`, down)) // the 3rd is a Monday
+		// The 3rd is a Monday.
+		w.apply(scalerOf(1, `{name: up, schedule: "0 0 8 * * *", targetSize: 5, excludeDates: ["* * * 1 1 *", "* * * * * 1"]}`, down))
 		w.expect("status", brief(w.status("hpc"))[1:2], []string{"up last - - missed - next 02T08:00:00"})
 		w.pass(60 * time.Hour)
 		w.expect("sizes", w.setSizes(), []string{"20:00:30 deployments/web 0", "08:00:00 deployments/web 5", "20:00:30 deployments/web 0"})
@@ -323,7 +324,8 @@ func TestWhatRunsOnceRunsOnce(t *testing.T) {
 		w.expect("status", brief(w.status("hpc"))[1:], []string{"up last 01T08:00:00 Succeeded missed - next -"})
 		w.apply(scalerOf(2, strings.Replace(once, "0 0 8", "0 0 9", 1), down))
 		w.pass(36 * time.Hour)
-		w.expect("sizes with another time", w.setSizes(), []string{"20:00:30 deployments/web 0"}) // at 9 it has 5 already, and the next day is none of its
+		// At 9 it has 5 already, and the next day is not one of its days.
+		w.expect("sizes with another time", w.setSizes(), []string{"20:00:30 deployments/web 0"})
 		w.expect("status with another time", brief(w.status("hpc"))[1:2], []string{"up last 04T09:00:00 Succeeded missed - next -"})
 	})
 }

@@ -17,7 +17,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// memory is what is known of an object besides what the API says. It is ahead of the object's status, which lags and may fail to be written.
+// memory is what is known of an object besides what the API says. It is ahead of the object's status, which lags and may fail to be
+// written.
 type memory struct {
 	uid        types.UID
 	said       string               // reason and message of the condition that was last told

@@ -8,9 +8,9 @@ import (
 	"github.com/k3s-io/kine/pkg/server"
 )
 
-// truthful tells of writes that the database refused. kine takes every failed append for a lost race
-// (pkg/logstructured v0.17.5): it answers an update or delete with a conflict, which the apiserver tries again without
-// end, and the create of a key that was never there with success, although nothing was written.
+// truthful tells of writes that the database refused. kine takes every failed append for a lost race (pkg/logstructured v0.17.5). It
+// answers an update or delete with a conflict, which the apiserver tries again without end. It answers the create of a key that was never
+// there with success, although nothing was written.
 type truthful struct{ server.Backend }
 
 var _ server.Backend = truthful{}

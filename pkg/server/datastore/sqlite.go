@@ -116,9 +116,9 @@ func Copy(ctx context.Context, from, to string) (rev int64, err error) {
 	return rev, err
 }
 
-// Rebase makes file the start of a new history. Its revision leaps over all that clients of the old history may have
-// seen, and everything before counts as compacted: a watch or a list from an old revision is refused as expired, so
-// that the client lists again, and is not served what it believes to know already.
+// Rebase makes file the start of a new history. Its revision leaps over all that clients of the old history may have seen, and everything
+// before counts as compacted. So a watch or a list from an old revision is refused as expired. The client lists again, and is not served
+// what it believes to know already.
 func Rebase(ctx context.Context, file string) (rev int64, err error) {
 	err = withDB(file, func(db *sql.DB) error {
 		if ok, err := hasTable(ctx, db); err != nil || !ok {

@@ -32,8 +32,8 @@ type share struct {
 
 var _ plugin.Handler = (*share)(nil)
 
-// register makes the plugin known to CoreDNS, before the one that asks others: what is in the cluster or in the cache passes neither. It may
-// be called again.
+// register makes the plugin known to CoreDNS, before the one that asks others. So what is in the cluster or in the cache does not pass
+// it. It may be called again.
 func register() {
 	if slices.Contains(dnsserver.Directives, shareDirective) {
 		return

@@ -25,8 +25,8 @@ import (
 	"k8s.io/metrics/pkg/apis/metrics"
 )
 
-// CustomGroup is the API custom.metrics.k8s.io, for the same apiserver as Group to install. Its URLs have a Pod's name, or "*" for those that
-// a selector finds, and behind it a figure's: to an apiserver each figure is a subresource of pods.
+// CustomGroup is the API custom.metrics.k8s.io, for the same apiserver as Group to install. In its URLs a Pod's name comes first, or "*"
+// for those that a selector finds, and then a figure's name. To an apiserver each figure is a subresource of pods.
 func (s *Server) CustomGroup() *genericapiserver.APIGroupInfo {
 	scheme := runtime.NewScheme()
 	install.Install(scheme)

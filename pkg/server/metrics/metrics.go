@@ -1,8 +1,8 @@
-// Package metrics measures what Pods and nodes use and serves it as the APIs metrics.k8s.io, which `kubectl top` and
-// HorizontalPodAutoscalers read, and custom.metrics.k8s.io, in which autoscalers find the same under the names of TKE Serverless
-// and as shares of a Pod's spec. The measuring is metrics-server's: it asks each kubelet for its figures and keeps the
-// last two of everything. The APIs are not apiservers of their own but groups of the one in this process (docs/adr/0019):
-// pkg/server gives Group and CustomGroup to pkg/server/apiserver before the start, and starts the component once a node takes Pods.
+// Package metrics measures what Pods and nodes use and serves it by two APIs. metrics.k8s.io is what `kubectl top` and
+// HorizontalPodAutoscalers read. In custom.metrics.k8s.io autoscalers find the same under the names of TKE Serverless, and as shares of a
+// Pod's spec. The measuring is metrics-server's: it asks each kubelet for its figures and keeps the last two of everything. The APIs are
+// not apiservers of their own but groups of the one in this process (docs/adr/0019): pkg/server gives Group and CustomGroup to
+// pkg/server/apiserver before the start, and starts the component once a node takes Pods.
 package metrics
 
 import (

@@ -1,6 +1,6 @@
-// Package recovery does, once the apiserver is up, what is left to do after the datastore had to return to a snapshot
-// or after a backup was restored: it tells by an event on the Node, and on another host it takes the Pods over from the
-// Node that is no more. pkg/server starts it; most of the time there is nothing to do.
+// Package recovery does what is left to do after the datastore had to return to a snapshot, or after a backup was restored. It begins
+// once the apiserver is up. It tells by an event on the Node. On another host it takes the Pods over from the Node that is no more.
+// pkg/server starts it; most of the time there is nothing to do.
 package recovery
 
 import (

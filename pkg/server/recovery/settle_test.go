@@ -90,7 +90,8 @@ func TestPodsSurviveAKill(t *testing.T) {
 			&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "one", UID: "1"}, Spec: corev1.PodSpec{NodeName: "alpha"}},
 			&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "two", UID: "2"}, Spec: corev1.PodSpec{NodeName: "alpha"}},
 		)
-		client.PrependReactor("list", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) { // the stand-in knows no field selectors
+		// The stand-in knows no field selectors.
+		client.PrependReactor("list", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
 			all, err := client.Tracker().List(corev1.SchemeGroupVersion.WithResource("pods"), corev1.SchemeGroupVersion.WithKind("Pod"), "")
 			if err != nil {
 				return true, nil, err
@@ -99,7 +100,8 @@ func TestPodsSurviveAKill(t *testing.T) {
 			list.Items = slices.DeleteFunc(list.Items, func(p corev1.Pod) bool { return p.Spec.NodeName != "alpha" })
 			return true, list, nil
 		})
-		client.PrependReactor("create", "events", func(clienttesting.Action) (bool, runtime.Object, error) { return true, &corev1.Event{}, nil }) // nor generated names
+		// The stand-in knows no generated names.
+		client.PrependReactor("create", "events", func(clienttesting.Action) (bool, runtime.Object, error) { return true, &corev1.Event{}, nil })
 		calls, killed := 0, true
 		client.PrependReactor("*", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
 			calls++

@@ -28,8 +28,8 @@ const (
 // Held gives the reservations for which a place is kept free.
 type Held func(context.Context) ([]bill.Reservation, error)
 
-// hold keeps a place for each reservation that asks for it and that no Pod uses: a Pod for which that is not its place finds no room where the
-// place would be lost. Which host a place is on is not settled before it is used; there only have to be as many as before.
+// hold keeps a place for each reservation that asks for it and that no Pod uses. Any other Pod finds no room where the place would be
+// lost. Which host a place is on is not settled before it is used: there only have to be as many as before.
 type hold struct {
 	held  Held
 	hosts fwk.SharedLister
@@ -120,7 +120,7 @@ func (h *hold) Filter(_ context.Context, state fwk.CycleState, pod *corev1.Pod, 
 	return nil
 }
 
-// EventsToRegister says what may make room. That a reservation has ended is none of the scheduler's events: it tries again within five minutes.
+// EventsToRegister says what may make room. The end of a reservation is no event of the scheduler's: it tries again within five minutes.
 func (*hold) EventsToRegister(context.Context) ([]fwk.ClusterEventWithHint, error) {
 	return roomEvents(), nil
 }
@@ -128,7 +128,8 @@ func (*hold) EventsToRegister(context.Context) ([]fwk.ClusterEventWithHint, erro
 // usage is a Pod as reservations see it.
 func usage(pod *corev1.Pod, node string) bill.Usage {
 	u := bill.Usage{ID: string(pod.UID), Namespace: pod.Namespace, Node: node, Spot: isSpot(pod)}
-	u.Size, _ = podsize.ParseSize(pod.Annotations[api.Spec], pod.Annotations[api.SpecType]) // of no size where it has no spec: no reservation fits it
+	// A Pod without a spec has no size, and no reservation fits it.
+	u.Size, _ = podsize.ParseSize(pod.Annotations[api.Spec], pod.Annotations[api.SpecType])
 	return u
 }
 
@@ -166,7 +167,8 @@ func (r room) takes(c bill.Reservation, extra int64) bool {
 	return c.Fits(u) && r.cpu >= c.Size.CPU && r.memory >= c.Size.Memory+extra && r.gpus >= c.Size.GPU
 }
 
-// placed counts the reservations that find room at once, each in the first host that takes it: those of one host first, then the large ones.
+// placed counts the reservations that find room at once, each in the first host that takes it. Those of one host come first, then the
+// large ones.
 func placed(reservations []bill.Reservation, rooms []room, extra int64) int {
 	rooms = slices.Clone(rooms)
 	reservations = slices.SortedStableFunc(slices.Values(reservations), func(a, b bill.Reservation) int {

@@ -48,7 +48,7 @@ func (c Cause) Do() string {
 	case NoAccess:
 		return "run as root, and in a container pass --device /dev/kvm"
 	case NoBoot:
-		return "mend what the detail says: in a virtual machine it is the nested virtualization of what runs it; --accel kvm uses KVM all the same"
+		return "fix what the detail says: in a virtual machine it is the nested virtualization of what runs it; --accel kvm uses KVM all the same"
 	case NoTime:
 		return "try again when the host is less busy, or use KVM all the same by --accel kvm"
 	}

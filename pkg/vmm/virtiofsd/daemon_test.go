@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestWritesGoWhereTheRequestSays speaks to the bundled daemon as a guest's kernel does. A write of a page cache goes where its offset says,
-// and one of a program to the end if its file is open to append now, whatever it was when it was opened.
+// TestWritesGoWhereTheRequestSays speaks to the bundled daemon as a guest's kernel does. A write of a page cache goes where its offset
+// says, and one of a program to the end if its file is open to append now, whatever it was when it was opened.
 func TestWritesGoWhereTheRequestSays(t *testing.T) {
 	bundle, err := filepath.Abs("../../../dist/bundle")
 	if err != nil {

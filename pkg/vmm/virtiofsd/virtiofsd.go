@@ -20,9 +20,9 @@ const fileLimit = 1 << 20
 // appendix is made of bundle/virtiofsd/append.c.
 const appendix = "append.so"
 
-// Command is the argument vector that starts the bundled daemon with the given arguments of the Rust one:
-// the bundled loader first, because the host need not have the daemon's libraries, and with it bundle/virtiofsd/append.c, by which
-// the daemon appends what a program of the guest appends and nothing else.
+// Command is the argument vector that starts the bundled daemon with the given arguments of the Rust one. The bundled loader comes first,
+// because the host need not have the daemon's libraries. With it comes bundle/virtiofsd/append.c, by which the daemon appends what a
+// program of the guest appends and nothing else.
 func Command(bundle string, args []string) ([]string, error) {
 	translated, err := Translate(args)
 	if err != nil {

@@ -90,7 +90,8 @@ func TestAttackARegistryThatNeverEnds(t *testing.T) {
 	failed := make(chan error, images)
 	for i := range images {
 		name := fmt.Sprintf("slow-%d", i)
-		img := testregistry.Image{Config: v1.ImageConfig{Entrypoint: []string{"/x"}}, Layers: []testregistry.Layer{theirs}} // it claims the neighbour's too
+		// The image claims to have the neighbour's layer.
+		img := testregistry.Image{Config: v1.ImageConfig{Entrypoint: []string{"/x"}}, Layers: []testregistry.Layer{theirs}}
 		for range layers {
 			img.Layers = append(img.Layers, layer("", testregistry.File("x", 0o644, noise(100<<10))))
 		}
@@ -129,8 +130,8 @@ func TestAttackARegistryThatNeverEnds(t *testing.T) {
 	})
 }
 
-// TestAttackALayerThatContainerdSurvives: the process that converts one tenant's layer dies of it. His pull fails with the reason, another's of
-// the same moment does not, and containerd lives.
+// TestAttackALayerThatContainerdSurvives: the process that converts one tenant's layer dies of it. His pull fails with the reason,
+// another's of the same moment does not, and containerd lives.
 func TestAttackALayerThatContainerdSurvives(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {

@@ -31,8 +31,8 @@ import (
 	"github.com/nodeless/nodeless/tests/testregistry"
 )
 
-// TestMain lets the test binary be the child: the component starts its own program with "containerd" as the first argument. It is the program
-// that converts layers, too.
+// TestMain lets the test binary be the child: the component starts its own program with "containerd" as the first argument. It is the
+// program that converts layers, too.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && (os.Args[1] == "convert" || os.Args[1] == "merge") {
 		os.Exit(converter.Main(os.Args[1:]))

@@ -13,8 +13,8 @@ import (
 	"github.com/nodeless/nodeless/pkg/cni"
 )
 
-// TestBandwidthIsHandedToThePlugin: what a Pod's annotations say of its bandwidth is told to the plugin that makes its link. This one notes what
-// it is told and refuses, so that no microVM is started.
+// TestBandwidthIsHandedToThePlugin: what a Pod's annotations say of its bandwidth is told to the plugin that makes its link. This one
+// notes what it is told and refuses, so that no microVM is started.
 func TestBandwidthIsHandedToThePlugin(t *testing.T) {
 	told := filepath.Join(t.TempDir(), "told")
 	r := startChild(t, func(c *Config) {

@@ -29,8 +29,8 @@ func places(accel string, cores int) int {
 	return cores
 }
 
-// semaphore lets so many microVMs boot at the same time; namespaces take turns, and in one it is first come, first served. A boot keeps a core
-// busy, so more boots than cores end no sooner, and each of them as late as the last.
+// semaphore lets so many microVMs boot at the same time. Namespaces take turns (pkg/fair). A boot keeps a core busy, so more boots than
+// cores end no sooner, and each of them as late as the last.
 type semaphore struct {
 	places *fair.Limiter
 	number int

@@ -53,8 +53,8 @@ func (f *proxy) ListPodSandboxStats(ctx context.Context, req *cri.ListPodSandbox
 	return resp, nil
 }
 
-// PodSandboxStats is the same for one. The kubelet asks for that of no sandbox at its start, to see whether there is such a call; containerd
-// would log the question as an error.
+// PodSandboxStats is the same for one. The kubelet asks for that of no sandbox at its start, to see whether there is such a call.
+// containerd would log the question as an error.
 func (f *proxy) PodSandboxStats(ctx context.Context, req *cri.PodSandboxStatsRequest) (*cri.PodSandboxStatsResponse, error) {
 	if req.GetPodSandboxId() == "" {
 		return nil, status.Error(codes.NotFound, "figures of no sandbox")

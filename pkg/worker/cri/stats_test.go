@@ -79,7 +79,8 @@ func containerNamed(name string) *cri.Container {
 	return &cri.Container{Id: "id-" + name, PodSandboxId: "s", Metadata: &cri.ContainerMetadata{Name: name}}
 }
 
-// TestAttackFiguresOfAGuest: a guest that understates its memory, or gives no figures at all, is ranked for eviction by what the host counts.
+// TestAttackFiguresOfAGuest: a guest that understates its memory, or gives no figures at all, is ranked for eviction by what the host
+// counts.
 func TestAttackFiguresOfAGuest(t *testing.T) {
 	lie := &cri.PodSandboxStats{
 		Attributes: attributes(sandboxNamed("s", nil)),
@@ -165,8 +166,8 @@ func TestShares(t *testing.T) {
 	}
 }
 
-// TestFiguresOfNoSandbox: the kubelet's question whether there are figures of sandboxes does not get as far as containerd, which logs it as an
-// error, and is not answered by a no.
+// TestFiguresOfNoSandbox: the kubelet asks at its start whether there are figures of sandboxes. The question does not get as far as
+// containerd, which logs it as an error, and is not answered by a no.
 func TestFiguresOfNoSandbox(t *testing.T) {
 	f := hostOf(t, guestSays{}) // which cannot answer
 	if _, err := f.PodSandboxStats(t.Context(), &cri.PodSandboxStatsRequest{}); status.Code(err) != codes.NotFound {

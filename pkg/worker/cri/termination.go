@@ -25,8 +25,9 @@ const (
 )
 
 // lastWords has the last messages of containers where no guest can write. The kubelet takes a message from the first mount at the place
-// for it, whatever that is, opens it as it is and reads on to its end: a volume's FIFO there, which a guest can make, would hold up its look
-// at all Pods for ever, and its own file, which a guest can still change, may have a terabyte of nothing behind what it has measured.
+// for it. It opens that, whatever it is, and reads on to its end. A guest can make a FIFO of a volume there, which would hold up the
+// kubelet's look at all Pods for ever. It can also still change the kubelet's own file, which may have a terabyte of nothing behind what
+// was measured.
 type lastWords struct {
 	pods string // the kubelet's folder of Pods, in which its own files for messages are
 	dir  string // copies, one for a container that has ended

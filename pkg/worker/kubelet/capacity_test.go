@@ -13,8 +13,8 @@ import (
 	"github.com/nodeless/nodeless/pkg/teardown"
 )
 
-// TestOwnCgroupIsKnown: as a service of systemd's the kubelet is in a cgroup of its own, and asks cadvisor for it every few seconds. One that
-// cadvisor does not know gives two warnings in the log each time.
+// TestOwnCgroupIsKnown: as a service of systemd's the kubelet is in a cgroup of its own, and asks cadvisor for it every few seconds. One
+// that cadvisor does not know gives two warnings in the log each time.
 func TestOwnCgroupIsKnown(t *testing.T) {
 	const pods, unit = "/nodeless/kubepods", "/system.slice/nodeless.service"
 	for own, want := range map[string][]string{unit: {pods, unit}, "/": {pods}, "": {pods}} {

@@ -47,7 +47,8 @@ func TestFilesSayTheLimitsOfThePod(t *testing.T) {
 			Sources: []corev1.VolumeProjection{{DownwardAPI: &corev1.DownwardAPIProjection{Items: items}}}}},
 	} {
 		t.Run(kind, func(t *testing.T) {
-			plugins := slices.DeleteFunc(volumePlugins(t.Context(), slog.New(slog.DiscardHandler)), func(p volume.VolumePlugin) bool { // others need more of a host
+			// Other plugins need more of a host.
+			plugins := slices.DeleteFunc(volumePlugins(t.Context(), slog.New(slog.DiscardHandler)), func(p volume.VolumePlugin) bool {
 				return p.GetPluginName() != kind && p.GetPluginName() != "kubernetes.io/empty-dir"
 			})
 			host := volumetesting.NewFakeKubeletVolumeHost(t, t.TempDir(), fake.NewClientset(), plugins)

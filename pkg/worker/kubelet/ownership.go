@@ -25,9 +25,9 @@ const (
 	patience = 30 * time.Second
 )
 
-// ownership gives a volume to a Pod's fsGroup, as upstream does it, with the same modes. Upstream goes through the volume by path: a guest that
-// has it meanwhile swaps a folder for a link, and upstream goes on behind the link, on the host. Here everything is opened below what is
-// open already, no link is followed, and what was opened is what is changed. No file is opened for reading.
+// ownership gives a volume to a Pod's fsGroup, as upstream does it, with the same modes. Upstream goes through the volume by path: a
+// guest that has it meanwhile swaps a folder for a link, and upstream goes on behind the link, on the host. Here everything is opened
+// below what is open already, no link is followed, and what was opened is what is changed. No file is opened for reading.
 type ownership struct {
 	ctx      context.Context // ends with the server; upstream's call has none
 	log      *slog.Logger
@@ -159,7 +159,8 @@ func (o *ownership) folder(dir *os.File, st *unix.Stat_t, depth int) (err error)
 	}
 }
 
-// change gives an open file to the group. The mode is set last: the kernel takes setuid and setgid away with the owner. A link has no mode of its own.
+// change gives an open file to the group. The mode is set last: the kernel takes setuid and setgid away with the owner. A link has no
+// mode of its own.
 func (o *ownership) change(fd int, st *unix.Stat_t) {
 	err := unix.Fchownat(fd, "", -1, int(o.group), unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW)
 	if fileType := st.Mode & unix.S_IFMT; fileType != unix.S_IFLNK {

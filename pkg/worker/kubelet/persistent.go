@@ -131,7 +131,8 @@ type localVolume struct {
 // SetUp mounts the volume where it belongs.
 func (l *localVolume) SetUp(args volume.MounterArgs) error { return l.SetUpAt(l.GetPath(), args) }
 
-// SetUpAt mounts it there. As upstream has it, a volume is given to the group of the first Pod that has it, and stays as it is while others have it.
+// SetUpAt mounts it there. As upstream has it, a volume is given to the group of the first Pod that has it, and stays as it is while
+// others have it.
 func (l *localVolume) SetUpAt(dir string, args volume.MounterArgs) error {
 	if args.FsGroup == nil {
 		return l.Mounter.SetUpAt(dir, args)

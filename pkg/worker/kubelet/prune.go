@@ -12,8 +12,8 @@ import (
 	"k8s.io/kubernetes/pkg/volume"
 )
 
-// NewUnmounter is upstream's, which removes a volume with os.RemoveAll: that has a file open for each folder above the one it is in. A guest
-// can make more of them, below each other, than the server may have open. So what is in the volume goes before.
+// NewUnmounter is upstream's, which removes a volume with os.RemoveAll: that has a file open for each folder above the one it is in. A
+// guest can make more of them, below each other, than the server may have open. So what is in the volume goes before.
 func (e emptyDirs) NewUnmounter(name string, uid types.UID) (volume.Unmounter, error) {
 	u, err := e.ResizableEphemeralVolumePlugin.NewUnmounter(name, uid)
 	if err != nil {

@@ -20,8 +20,8 @@ const (
 	component   = "kubelet"
 	port        = 10250
 	healthzPort = 10248
-	// maxDead is how many ended containers the host keeps, with their logs: the oldest go first. No limit on storage and no quota counts logs of
-	// Pods that have ended, and the disk's reserve holds Pods that write before the kubelet clears any of it away.
+	// maxDead is how many ended containers the host keeps, with their logs: the oldest go first. No limit on storage and no quota counts
+	// logs of Pods that have ended, and the disk's reserve holds Pods that write before the kubelet clears any of it away.
 	maxDead = 1000
 )
 

@@ -103,8 +103,9 @@ func (e *emptyDir) GetMetrics() (*volume.Metrics, error) {
 	}, nil
 }
 
-// ofFile is what a file counts as at least: the file system's bytes for each file that it can have. A Pod that makes empty files takes no more
-// of those than of the bytes. It is 16 KiB with ext4 as it is made by default; a file system that makes room for files as they come has no number.
+// ofFile is what a file counts as at least: the file system's bytes for each file that it can have. A Pod that makes empty files takes no
+// more of those than of the bytes. It is 16 KiB with ext4 as it is made by default; a file system that makes room for files as they come
+// has no number.
 func ofFile(capacity, files int64) int64 {
 	if files <= 0 {
 		return leastOfFile
@@ -118,7 +119,8 @@ type used struct {
 	tooDeep       bool
 }
 
-// usage counts a folder in bounded memory, whatever is made in it meanwhile, and each file as ofFile at least. No link is followed, no file opened, no other file system entered.
+// usage counts a folder in bounded memory, whatever is made in it meanwhile, and each file as ofFile at least. No link is followed, no
+// file opened, no other file system entered.
 func usage(path string, ofFile int64) (used, error) {
 	root, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {

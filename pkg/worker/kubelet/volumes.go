@@ -18,10 +18,10 @@ import (
 	"k8s.io/kubernetes/pkg/volume/secret"
 )
 
-// volumePlugins are the kinds of volumes that this kubelet mounts: those that admission lets a Pod have, and those of which an operator makes
-// PersistentVolumes. Upstream's list has more, which open devices of the host or its network by what an object says (fc takes a pattern of
-// device names, iscsi logs in anywhere), and looks for programs to run (flexVolume). What is not here cannot be mounted whatever is asked for.
-// The work on volumes ends with ctx.
+// volumePlugins are the kinds of volumes that this kubelet mounts: those that admission lets a Pod have, and those of which an operator
+// makes PersistentVolumes. Upstream's list has more, which open devices of the host or its network by what an object says (fc takes a
+// pattern of device names, iscsi logs in anywhere), and looks for programs to run (flexVolume). What is not here cannot be mounted
+// whatever is asked for. The work on volumes ends with ctx.
 func volumePlugins(ctx context.Context, log *slog.Logger) []volume.VolumePlugin {
 	given := givers{ctx, log}
 	return slices.Concat(

@@ -14,7 +14,8 @@ import (
 	"k8s.io/kubernetes/pkg/volume/local"
 )
 
-// TestKindsOfVolumes: what the kubelet can mount, by the plugins' own names. Each one more is one more thing that an object can have done to the host.
+// TestKindsOfVolumes: what the kubelet can mount, by the plugins' own names. Each one more is one more thing that an object can have done
+// to the host.
 func TestKindsOfVolumes(t *testing.T) {
 	var got []string
 	for _, p := range volumePlugins(t.Context(), slog.New(slog.DiscardHandler)) {

@@ -1,6 +1,7 @@
-// Package notice tells people what a host does to their Pods beside what the kubelet tells: that a Pod which fills the host's disk has to
-// wait (pkg/vmm), and that one waits for other microVMs to boot, as events on the Pod, and that microVMs are emulated, as a condition of the Node. pkg/worker runs the component once the
-// Node exists. It reads files that nodeless-vmm writes, and sends what it reads with the kubelet's identity.
+// Package notice tells people what a host does to their Pods beside what the kubelet tells. Events on a Pod say that it fills the host's
+// disk and has to wait (pkg/vmm), or that it waits for other microVMs to boot. A condition of the Node says that microVMs are emulated.
+// pkg/worker runs the component once the Node exists. It reads files that nodeless-vmm writes, and sends what it reads with the kubelet's
+// identity.
 package notice
 
 import (
@@ -212,9 +213,10 @@ func (n *Notice) describe(ctx context.Context, client kubernetes.Interface, acce
 		return nil
 	}
 	at := metav1.NewTime(now)
+	// The object's UID is the Node's name, as in the kubelet's own events.
 	_, err = client.CoreV1().Events(metav1.NamespaceDefault).Create(ctx, &corev1.Event{
 		ObjectMeta:     metav1.ObjectMeta{GenerateName: n.cfg.NodeName + ".emulated.", Namespace: metav1.NamespaceDefault},
-		InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: n.cfg.NodeName, UID: types.UID(n.cfg.NodeName)}, // as the kubelet's own
+		InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: n.cfg.NodeName, UID: types.UID(n.cfg.NodeName)},
 		Type:           corev1.EventTypeWarning, Reason: string(Emulated), Message: want.Message,
 		Source: corev1.EventSource{Component: "nodeless", Host: n.cfg.NodeName}, FirstTimestamp: at, LastTimestamp: at, Count: 1,
 	}, metav1.CreateOptions{})

@@ -1,6 +1,6 @@
-// Package orphans collects orphans: it clears the host of what crashes have left of microVMs: once before containerd starts, and then of those
-// whose shim dies and whose clean-up fails while the server runs. pkg/worker runs it first; the knowledge of what a
-// microVM leaves is pkg/teardown's.
+// Package orphans collects orphans: it clears the host of what crashes have left of microVMs. It does so once before containerd starts,
+// and then for those whose shim dies and whose clean-up fails while the server runs. pkg/worker runs it first. What a microVM leaves is
+// known to pkg/teardown.
 package orphans
 
 import (

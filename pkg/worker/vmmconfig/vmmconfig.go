@@ -134,7 +134,7 @@ func (w *Writer) judge(how probe.Answer) (probe.Answer, error) {
 		return probe.Answer{Accel: vmm.AccelKVM, Detail: "asked for"}, nil
 	}
 	return how, &hint.Error{Op: "use", On: "/dev/kvm", Err: errors.New(how.Detail), Do: how.Cause.Do() +
-		". Where nobody has to be kept from anybody, --accel=tcg (accel: tcg in the configuration, NODELESS_ACCEL=tcg for install.sh) emulates: slow, and no security boundary"}
+		". If all Pods may trust each other, --accel=tcg (accel: tcg in the configuration, NODELESS_ACCEL=tcg for install.sh) emulates: slow, and no security boundary"}
 }
 
 // Ready waits until microVMs can be started.

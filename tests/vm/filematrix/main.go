@@ -1,5 +1,7 @@
-// Command filematrix does the same to files in two folders and prints where the two differ: the ways to open a file with the ways to use
-// and change it, and changes by a mapping before and behind all others. Tests run it in a Pod, with a volume as one folder and a local file system as the other.
+// Command filematrix does the same to files in two folders and prints where the two differ. It tries the ways to open a file with the
+// ways to use and change it, and changes by a mapping before and behind all others. Tests run it in a Pod, with a volume as one folder
+// and a local file system as the other.
+//
 // Usage: filematrix [-pairs|-few] VOLUME LOCAL, or filematrix -read-only VOLUME/FILE LOCAL/FILE
 package main
 
@@ -66,8 +68,8 @@ func (c trial) name() string {
 	return strings.Join(names, " ")
 }
 
-// cases are every operation on files that are open to read, for both, and for both to append; some operations on files that are open in any
-// other way; and pairs of operations of which one is by a mapping.
+// cases are every operation on files that are open to read, for both, and for both to append. Files that are open in any other way have
+// some operations. Then come pairs of operations of which one is by a mapping.
 func cases(pairs, readOnly bool) []trial {
 	var all []trial
 	for _, o := range openings() {

@@ -10,8 +10,8 @@ import (
 	"github.com/nodeless/nodeless/pkg/api"
 )
 
-// TestAnExportedPodIsSizedAnew: what admission wrote into a Pod is not its author's wish when the author gets it, changes it, and creates it
-// again. What the author asked for stays.
+// TestAnExportedPodIsSizedAnew: what admission wrote into a Pod is not its author's wish when the author gets it, changes it, and creates
+// it again. What the author asked for stays.
 func TestAnExportedPodIsSizedAnew(t *testing.T) {
 	s := plugin(t)
 	create := func(pod *core.Pod) *core.Pod {

@@ -10,8 +10,8 @@ import (
 	"k8s.io/kubernetes/pkg/apis/core"
 )
 
-// A Pod outside of a microVM is processes of the host. An operator may have made one in a tenant's namespace, where the tenant may change Pods
-// and get into them. So what would be as good as making such a Pod takes the use of its class, too.
+// A Pod outside of a microVM is processes of the host. An operator may have made one in a tenant's namespace, where the tenant may change
+// Pods and get into them. So what would be as good as making such a Pod takes the use of its class, too.
 
 // notGiven is what one hears who has no use of a Pod's class.
 const notGiven = "%s: the Pod is no microVM, and %q is for those who were given the verb use on it, as the user or the Pod's ServiceAccount"
@@ -36,8 +36,8 @@ func changedImage(pod, old *core.Pod) *field.Path {
 	return nil
 }
 
-// connect is asked when somebody gets into a Pod: exec, attach, portforward and proxy. A Pod that is not there is answered for by who looks for
-// it next.
+// connect is asked when somebody gets into a Pod: exec, attach, portforward and proxy. A Pod that is not there is answered for by who
+// looks for it next.
 func (r *ruling) connect(ctx context.Context, a admission.Attributes) error {
 	if a.GetResource().GroupResource() != core.Resource("pods") {
 		return nil

@@ -17,7 +17,7 @@ import (
 	"k8s.io/kubernetes/pkg/apis/core"
 )
 
-// ruler gives a plugin for a cluster with a Pod in a microVM (in) and one outside (out), where the named users may do all that is asked for.
+// ruler gives a plugin for a cluster with a Pod in a microVM (in) and one outside (out). The named users may do all that is asked for.
 func ruler(t *testing.T, may ...string) *ruling {
 	t.Helper()
 	class, other := RuntimeClass, "other"

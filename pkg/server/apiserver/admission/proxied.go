@@ -23,16 +23,17 @@ import (
 // lookTimeout is how long a Pod may be looked for that the informer does not know yet.
 const lookTimeout = 5 * time.Second
 
-// Proxied is whom the apiserver calls for somebody by pods/proxy and services/proxy: Pods of the request's own namespace that run now, in a
-// microVM or for one who was given their class. It decides when the connection is made, on the address that is called: what a Pod, a Service or its
-// endpoints said before may have changed since. Whoever has nodes/proxy reaches hosts by that.
+// Proxied is whom the apiserver calls for somebody by pods/proxy and services/proxy: Pods of the request's own namespace that run now, in
+// a microVM or for one who was given their class. It decides on the address that is called, when the connection is made: what a Pod, a
+// Service or its endpoints said before may have changed since. Whoever has nodes/proxy reaches hosts by that.
 type Proxied struct {
 	Pods       corelisters.PodLister
 	Client     kubernetes.Interface // for Pods that the lister does not know yet
 	Authorizer authorizer.Authorizer
 }
 
-// Transport is upstream's for these requests, with the decision. Each request has a connection of its own, so that none is used for another's.
+// Transport is upstream's for these requests, with the decision. Each request has a connection of its own, so that none is used for
+// another's.
 func (p Proxied) Transport(upstream *http.Transport) *http.Transport {
 	t := upstream.Clone()
 	t.DisableKeepAlives, t.ForceAttemptHTTP2 = true, false

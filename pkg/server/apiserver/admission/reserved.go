@@ -24,8 +24,8 @@ import (
 	"github.com/nodeless/nodeless/pkg/admission/rules"
 )
 
-// who makes a Pod: whoever sends it, and the ServiceAccount that it runs with. A controller sends Pods for somebody else and has no rights of
-// its own to what is reserved, so for its Pods the ServiceAccount decides.
+// who makes a Pod: whoever sends it, and the ServiceAccount that it runs with. A controller sends Pods for somebody else and has no
+// rights of its own to what is reserved. So for its Pods the ServiceAccount decides.
 type who struct {
 	authorizer authorizer.Authorizer
 	namespace  string
@@ -33,7 +33,8 @@ type who struct {
 	account    string    // the ServiceAccount's name
 }
 
-// daemonSets is the one controller of Kubernetes with a right to what is reserved: it may bind Pods. A DaemonSet is a tenant's all the same.
+// daemonSets is the one controller of Kubernetes with a right to what is reserved: it may bind Pods. A DaemonSet is a tenant's all the
+// same.
 const daemonSets = serviceaccount.ServiceAccountUsernamePrefix + metav1.NamespaceSystem + ":daemon-set-controller"
 
 // sender is the user whose rights count.
@@ -105,7 +106,8 @@ func (r *ruling) mounter(pod *corev1.Pod, claim string) string {
 	return ""
 }
 
-// podUpdate reports on a changed Pod. A container that is added to one outside of a microVM, or made of another image, is as good as such a Pod.
+// podUpdate reports on a changed Pod. A container that is added to one outside of a microVM, or made of another image, is as good as such
+// a Pod.
 func (r *ruling) podUpdate(ctx context.Context, a admission.Attributes, object *core.Pod, w who) (rules.Findings, error) {
 	old, ok := a.GetOldObject().(*core.Pod)
 	if !ok {
@@ -133,8 +135,8 @@ func (r *ruling) podUpdate(ctx context.Context, a admission.Attributes, object *
 	return found, nil
 }
 
-// reserved refuses what only those may ask for who were given it: a RuntimeClass that is no microVM, a priority by which others are pushed out,
-// and a place that the scheduler did not choose, or from which it keeps others away.
+// reserved refuses what only those may ask for who were given it: a RuntimeClass that is no microVM, a priority by which others are
+// pushed out, and a place that the scheduler did not choose, or from which it keeps others away.
 func (r *ruling) reserved(ctx context.Context, w who, base *field.Path, spec *corev1.PodSpec, exempt bool) field.ErrorList {
 	var all field.ErrorList
 	deny := func(at *field.Path, text string) { all = append(all, field.Forbidden(at, text)) }
@@ -187,8 +189,8 @@ func (r *ruling) priority(ctx context.Context, w who, spec *corev1.PodSpec) stri
 		"leave it out, or name one of the value 0 or less (kubectl get priorityclasses)", name)
 }
 
-// refuseFileKeys refuses variables that would be read from a container's files, in Pods and in what makes them. It is asked before others: the
-// API drops the field where the feature is off, and what is left would be refused without a word that helps.
+// refuseFileKeys refuses variables that would be read from a container's files, in Pods and in what makes them. It is asked before
+// others, since the API drops the field where the feature is off. What is left would be refused without a word that helps.
 func refuseFileKeys(a admission.Attributes) error {
 	var spec *core.PodSpec
 	path := field.NewPath("spec")

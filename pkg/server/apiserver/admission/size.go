@@ -26,8 +26,8 @@ import (
 // SizeName is how --disable-admission-plugins knows the plugin that sizes Pods.
 const SizeName = "PodSize"
 
-// size gives each Pod a spec of the catalog: as the Pod's own resources (spec.resources), by which the scheduler and quotas count
-// it and to which its microVM is made (docs/adr/0025), and as annotations, by which people see it and the meter bills it.
+// size gives each Pod a spec of the catalog. The Pod has it as its own resources (spec.resources): the scheduler and quotas count it by
+// them, and its microVM is made to them (docs/adr/0025). It has it as annotations too, by which people see it and the meter bills it.
 type size struct {
 	*waiting
 	catalog podsize.Catalog

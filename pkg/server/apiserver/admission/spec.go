@@ -67,7 +67,8 @@ func give(pod *core.Pod, got podsize.Size) {
 	pod.Spec.Resources = &r
 }
 
-// follows is the value of the annotation for a Pod that keeps its own figures: what its microVM follows, by what the host will hold the Pod to.
+// follows is the value of the annotation for a Pod that keeps its own figures: what its microVM follows. The host holds the Pod to the
+// same.
 func follows(spec *core.PodSpec) string {
 	if r := spec.Resources; r != nil && !r.Limits.CPU().IsZero() && !r.Limits.Memory().IsZero() {
 		return api.SizingWhole
@@ -227,8 +228,8 @@ func (s *size) saving(than, size podsize.Size) string {
 	return fmt.Sprintf(", at 1/%.3g of the price", more/less)
 }
 
-// forget takes out of a Pod what this package wrote into one that its author has exported, so that it is not taken for the author's wish. What
-// an author asks for a Pod as a whole is marked as that.
+// forget takes out of a Pod what this package wrote into one that its author has exported, so that it is not taken for the author's wish.
+// What an author asks for a Pod as a whole is marked as that.
 func forget(pod *core.Pod) {
 	had, err := podsize.ParseSize(pod.Annotations[api.Spec], pod.Annotations[api.SpecType])
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 // mostOfName bounds how much of an object's name a warning has. It may not have been checked yet.
 const mostOfName = 64
 
-// tell warns whoever sends an object, which each warning names. A controller is told nothing of the objects that it makes, since nobody would
-// read it: those who made the workload were told. All warnings of our admission go through here.
+// tell warns whoever sends an object, which each warning names. A controller is told nothing of the objects that it makes: nobody would
+// read it, and those who made the workload were told. All warnings of our admission go through here.
 func tell(ctx context.Context, a admission.Attributes, texts ...string) {
 	meta, ok := a.GetObject().(metav1.Object)
 	if ok && metav1.GetControllerOfNoCopy(meta) != nil {

@@ -74,7 +74,7 @@ func TestATooLargeWorkloadIsWarnedOf(t *testing.T) {
 	}
 }
 
-// TestTemplatesAreWarnedOfWhatPodsAreRefusedFor, each with the object's name; an object that a controller makes is nobody's to be warned of.
+// TestTemplatesAreWarnedOfWhatPodsAreRefusedFor, each with the object's name. Nobody is warned of an object that a controller makes.
 func TestTemplatesAreWarnedOfWhatPodsAreRefusedFor(t *testing.T) {
 	r := ruler(t)
 	no := false

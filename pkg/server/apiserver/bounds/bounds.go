@@ -1,6 +1,5 @@
-// Package bounds is the admission plugin that bounds what no quota can: the size of an Event, the life of a ServiceAccount's token, and how fast
-// a namespace has objects made.
-// pkg/server/apiserver installs it. It holds for everybody and every namespace.
+// Package bounds is the admission plugin that bounds what no quota can: the size of an Event, the life of a ServiceAccount's token, and
+// how fast a namespace has objects made. pkg/server/apiserver installs it. It holds for everybody and every namespace.
 package bounds
 
 import (
@@ -26,11 +25,12 @@ import (
 // Name is how --disable-admission-plugins knows the plugin.
 const Name = "UncountedBounds"
 
-// maxEvent is how large an Event may be, in bytes as it is stored. Kubernetes' own have up to 2 KiB; without a bound one may have 3 MiB, and
-// events are kept for an hour.
+// maxEvent is how large an Event may be, in bytes as it is stored. Kubernetes' own have up to 2 KiB. Without a bound one may have 3 MiB,
+// and events are kept for an hour.
 const maxEvent = 16 << 10
 
-// Room tells how long a namespace has to wait until the database takes a new object of it; one of a kind that is made to be large may need more.
+// Room tells how long a namespace has to wait until the database takes a new object of it. An object of a kind that is made to be large
+// may have to wait longer.
 type Room func(namespace string, large bool) time.Duration
 
 // Install makes the plugin known and has it run, before any quota counts. It has the limit on the rate of events hold for all of them.
@@ -84,8 +84,8 @@ func (p *Plugin) Validate(ctx context.Context, a admission.Attributes, _ admissi
 	return nil
 }
 
-// pace refuses a new object for which the database has no room now. It would refuse it as well, but the quota has counted the object by then,
-// and forgets it minutes later. Events are small, and no quota counts them.
+// pace refuses a new object for which the database has no room now. The database would refuse it as well, but the quota has counted the
+// object by then, and forgets it minutes later. Events are let through: they are small, and no quota counts them.
 func (p *Plugin) pace(a admission.Attributes) error {
 	if p.room == nil || a.GetOperation() != admission.Create || a.GetSubresource() != "" || a.IsDryRun() {
 		return nil

@@ -10,8 +10,8 @@ import (
 	"k8s.io/kubernetes/plugin/pkg/admission/eventratelimit"
 )
 
-// everyEvent has upstream's EventRateLimit (Kubernetes 1.37) count the Events of both groups. By itself it knows those of the core group alone, and who
-// writes the same objects to events.k8s.io has no limit.
+// everyEvent has upstream's EventRateLimit (Kubernetes 1.37) count the Events of both groups. By itself it knows those of the core group
+// alone. Who writes the same objects to events.k8s.io would have no limit.
 func everyEvent(plugin admission.Interface, name string) admission.Interface {
 	limit, ok := plugin.(admission.ValidationInterface)
 	if name != eventratelimit.PluginName || !ok {

@@ -10,9 +10,9 @@ import (
 // a client that uses HTTP/2 needs one for a hundred requests at once.
 const DefaultConns = 1000
 
-// Listen bounds how many connections each address has open, before anything is read from them: more are closed at once. Addresses of this host
-// have no bound: on it are the cluster's own components, and who is root there needs no connections. Of an IPv6 address the first half counts,
-// which is the network that one is given. There is no bound when most is 0.
+// Listen bounds how many connections each address has open. It closes more at once, before anything is read from them. Addresses of this
+// host have no bound: on it are the cluster's own components, and who is root there needs no connections. Of an IPv6 address the first
+// half counts, which is the network that one is given. There is no bound when most is 0.
 func Listen(l net.Listener, most int, ours func(netip.Addr) bool) net.Listener {
 	if most == 0 {
 		return l

@@ -17,8 +17,9 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 )
 
-// DefaultRequests is how many requests one may have open that last. Each is memory of the server's: 500 watches of a small namespace
-// took some 10 MB, and each has a queue of its own for what changes. A controller has one watch for each kind that it follows, kubectl one at a time.
+// DefaultRequests is how many requests one may have open that last. Each is memory of the server's: 500 watches of a small namespace took
+// some 10 MB, and each has a queue of its own for what changes. A controller has one watch for each kind that it follows, and kubectl has
+// one at a time.
 const DefaultRequests = 500
 
 // retryAfter is when one who has too much open is to try again, in seconds.
@@ -85,7 +86,8 @@ func (r *Requests) end(name string) {
 	}
 }
 
-// unbound tells that one who has much open may have more, and counts the request: whoever may watch all Pods, as operators do, sees everything anyway.
+// unbound tells whether one who has much open may have more, and counts the request. Whoever may watch all Pods, as operators do, sees
+// everything anyway.
 func (r *Requests) unbound(req *http.Request, who user.Info) bool {
 	decision, _, _ := r.authorizer.Authorize(req.Context(), authorizer.AttributesRecord{User: who, Verb: "watch", APIVersion: "v1", Resource: "pods", ResourceRequest: true})
 	if decision != authorizer.DecisionAllow {

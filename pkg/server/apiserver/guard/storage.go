@@ -20,8 +20,8 @@ import (
 	"github.com/nodeless/nodeless/pkg/server/apiserver/bounds"
 )
 
-// Storage has the database's refusals told as what they are. Upstream (Kubernetes 1.37) takes any error that it does not know for its own and
-// answers with 500, which nobody tries again as it should be.
+// Storage has the database's refusals told as what they are. Upstream (Kubernetes 1.37) takes any error that it does not know for its own
+// and answers with 500, which nobody tries again as it should be.
 func Storage(next generic.RESTOptionsGetter) generic.RESTOptionsGetter { return honest{next} }
 
 type honest struct{ generic.RESTOptionsGetter }

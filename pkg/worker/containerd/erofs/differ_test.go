@@ -253,7 +253,8 @@ func randomTar(t *testing.T, r *rand.Rand, dir string, first bool) []byte {
 		}
 	}
 	for i, hdr := range linksTo(t, dir) {
-		if i%3 == 0 && !strings.HasPrefix(hdr.Linkname, "link") && !clash(used, strings.TrimSuffix(hdr.Linkname, "-link")) { // what the layer itself has there has other attributes
+		// A link is left out where the layer itself has something with other attributes.
+		if i%3 == 0 && !strings.HasPrefix(hdr.Linkname, "link") && !clash(used, strings.TrimSuffix(hdr.Linkname, "-link")) {
 			hdr.Name = fmt.Sprint("link", i%4)
 			add(hdr, "")
 		}

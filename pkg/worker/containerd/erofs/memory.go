@@ -15,9 +15,9 @@ const (
 	mostLarge = 2
 )
 
-// memory is what all conversions and merges together may hold in memory, each in a process of its own. Every one begins small; one that turns
-// out to be large waits for one of the few large places and keeps its small one meanwhile. Who has a large place waits for nothing, so
-// nobody waits for ever.
+// memory is what all conversions and merges together may hold in memory, each in a process of its own. Every one begins small. One that
+// turns out to be large waits for one of the few large places, and keeps its small one meanwhile. Who has a large place waits for
+// nothing, so nobody waits for ever.
 type memory struct {
 	small, large *fair.Limiter
 	converter    *converter.Runner

@@ -93,7 +93,8 @@ func (h *hosts) byHostsToml(registry string, forAll bool) ([]docker.RegistryHost
 // restrict bounds what a registry may have of this host besides an image's parts.
 func (h *hosts) restrict(plain *http.Transport, is named) {
 	plain.DialContext, plain.Proxy = h.reach.dialer(dialTimeout, is), h.reach.through(is)
-	plain.ForceAttemptHTTP2, plain.TLSNextProto = false, map[string]func(string, *tls.Conn) http.RoundTripper{} // a stream of HTTP/2 may have megabytes waiting
+	// HTTP/2 is off: one of its streams may have megabytes waiting.
+	plain.ForceAttemptHTTP2, plain.TLSNextProto = false, map[string]func(string, *tls.Conn) http.RoundTripper{}
 	plain.MaxResponseHeaderBytes = maxHeaders
 }
 

@@ -223,8 +223,8 @@ func TestAttackAnImageAtTheMetadataService(t *testing.T) {
 	})
 }
 
-// TestAttackARegistryThatSendsTheHostToItself: a registry says where tokens are to be had. The host would ask its own programs there, and tell
-// the registry what they say.
+// TestAttackARegistryThatSendsTheHostToItself: a registry says where tokens are to be had. The host would ask its own programs there, and
+// tell the registry what they say.
 func TestAttackARegistryThatSendsTheHostToItself(t *testing.T) {
 	asked := make(chan string, 100)
 	inside := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

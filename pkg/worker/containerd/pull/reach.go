@@ -18,9 +18,10 @@ import (
 	"github.com/nodeless/nodeless/pkg/netdev"
 )
 
-// These answer an image that names, or whose registry sends the host to, an address where the host is somebody, or where its Pods may not go:
-// the metadata service of its cloud, its own programs, the operator's networks. It is the host who asks, and what is said there it may pass
-// on to the registry. An operator who means it names the host, which then is asked; a metadata service never is.
+// These answer an image whose name or registry sends the host where it must not go. That is an address where the host is somebody, or
+// where its Pods may not go: the metadata service of its cloud, its own programs, the operator's networks. It is the host who asks, and
+// it may pass on to the registry what is said there. An operator who means it names the host, which then is asked; a metadata service
+// never is.
 var (
 	errMetadata = errors.New("an image's registry is not at the address of a cloud's metadata service")
 	errOwn      = errors.New("it is an address of this host")

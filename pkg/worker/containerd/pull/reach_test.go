@@ -56,7 +56,8 @@ func TestReach(t *testing.T) {
 	}
 }
 
-// TestReachByProxy: the operator's proxy is asked wherever it is, for others. It is nobody's registry, and leads nobody where he may not go.
+// TestReachByProxy: the operator's proxy is asked wherever it is, for others. It is nobody's registry, and leads nobody where he may not
+// go.
 func TestReachByProxy(t *testing.T) {
 	r := somewhere()
 	r.proxy = func(u *url.URL) (*url.URL, error) {
@@ -142,8 +143,8 @@ func within(t *testing.T) (at string, asked chan string) {
 	return strings.Replace(s.URL, "127.0.0.1", "localhost", 1), asked
 }
 
-// TestAttackAnImageInADeniedNetwork: what no Pod reaches, no image has the host reach for a Pod: not by its name, whatever that resolves to,
-// not by a redirect, and not as the place of its tokens.
+// TestAttackAnImageInADeniedNetwork: what no Pod reaches, no image has the host reach for a Pod. The name does not help, whatever it
+// resolves to, nor does a redirect, nor a place where tokens are to be had.
 func TestAttackAnImageInADeniedNetwork(t *testing.T) {
 	inside, asked := within(t)
 	redirect, token := lead(t, true, inside+"/x"), lead(t, false, inside+"/x")

@@ -33,8 +33,9 @@ const maxLayers = 512
 
 // pulling is one pull of an image for a namespace, and what its registry has shown of it. A digest is no password: who knows that of a
 // stranger's layer, manifest or configuration must not get the content because it happens to be on the host. So each part of an image
-// that is there already has to be shown by the registry of this pull: it has let us resolve the image in the repository that the part
-// once came from; or it is the registry that it came from, and answers for this repository; or it sends it again.
+// that is there already has to be shown by the registry of this pull. It does so in one of three ways. It has let us resolve the image in
+// the repository that the part once came from. Or it is the registry that the part came from, and answers for this repository. Or it
+// sends the part again.
 type pulling struct {
 	tenant           string
 	host, repository string
