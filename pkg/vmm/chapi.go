@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// The shapes of Cloud Hypervisor's REST API, as far as Kata's driver fills them in; those of our shim's calls are in pkg/contract. The generated client
-// that Kata uses carries dozens of types and net/http; a process per Pod cannot afford them.
+// The shapes of Cloud Hypervisor's REST API, as far as Kata's driver fills them in; those of our shim's calls are in pkg/contract. The
+// generated client that Kata uses carries dozens of types and net/http; a process per Pod cannot afford them.
 
 // vmConfig is the body of vm.create.
 type vmConfig struct {

@@ -1,5 +1,5 @@
-// Package attacks_test tries, from within Pods in microVMs and with tenants' kubeconfigs, what the threat list (docs/security.md) names: the
-// product as built, with its default settings, in a test host of its own. It needs root and `make build`.
+// Package attacks_test tries, from within Pods in microVMs and with tenants' kubeconfigs, what the threat list (docs/security.md) names:
+// the product as built, with its default settings, in a test host of its own. It needs root and `make build`.
 //
 // Attacks that need no microVM are tests beside what they attack: pkg/server, pkg/worker, tests/netns and others, by the name TestAttack….
 package attacks_test

@@ -146,7 +146,8 @@ func TestAttackHostPorts(t *testing.T) {
 	})
 }
 
-// TestAttackNodePorts: node ports are open at the host's own addresses, for Pods and neighbours; no other port is, and nothing of the host by one.
+// TestAttackNodePorts: node ports are open at the host's own addresses, for Pods and neighbours; no other port is, and nothing of the host
+// by one.
 func TestAttackNodePorts(t *testing.T) {
 	h := newHost(t, podCIDR)
 	p, stranger := h.mustAdd("pod-a"), h.mustAdd("pod-b")
@@ -193,7 +194,8 @@ func TestAttackNodePorts(t *testing.T) {
 	})
 }
 
-// TestNodePortsAndDeniedRanges: a Pod sends nothing to a range that it does not reach, and so does not answer who asks a node port from there.
+// TestNodePortsAndDeniedRanges: a Pod sends nothing to a range that it does not reach.
+// So it does not answer who asks a node port from there.
 func TestNodePortsAndDeniedRanges(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

@@ -58,9 +58,9 @@ var saidElsewhere = map[string]string{
 	"k8s.io": "the host of Kubernetes' modules", // CRINamespace
 }
 
-// TestWordsOfTheContractAreSaidThere and nowhere else: a literal with one of them, as a whole or as part of a path, names what the contract has a
-// constant for. Plain words, such as the serial "scratch", mean other things as well and are not looked for. Tests may have words of their own:
-// they say what is to be seen from outside.
+// TestWordsOfTheContractAreSaidThere and nowhere else: a literal with one of them, as a whole or as part of a path, names what the
+// contract has a constant for. Plain words, such as the serial "scratch", mean other things as well and are not looked for. Tests may have
+// words of their own: they say what is to be seen from outside.
 func TestWordsOfTheContractAreSaidThere(t *testing.T) {
 	words := contractWords(t)
 	for _, want := range []string{"NODELESS_VMM_CONFIG", "nodeless-share", "nodeless.dev/spec", "run/kata-containers/sandbox/ephemeral"} {

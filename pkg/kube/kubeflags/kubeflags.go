@@ -1,6 +1,6 @@
-// Package kubeflags sets the options of a Kubernetes component from arguments, as its command would do, and checks an operator's before anything
-// is started. The component packages below pkg/server and pkg/worker use it; the commands themselves must not be run, for each of them
-// installs the process's signal handler.
+// Package kubeflags sets the options of a Kubernetes component from arguments, as its command would do, and checks an operator's before
+// anything is started. The component packages below pkg/server and pkg/worker use it; the commands themselves must not be run, for each of
+// them installs the process's signal handler.
 package kubeflags
 
 import (

@@ -75,7 +75,8 @@ func Args(c Config) []string {
 	}, kubeflags.Extra(c.ExtraArgs)...)
 }
 
-// nodePorts is primary, the Node's own address, and the ranges. All of IPv4 is whatever address the host has at the moment but its loopback.
+// nodePorts is primary, the Node's own address, and the ranges. All of IPv4 is whatever address the host has at the moment but its
+// loopback.
 func nodePorts(at []netip.Prefix) string {
 	out := []string{"primary"}
 	for _, p := range at {

@@ -1,7 +1,7 @@
-// Package watchcache has the apiserver's caches forget what was. Upstream's cache of a kind (k8s.io/apiserver/pkg/storage/cacher, Kubernetes
-// 1.37) keeps the events of the last 75 seconds for watchers that come back. Its ring grows while more come, up to 102,400 events, and shrinks
-// only by further events: after a thousand Pods are deleted, what they were stays for as long as nothing happens, each version of each Pod.
-// A cache that is asked to list anew forgets them, as it does when its database has compacted what it missed.
+// Package watchcache has the apiserver's caches forget what was. Upstream's cache of a kind (k8s.io/apiserver/pkg/storage/cacher,
+// Kubernetes 1.37) keeps the events of the last 75 seconds for watchers that come back. Its ring grows while more come, up to 102,400
+// events, and shrinks only by further events: after a thousand Pods are deleted, what they were stays for as long as nothing happens, each
+// version of each Pod. A cache that is asked to list anew forgets them, as it does when its database has compacted what it missed.
 package watchcache
 
 import (

@@ -89,8 +89,8 @@ func (f *fake) Watch(context.Context, string, storage.ListOptions) (watch.Interf
 	return w, nil
 }
 
-// TestAskedToList: events come through in order; after a storm the cache reads that it has to list, and once it watches again it is told that
-// it forgot. What it lists then counts anew.
+// TestAskedToList: events come through in order; after a storm the cache reads that it has to list, and once it watches again it is told
+// that it forgot. What it lists then counts anew.
 func TestAskedToList(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		from, forgot := &fake{items: 5, watches: make(chan *watch.FakeWatcher, 2)}, 0
