@@ -35,7 +35,7 @@ func (p *people) attackAmounts(t *testing.T) {
 					pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "x"}}})
 				}
 			})
-		}, 99}, // and the token
+		}, 199}, // and the token
 		{"the host's mounts by a volume's many paths", "sub-paths", func(ctx context.Context, n int) error {
 			return p.dryPod(ctx, func(pod *corev1.Pod) {
 				pod.Spec.Volumes = []corev1.Volume{{Name: "v"}}
