@@ -1,10 +1,12 @@
-// Package attacks_test tries, from within Pods in microVMs and with tenants' kubeconfigs, what the threat list (docs/security.md) names: the
-// product as built, with its default settings, in a test host of its own. It needs root and `make build`.
+// Package attacks_test tries what the threat list (docs/security.md) names, from within Pods in microVMs and with tenants' kubeconfigs.
+// What it attacks is the product as built, in a test host of its own, with its default settings but for keptContainers. It needs root and
+// `make build`.
 //
 // Attacks that need no microVM are tests beside what they attack: pkg/server, pkg/worker, tests/netns and others, by the name TestAttack….
 package attacks_test
 
 import (
+	"fmt"
 	"os"
 	"testing"
 
@@ -15,7 +17,7 @@ import (
 
 // The server and the registry that the tests share, set by TestMain. Each test keeps to namespaces of its own.
 var (
-	shared   = &testcluster.Cluster{}
+	shared   = &testcluster.Cluster{Flags: []string{fmt.Sprint("--kubelet-arg=maximum-dead-containers=", keptContainers)}}
 	registry *testregistry.Registry
 )
 
