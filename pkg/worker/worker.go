@@ -24,6 +24,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/worker/containerd"
 	"github.com/nodeless/nodeless/pkg/worker/containerd/pull"
 	"github.com/nodeless/nodeless/pkg/worker/cri"
+	"github.com/nodeless/nodeless/pkg/worker/ended"
 	"github.com/nodeless/nodeless/pkg/worker/kubelet"
 	"github.com/nodeless/nodeless/pkg/worker/network"
 	"github.com/nodeless/nodeless/pkg/worker/notice"
@@ -121,12 +122,16 @@ func Steps(cfg Config, log *slog.Logger) ([]run.Step, error) {
 		{Component: front, After: []string{"vmm-config"}},
 		{Component: kubelet.New(cfg.kubelet(pods), log), After: []string{"apiserver", "containerd", "cri"}},
 		{Component: notice.New(cfg.notice(front.Boots), log), After: []string{"kubelet"}},
+		{Component: ended.New(ended.Config{Socket: cfg.Run.CRI(), Most: endedOfEach * cfg.Node.MaxPods}, log), After: []string{"kubelet"}},
 	}
 	if !cfg.NoProxy {
 		steps = append(steps, run.Step{Component: proxy.New(cfg.proxy(), log), After: []string{"kubelet"}})
 	}
 	return steps, nil
 }
+
+// endedOfEach is how many containers of ended Pods a host keeps for each Pod that it may have.
+const endedOfEach = 10
 
 func (c Config) host() teardown.Host {
 	return teardown.Host{

@@ -131,8 +131,8 @@ func TestSettings(t *testing.T) {
 	if s.ContainerRuntimeEndpoint != "unix:///run/nodeless/containerd/containerd.sock" {
 		t.Errorf("runtime endpoint = %s", s.ContainerRuntimeEndpoint)
 	}
-	if s.MaxContainerCount != 1000 {
-		t.Errorf("the logs of %d ended containers are kept, want a bound", s.MaxContainerCount)
+	if s.MaxContainerCount != -1 {
+		t.Errorf("the kubelet keeps %d ended containers, and would remove those of Pods that run: pkg/worker/ended has the bound", s.MaxContainerCount)
 	}
 	for what, path := range map[string]string{"cert dir": s.CertDirectory, "volume plugins": s.VolumePluginDir, "logs": s.PodLogsDir, "root": s.RootDirectory} {
 		if !strings.HasPrefix(path, "/d/") {

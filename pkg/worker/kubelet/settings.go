@@ -20,9 +20,6 @@ const (
 	component   = "kubelet"
 	port        = 10250
 	healthzPort = 10248
-	// maxDead is how many ended containers the host keeps, with their logs: the oldest go first. No limit on storage and no quota counts
-	// logs of Pods that have ended, and the disk's reserve holds Pods that write before the kubelet clears any of it away.
-	maxDead = 1000
 )
 
 // hostFacts is what settings depend on besides Config.
@@ -39,7 +36,7 @@ func settings(c Config, host hostFacts) (*options.KubeletServer, error) {
 	flags.HostnameOverride = c.NodeName
 	flags.NodeIP = c.NodeIP.String()
 	flags.RootDirectory = c.RootDir
-	flags.MaxContainerCount = maxDead
+	flags.MaxContainerCount = -1 // pkg/worker/ended has the bound, and does not take it from neighbours
 	flags.CertDirectory = filepath.Join(c.RootDir, "pki")
 	for k, v := range c.Labels {
 		flags.NodeLabels[k] = v
