@@ -39,11 +39,10 @@ func TestAttackEndedContainers(t *testing.T) {
 	if err := c.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	victim := testcluster.NewSpace(t, c, 8*time.Minute)
-	victim.Apply(once)
-	before := statusOf(victim.Pod("victim", "has run its first container", func(p *corev1.Pod) bool { return statusOf(p, "once").State.Terminated != nil }), "once")
-
 	s := testcluster.NewSpace(t, c, 8*time.Minute)
+	s.Apply(once)
+	before := statusOf(s.Pod("victim", "has run its first container", func(p *corev1.Pod) bool { return statusOf(p, "once").State.Terminated != nil }), "once")
+
 	s.Apply(ending("loops", "Always", 3))
 	s.Apply(ending("many", "Never", keptContainers+5))
 	attack.Try(t, "T7", "containers that end again and again", func(t *testing.T) attack.Outcome {
@@ -79,7 +78,7 @@ func TestAttackEndedContainers(t *testing.T) {
 	attack.Try(t, "T7", "have a neighbour's container that has ended run once more", func(t *testing.T) attack.Outcome {
 		for range 10 { // the kubelet looks at each Pod every few seconds
 			time.Sleep(time.Second)
-			now := statusOf(victim.Pod("victim", "is there", func(*corev1.Pod) bool { return true }), "once")
+			now := statusOf(s.Pod("victim", "is there", func(*corev1.Pod) bool { return true }), "once")
 			if now.ContainerID != before.ContainerID || now.RestartCount > 0 {
 				t.Logf("it was %+v and is %+v", before, now)
 				return attack.Succeeded
