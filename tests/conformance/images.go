@@ -171,18 +171,37 @@ func (o options) sources() string {
 	return filepath.Join(filepath.Dir(o.list), "../../images")
 }
 
-// serveKitten serves the one image that a test insists on pulling, inside a host, and tells the host to ask there.
-func serveKitten(h *testbed.Host, sources string) (*testregistry.Registry, error) {
-	entries, err := parts{sources: sources}.html("kitten")
+// pushPulled puts into a registry the two images that tests insist on pulling, though the host has them.
+func (p parts) pushPulled(r *testregistry.Registry) error {
+	entries, err := p.html("kitten")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	entries = append(entries, testregistry.Dir("etc", 0o755), testregistry.File("etc/os-release", 0o644, "NAME=\"Alpine Linux\"\nID=alpine\n"))
+	if _, err := r.Push("e2e-test-images/kitten", "1.8", testregistry.Image{Layers: []testregistry.Layer{{Tar: testregistry.Tar(entries...)}}}); err != nil {
+		return err
+	}
+	base, err := os.ReadFile(p.base)
+	if err != nil {
+		return err
+	}
+	agnhost, err := p.agnhost()
+	if err != nil {
+		return err
+	}
+	_, err = r.Push("e2e-test-images/agnhost", "2.66.1", testregistry.Image{
+		Config: v1.ImageConfig{Entrypoint: []string{"/agnhost"}, Cmd: []string{"pause"}}, Layers: []testregistry.Layer{{Tar: base}, {Tar: agnhost.tar}},
+	})
+	return err
+}
+
+// serve has a registry answer inside a host, and tells the host to ask there.
+func serve(h *testbed.Host, p parts) (*testregistry.Registry, error) {
 	r, err := testregistry.New(testbed.NodeIP)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := r.Push("e2e-test-images/kitten", "1.8", testregistry.Image{Layers: []testregistry.Layer{{Tar: testregistry.Tar(entries...)}}}); err != nil {
+	if err := p.pushPulled(r); err != nil {
 		return nil, err
 	}
 	space, err := ns.GetNS(fmt.Sprintf("/proc/%d/ns/net", h.Pid()))

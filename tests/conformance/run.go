@@ -249,7 +249,8 @@ func startCluster(ctx context.Context, o options) (c *cluster, err error) {
 	if err := copyFile(archive, filepath.Join(c.host.Root, "data/agent/images/conformance.tar")); err != nil {
 		return c, err
 	}
-	if c.registry, err = serveKitten(c.host, o.sources()); err != nil {
+	parts := parts{bin: filepath.Join(o.dist, "bin"), base: filepath.Join(o.dist, "images", "base.tar"), sources: o.sources()}
+	if c.registry, err = serve(c.host, parts); err != nil {
 		return c, err
 	}
 	if c.server, err = c.host.StartServer(o.serverFlags()...); err != nil {

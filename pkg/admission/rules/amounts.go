@@ -10,7 +10,7 @@ import (
 // How much of what no quota counts one object may have. Each is something that the host or a controller, which all share, does or keeps for
 // it: an object of a MiB has room for thousands.
 const (
-	maxVolumes    = 200 // of a Pod, and upstream has a conformance test with 151: each is mounted on the host, which has 100,000 mounts for all
+	maxVolumes    = 200 // of a Pod, as a conformance test has 151: each is mounted on the host, which has 100,000 mounts for all
 	maxSubPaths   = 100 // of a Pod's containers together: each is one more mount
 	maxContainers = 100 // of a Pod, of every kind
 	maxPorts      = 100 // of a Service: each is rules of the host for itself and for each of its Pods
