@@ -265,23 +265,25 @@ func startCluster(ctx context.Context, o options) (c *cluster, err error) {
 		return c, err
 	}
 	c.kubeconfig = "/etc/nodeless/kubeconfig"
-	return c, c.server.Until(wait, "accounts may name a Pod's node", func(ctx context.Context) (bool, error) {
-		err := c.host.Apply(ctx, nameNodes)
+	return c, c.server.Until(wait, "accounts may what tests have controllers do", func(ctx context.Context) (bool, error) {
+		err := c.host.Apply(ctx, opened)
 		return err == nil, err
 	})
 }
 
-// nameNodes gives all accounts the right to name the node of a Pod (docs/annotations.md): one test has a StatefulSet do so.
-const nameNodes = `apiVersion: rbac.authorization.k8s.io/v1
+// opened gives all accounts the right to name the node of a Pod (docs/annotations.md), since one test has a StatefulSet do so.
+// Another has a ReplicaSet make Pods of a class above 0.
+const opened = `apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
-metadata: {name: conformance-names-nodes}
+metadata: {name: conformance-opened}
 rules:
 - {apiGroups: [""], resources: [pods/binding], verbs: [create]}
+- {apiGroups: [scheduling.k8s.io], resources: [priorityclasses], verbs: [use]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
-metadata: {name: conformance-names-nodes}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: conformance-names-nodes}
+metadata: {name: conformance-opened}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: conformance-opened}
 subjects:
 - {apiGroup: rbac.authorization.k8s.io, kind: Group, name: "system:serviceaccounts"}
 `
