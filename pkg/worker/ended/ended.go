@@ -19,7 +19,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeless/nodeless/pkg/run"
@@ -133,14 +135,17 @@ func tooMany(containers []*cri.Container, running map[string]bool, most int) (id
 
 // remove removes a container and its logs. That one of them is gone already is no fault.
 func remove(ctx context.Context, client cri.RuntimeServiceClient, id string) error {
-	status, err := client.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: id})
+	was, err := client.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: id})
+	if status.Code(err) == codes.NotFound {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("ask for container %s: %w", id, err)
 	}
 	if _, err := client.RemoveContainer(ctx, &cri.RemoveContainerRequest{ContainerId: id}); err != nil {
 		return fmt.Errorf("remove container %s: %w", id, err)
 	}
-	return removeLogs(status.GetStatus().GetLogPath())
+	return removeLogs(was.GetStatus().GetLogPath())
 }
 
 // removeLogs removes a log and what the kubelet has made of it when it was large: FILE.DATE and FILE.DATE.gz.

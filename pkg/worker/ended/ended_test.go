@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -53,6 +55,7 @@ type runtime struct {
 	cri.RuntimeServiceClient
 	logs    string
 	have    []*cri.Container
+	gone    string // the kubelet removes it meanwhile
 	removed []string
 }
 
@@ -65,6 +68,9 @@ func (r *runtime) ListPodSandbox(context.Context, *cri.ListPodSandboxRequest, ..
 }
 
 func (r *runtime) ContainerStatus(_ context.Context, in *cri.ContainerStatusRequest, _ ...grpc.CallOption) (*cri.ContainerStatusResponse, error) {
+	if in.ContainerId == r.gone {
+		return nil, status.Error(codes.NotFound, "no such container")
+	}
 	return &cri.ContainerStatusResponse{Status: &cri.ContainerStatus{LogPath: filepath.Join(r.logs, in.ContainerId, "0.log")}}, nil
 }
 
@@ -98,5 +104,13 @@ func TestLogsGoToo(t *testing.T) {
 	}
 	if want := []string{filepath.Join(r.logs, "a1", "1.log"), filepath.Join(r.logs, "a3", "0.log")}; !slices.Equal(left, want) {
 		t.Errorf("logs left: %v, want %v", left, want)
+	}
+}
+
+// TestGoneAlready: that the kubelet was first with one is no fault, and the others go.
+func TestGoneAlready(t *testing.T) {
+	r := &runtime{logs: t.TempDir(), have: []*cri.Container{exited("a", 1), exited("a", 2), exited("a", 3)}, gone: "a1"}
+	if err := New(Config{Most: 1}, slog.New(slog.DiscardHandler)).look(t.Context(), r); err != nil || !slices.Equal(r.removed, []string{"a2"}) {
+		t.Errorf("removed %v, %v", r.removed, err)
 	}
 }

@@ -15,6 +15,8 @@ const (
 	least = 1000
 	// quiet is by how much fewer the events of the last periods are than those of the storm before.
 	quiet = 64
+	// seldom is the least time from one list to the next that is asked for to forget.
+	seldom = 10 * time.Minute
 )
 
 // counts is what a kind's cache holds, as far as its events tell.

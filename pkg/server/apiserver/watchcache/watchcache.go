@@ -78,7 +78,8 @@ type counted struct {
 
 	mu      sync.Mutex
 	counts  counts
-	listing bool // the cache was told that it missed something
+	listing bool      // the cache was told that it missed something
+	told    time.Time // when it was last told so
 }
 
 func newCounted(next storage.Interface, forgot func()) *counted {
@@ -129,12 +130,13 @@ func (c *counted) take(e watch.EventType) {
 	c.counts.take(e)
 }
 
-// tick tells at the end of a period whether the cache is to list anew.
+// tick tells at the end of a period whether the cache is to list anew. It seldom is: all watchers of the kind begin anew with it, those of
+// strangers too, and a tenant can make a storm every minute.
 func (c *counted) tick() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.counts.tick() {
-		c.listing = true
+	if c.counts.tick() && time.Since(c.told) >= seldom {
+		c.listing, c.told = true, time.Now()
 	}
 	return c.listing
 }

@@ -15,6 +15,8 @@ import (
 	"k8s.io/apiserver/pkg/registry/generic"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/storage"
+
+	"github.com/nodeless/nodeless/tests/attack"
 )
 
 // TestUncached: upstream's choice of kinds without a cache is kept.
@@ -138,6 +140,36 @@ func TestAskedToList(t *testing.T) {
 		if c.listing || forgot != 1 {
 			t.Error("asked to list anew without a storm")
 		}
+	})
+}
+
+// TestAttackStorms: a tenant rewrites objects for half a minute, waits until the cache forgets, and does it again, for an hour. Each time all
+// watchers of the kind, those of strangers and of controllers, would have to begin anew.
+func TestAttackStorms(t *testing.T) {
+	attack.Try(t, "T6", "have the watchers of a kind begin anew again and again", func(t *testing.T) (outcome attack.Outcome) {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCounted(&fake{}, func() {})
+			asked := 0
+			for began := time.Now(); time.Since(began) < time.Hour; {
+				for range least {
+					c.take(watch.Modified)
+				}
+				for range periods + 1 {
+					time.Sleep(period)
+					if c.tick() {
+						asked++
+						c.listing, c.counts = false, counts{} // as the cache lists and watches
+					}
+				}
+			}
+			if asked == 0 || asked > int(time.Hour/seldom) {
+				t.Logf("asked to list anew %d times in an hour", asked)
+				outcome = attack.Succeeded
+				return
+			}
+			outcome = attack.Contained
+		})
+		return outcome
 	})
 }
 
