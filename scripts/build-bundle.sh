@@ -36,7 +36,7 @@ crictl=$(sed -n 's|.*sigs.k8s.io/cri-tools \(v[0-9.]*\).*|\1|p' bundle/tools/go.
 	-o "$DIST/out/crictl" sigs.k8s.io/cri-tools/cmd/crictl)
 scripts/place.sh "$DIST/out/crictl" "$BUNDLE/bin/crictl"
 
-# The templates of a Pod's writable disk: 20 GiB, of which 124 KiB are written, and for Pods that ask for more one of 2 TiB, of which
-# 1.9 MiB are written and which is cut to size.
-[ -s "$BUNDLE/guest/scratch.ext4" ] || scripts/scratch-disk.sh "$BUNDLE/guest/scratch.ext4" 20G
-[ -s "$BUNDLE/guest/scratch-large.ext4" ] || scripts/scratch-disk.sh "$BUNDLE/guest/scratch-large.ext4" 2T
+# The template of a Pod's writable disk: 20 GiB, of which 176 KiB are written. The guest grows it where a Pod asks for more.
+scratch=$BUNDLE/guest/scratch.ext4
+[ "$scratch" -nt scripts/scratch-disk.sh ] || scripts/scratch-disk.sh "$scratch" 20G
+rm -f "$BUNDLE/guest/scratch-large.ext4" # of an earlier build

@@ -50,7 +50,7 @@ var required = []string{
 	"netfilter/bin/xtables-nft-multi", "netfilter/bin/nft", "netfilter/lib/ld-linux-x86-64.so.2",
 	"qemu/bin/qemu-system-x86_64", "qemu/bin/virtiofsd", "qemu/lib/ld-linux-x86-64.so.2", "qemu/lib/append.so", "qemu/modules/accel-tcg-x86_64.so",
 	"qemu/share/bios-256k.bin", "qemu/share/kvmvapic.bin", "qemu/share/linuxboot_dma.bin", "qemu/share/pvh.bin",
-	"guest/vmlinux", "guest/initrd", "guest/scratch.ext4", "guest/scratch-large.ext4", "images/pause.tar", "images/hello.tar", "images/inference.tar",
+	"guest/vmlinux", "guest/initrd", "guest/scratch.ext4", "images/pause.tar", "images/hello.tar", "images/inference.tar",
 }
 
 func run(o options) error {

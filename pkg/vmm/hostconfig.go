@@ -93,8 +93,5 @@ func (c HostConfig) QEMUEnv() []string {
 // FirmwareDir holds QEMU's firmware and option ROMs.
 func (c HostConfig) FirmwareDir() string { return filepath.Join(c.Bundle, "qemu", "share") }
 
-// ScratchTemplate is the empty file system that an ordinary Pod's writable disk begins as, LargeScratchTemplate that of a larger one.
+// ScratchTemplate is the empty file system that a Pod's writable disk begins as.
 func (c HostConfig) ScratchTemplate() string { return filepath.Join(c.Bundle, "guest", "scratch.ext4") }
-func (c HostConfig) LargeScratchTemplate() string {
-	return filepath.Join(c.Bundle, "guest", "scratch-large.ext4")
-}

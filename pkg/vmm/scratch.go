@@ -20,7 +20,14 @@ type scratchDisk struct {
 	file *os.File
 }
 
-// newDisk makes the Pod's writable disk, of the size that its annotation says.
+// FreeScratch is the size of the ordinary writable disk and LargestScratch that of the largest, in GiB.
+const (
+	FreeScratch    = 20
+	LargestScratch = 2048
+)
+
+// newDisk makes the Pod's writable disk, of the size that its annotation says. Its file system is as large as the template's; the guest
+// grows it.
 func (v *vm) newDisk() (*scratchDisk, error) {
 	if err := os.MkdirAll(v.cfg.ScratchDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make scratch folder: %w", err)
@@ -39,14 +46,11 @@ func (v *vm) newDisk() (*scratchDisk, error) {
 			return nil, fmt.Errorf("make a disk of %q GiB: want %d to %d", text, FreeScratch, LargestScratch)
 		}
 	}
-	if gib == FreeScratch {
-		return newScratch(v.cfg.ScratchTemplate(), v.cfg.ScratchDir, v.id)
-	}
-	s, err := newScratch(v.cfg.LargeScratchTemplate(), v.cfg.ScratchDir, v.id)
+	s, err := newScratch(v.cfg.ScratchTemplate(), v.cfg.ScratchDir, v.id)
 	if err != nil {
 		return nil, err
 	}
-	if err := cut(s.file, gib); err != nil {
+	if err := s.file.Truncate(gib << 30); err != nil {
 		return nil, errors.Join(fmt.Errorf("make a disk of %d GiB: %w", gib, err), s.remove())
 	}
 	return s, nil

@@ -159,26 +159,17 @@ func (a *Agent) GetVolumeStats(_ context.Context, req *pb.VolumeStatsRequest) (*
 	}, nil
 }
 
-// extResize is EXT4_IOC_RESIZE_FS.
-const extResize = 0x40086610
-
 // ResizeVolume grows the ext4 file system of a volume to its disk.
 func (a *Agent) ResizeVolume(_ context.Context, req *pb.ResizeVolumeRequest) (*emptypb.Empty, error) {
-	dir, err := os.Open(req.GetVolumeGuestPath())
-	if err != nil {
-		return nil, fmt.Errorf("grow volume: %w", err)
-	}
-	defer dir.Close()
 	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(dir.Fd()), &st); err != nil {
+	if err := unix.Statfs(req.GetVolumeGuestPath(), &st); err != nil {
 		return nil, fmt.Errorf("grow volume %s: %w", req.GetVolumeGuestPath(), err)
 	}
 	if st.Type != unix.EXT4_SUPER_MAGIC {
 		return nil, missing("ResizeVolume of a file system other than ext4")
 	}
-	blocks := req.GetSize() / uint64(st.Bsize)
-	if err := ioctl(dir, extResize, &blocks); err != nil {
-		return nil, fmt.Errorf("grow volume %s: %w", req.GetVolumeGuestPath(), err)
+	if err := mount.GrowExt4(req.GetVolumeGuestPath(), int64(req.GetSize())); err != nil {
+		return nil, err
 	}
 	return &emptypb.Empty{}, nil
 }

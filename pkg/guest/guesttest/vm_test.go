@@ -62,20 +62,30 @@ func needTools(t *testing.T, names ...string) {
 	}
 }
 
-// boot starts a microVM; extra are further QEMU arguments.
+// boot starts a microVM with a scratch disk of 1 GiB; extra are further QEMU arguments.
 func boot(t *testing.T, extra ...string) *vm {
+	t.Helper()
+	needVM(t)
+	scratch := filepath.Join(t.TempDir(), "scratch.ext4")
+	run(t, "truncate", "-s", "1G", scratch)
+	run(t, "mkfs.ext4", "-q", "-F", "-O", "^has_journal", scratch)
+	return bootOn(t, scratch, extra...)
+}
+
+func needVM(t *testing.T) {
 	t.Helper()
 	if os.Getenv("NODELESS_GUEST_VM") != "1" {
 		t.Skip("skipped: boots a VM for some seconds; set NODELESS_GUEST_VM=1 to run it")
 	}
 	needTools(t, "qemu-system-x86_64", "mkfs.ext4", "mkfs.erofs", "busybox")
+}
+
+func bootOn(t *testing.T, scratch string, extra ...string) *vm {
+	t.Helper()
 	kernel := setting(t, "NODELESS_GUEST_KERNEL", "../../../dist/bundle/guest/vmlinux")
 	initrd := setting(t, "NODELESS_GUEST_INITRD", "../../../dist/bundle/guest/initrd")
 	v := &vm{dir: t.TempDir(), next: firstSlot}
 	v.port = filepath.Join(v.dir, "agent")
-	scratch := filepath.Join(v.dir, "scratch.ext4")
-	run(t, "truncate", "-s", "1G", scratch)
-	run(t, "mkfs.ext4", "-q", "-F", "-O", "^has_journal", scratch)
 	monitor := filepath.Join(v.dir, "qmp")
 	args := []string{
 		"-M", "q35", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "512",
