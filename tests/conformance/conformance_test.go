@@ -221,6 +221,31 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
+// TestAgain: of tests that failed and were run once more, alone, one passes and says so, with what it said at first; the other fails.
+func TestAgain(t *testing.T) {
+	have := verdicts{"slow": {Message: "after half a minute"}, "wrong": {Message: "at first"}, "right": {Passed: true}}
+	have.takeAgain(verdicts{"slow": {Passed: true, Seconds: 2}, "wrong": {Message: "and then"}})
+	want := verdicts{"slow": {Passed: true, Seconds: 2, Again: true, Message: "after half a minute"}, "wrong": {Message: "and then"}, "right": {Passed: true}}
+	if diff := cmp.Diff(want, have); diff != "" {
+		t.Errorf("verdicts (-want +got):\n%s", diff)
+	}
+	names := []string{"right", "slow", "wrong"}
+	if got := failing(names, have, nil); !slices.Equal(got, []string{"wrong"}) {
+		t.Errorf("%v fail", got)
+	}
+	var out, events bytes.Buffer
+	printTable(&out, names, have, nil)
+	if text := out.String(); !strings.Contains(text, "passed alone, after it failed beside others: slow\n  it said: after half a minute\n") {
+		t.Errorf("it is printed:\n%s", text)
+	}
+	if err := writeEvents(&events, names, have, nil); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(events.String(), "failed beside others, and passed alone: after half a minute") {
+		t.Errorf("events:\n%s", &events)
+	}
+}
+
 func TestKnownTableIsRead(t *testing.T) {
 	if all, err := readKnown("# comment\nboth\ta\twhy\nspec\tb\twhy\n"); err != nil || len(causes(all, native)) != 1 || len(causes(all, bySpec)) != 2 {
 		t.Errorf("readKnown = %v, %v", all, err)

@@ -42,6 +42,8 @@ func printTable(out io.Writer, names []string, have verdicts, why map[string]str
 	for _, name := range names {
 		v, ran := have[name]
 		switch {
+		case ran && v.Again:
+			fmt.Fprintf(out, "\npassed alone, after it failed beside others: %s\n  it said: %s\n", name, brief(v.Message))
 		case ran && v.Passed && why[name] != "":
 			fmt.Fprintf(out, "\npasses, though testdata/known.tsv says that it fails: %s\n", name)
 		case ran && !v.Passed && why[name] != "":
@@ -84,6 +86,8 @@ func writeEvents(out io.Writer, names []string, have verdicts, why map[string]st
 			action, said = "skip", "known: "+why[name]
 		case !v.Passed:
 			action, said = "fail", v.Message
+		case v.Again:
+			said = "failed beside others, and passed alone: " + v.Message
 		}
 		if action == "fail" {
 			worst = action

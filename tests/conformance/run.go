@@ -85,7 +85,7 @@ func (o options) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := o.runGroups(ctx, undone(byGroup, have, why), have); err != nil {
+	if err := o.runGroups(ctx, undone(byGroup, have, why), have, why); err != nil {
 		return err
 	}
 	printTable(os.Stdout, names, have, why)
@@ -125,7 +125,7 @@ func undone(byGroup map[string][]string, have verdicts, why map[string]string) m
 }
 
 // runGroups runs tests on one server.
-func (o options) runGroups(ctx context.Context, byGroup map[string][]string, have verdicts) (err error) {
+func (o options) runGroups(ctx context.Context, byGroup map[string][]string, have verdicts, why map[string]string) (err error) {
 	if len(byGroup) == 0 {
 		return nil
 	}
@@ -141,6 +141,9 @@ func (o options) runGroups(ctx context.Context, byGroup map[string][]string, hav
 		began := time.Now()
 		fmt.Printf("== %s: %d tests\n", group, len(byGroup[group]))
 		err := c.runGroup(ctx, group, byGroup[group], have)
+		if failed := failing(byGroup[group], have, why); err == nil && len(failed) > 0 && len(failed) <= mostAgain && ctx.Err() == nil {
+			err = c.runAgain(ctx, group, failed, have)
+		}
 		if err := errors.Join(err, have.save(o.state, o.sizing)); err != nil {
 			return err
 		}
@@ -176,6 +179,29 @@ func (c *cluster) runGroup(ctx context.Context, group string, names []string, ha
 		}
 	}
 	return err
+}
+
+// mostAgain is how many tests of a group may fail for want of time. More of them have another cause.
+const mostAgain = 3
+
+// failing are the tests that failed for no known cause.
+func failing(names []string, have verdicts, why map[string]string) []string {
+	return count(names, have, why).unknown
+}
+
+// runAgain runs tests that failed once more, one at a time with nothing beside them: upstream's allow half a minute for what a busy
+// machine does later. The verdict says so.
+func (c *cluster) runAgain(ctx context.Context, group string, names []string, have verdicts) error {
+	dir := filepath.Join(c.o.state, c.o.sizing+"-"+group+"-again")
+	if err := c.ginkgo(ctx, dir, 1, names); err != nil {
+		return err
+	}
+	second := verdicts{}
+	if err := second.take(filepath.Join(dir, "report.json")); err != nil {
+		return err
+	}
+	have.takeAgain(second)
+	return nil
 }
 
 // ginkgo runs tests by name and leaves report.json and log in a folder. That tests fail is no error.

@@ -17,7 +17,8 @@ import (
 type verdict struct {
 	Passed  bool    `json:"passed"`
 	Seconds float64 `json:"seconds"`
-	Message string  `json:"message,omitempty"` // why it failed
+	Message string  `json:"message,omitempty"` // why it failed, or failed at first
+	Again   bool    `json:"again,omitempty"`   // it failed beside other tests and passed alone
 }
 
 // verdicts are what is known so far, by test.
@@ -88,4 +89,14 @@ func (v verdicts) take(file string) error {
 		}
 	}
 	return nil
+}
+
+// takeAgain adds what became of tests that failed and were run alone after it. What they failed of first is kept.
+func (v verdicts) takeAgain(second verdicts) {
+	for name, s := range second {
+		if s.Passed {
+			s.Again, s.Message = true, v[name].Message
+		}
+		v[name] = s
+	}
 }

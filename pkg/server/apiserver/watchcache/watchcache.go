@@ -64,7 +64,7 @@ func (f forgetting) cached(config *storagebackend.ConfigForResource, prefix stri
 		return nil, nil, err
 	}
 	front := cacher.NewCacheDelegator(c, raw)
-	return front, sync.OnceFunc(func() {
+	return waiting{front, c.Ready}, sync.OnceFunc(func() {
 		front.Stop()
 		c.Stop()
 		closeRaw()

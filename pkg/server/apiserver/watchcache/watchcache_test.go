@@ -12,6 +12,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/generic"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/storage"
@@ -89,6 +91,37 @@ func (f *fake) Watch(context.Context, string, storage.ListOptions) (watch.Interf
 	w := watch.NewFake()
 	f.watches <- w
 	return w, nil
+}
+
+// TestListsFromWithinWait: a list that nobody asks for waits until the cache is ready, and not for ever; one for a user does not.
+func TestListsFromWithinWait(t *testing.T) {
+	for _, tt := range []struct {
+		name         string
+		user         user.Info
+		ready, takes time.Duration
+	}{
+		{"from within", nil, time.Second, time.Second},
+		{"from within, ready", nil, 0, 0},
+		{"from within, never ready", nil, time.Hour, getReady},
+		{"for a user", &user.DefaultInfo{Name: "dev"}, time.Second, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, began := t.Context(), time.Now()
+				if tt.user != nil {
+					ctx = request.WithUser(ctx, tt.user)
+				}
+				w := waiting{&fake{items: 3}, func() bool { return time.Since(began) >= tt.ready }}
+				list := &corev1.ConfigMapList{}
+				if err := w.GetList(ctx, "/", storage.ListOptions{}, list); err != nil || len(list.Items) != 3 {
+					t.Errorf("%d items, %v", len(list.Items), err)
+				}
+				if took := time.Since(began); took < tt.takes || took > tt.takes+100*time.Millisecond {
+					t.Errorf("it took %v, want %v", took, tt.takes)
+				}
+			})
+		})
+	}
 }
 
 // TestAskedToList: events come through in order; after a storm the cache reads that it has to list, and once it watches again it is told
