@@ -158,7 +158,7 @@ func steps(cfg Config, cred *credentials.Credentials, money accounts, worker []r
 	api, measure, charge := cfg.apiserver(cred, endpoint), metrics.New(cfg.metrics(cred), log), billing.New(cfg.billing(money), log)
 	api.Room = room
 	memory := heap.New(log)
-	api.Forgot = memory.Soon
+	api.Relisted = memory.Soon
 	api.Groups, api.Definitions = append(api.Groups, charge.Group()), append(api.Definitions, billingapi.Definitions)
 	if !cfg.NoMetrics {
 		api.Groups = append(api.Groups, measure.Group(), measure.CustomGroup())

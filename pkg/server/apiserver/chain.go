@@ -70,12 +70,12 @@ func chain(opts options.CompletedOptions, cfg Config) (*aggregator.APIAggregator
 // handler, one authentication and one log for all three.
 func guarded(config *apiapp.Config, cfg Config) error {
 	kubernetes, extensions, outer := config.KubeAPIs.ControlPlane, config.ApiExtensions, config.Aggregator.GenericConfig
-	forgot := cfg.Forgot
-	if forgot == nil {
-		forgot = func() {}
+	relisted := cfg.Relisted
+	if relisted == nil {
+		relisted = func() {}
 	}
-	kubernetes.Generic.RESTOptionsGetter = guard.Storage(watchcache.Forgetting(kubernetes.Generic.RESTOptionsGetter, forgot))
-	extensions.ExtraConfig.CRDRESTOptionsGetter = guard.Storage(watchcache.Forgetting(extensions.ExtraConfig.CRDRESTOptionsGetter, forgot))
+	kubernetes.Generic.RESTOptionsGetter = guard.Storage(watchcache.Relisting(kubernetes.Generic.RESTOptionsGetter, relisted))
+	extensions.ExtraConfig.CRDRESTOptionsGetter = guard.Storage(watchcache.Relisting(extensions.ExtraConfig.CRDRESTOptionsGetter, relisted))
 
 	client, err := clientset.NewForConfig(kubernetes.Generic.LoopbackClientConfig)
 	if err != nil {

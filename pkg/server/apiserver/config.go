@@ -32,7 +32,7 @@ type Config struct {
 	Admission          admission.Config
 	Limits             Limits
 	Room               bounds.Room                      // nil for a database that does not say
-	Forgot             func()                           // called when a cache has given up what is no more; nil for nobody
+	Relisted           func()                           // called when a cache has given up what is no more; nil for nobody
 	Groups             []*genericapiserver.APIGroupInfo // APIs of this process, served beside Kubernetes' own
 	Definitions        []common.GetOpenAPIDefinitions   // of their kinds, but of those that Kubernetes itself describes
 }

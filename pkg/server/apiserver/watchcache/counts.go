@@ -13,7 +13,7 @@ const (
 	periods = 3
 	// least is how many versions of objects, which are no more, are worth a list. A version of a Pod takes about 10 kB.
 	least = 1000
-	// quiet is by how much fewer the events of the last periods are than those of the storm before.
+	// quiet is by how much fewer the events of the last periods are than those of the burst before.
 	quiet = 64
 	// seldom is the least time from one list to the next that is asked for to forget.
 	seldom = 10 * time.Minute
@@ -24,7 +24,7 @@ type counts struct {
 	live   int          // objects
 	events [periods]int // of the last periods, the present one first
 	gone   [periods]int // those of them that leave a version behind which is no more
-	storm  int          // the most of gone in so many periods, since the cache last listed
+	burst  int          // the most of gone in so many periods, since the cache last listed
 }
 
 func (c *counts) take(e watch.EventType) {
@@ -49,10 +49,10 @@ func (c *counts) tick() bool {
 		recent += c.events[i]
 		gone += c.gone[i]
 	}
-	c.storm = max(c.storm, gone)
+	c.burst = max(c.burst, gone)
 	for i := periods - 1; i > 0; i-- {
 		c.events[i], c.gone[i] = c.events[i-1], c.gone[i-1]
 	}
 	c.events[0], c.gone[0] = 0, 0
-	return c.storm >= least && c.storm >= c.live/2 && recent <= c.storm/quiet
+	return c.burst >= least && c.burst >= c.live/2 && recent <= c.burst/quiet
 }

@@ -23,18 +23,18 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Forgetting has the caches of a server's kinds forget what was when it is much and nothing more comes. forgot is called after each time.
-func Forgetting(next generic.RESTOptionsGetter, forgot func()) generic.RESTOptionsGetter {
-	return forgetting{next, forgot}
+// Relisting has the caches of a server's kinds forget what was when it is much and nothing more comes. relisted is called after each time.
+func Relisting(next generic.RESTOptionsGetter, relisted func()) generic.RESTOptionsGetter {
+	return relisting{next, relisted}
 }
 
-type forgetting struct {
+type relisting struct {
 	generic.RESTOptionsGetter
-	forgot func()
+	relisted func()
 }
 
 // GetRESTOptions is asked for each kind.
-func (f forgetting) GetRESTOptions(resource schema.GroupResource, example runtime.Object) (generic.RESTOptions, error) {
+func (f relisting) GetRESTOptions(resource schema.GroupResource, example runtime.Object) (generic.RESTOptions, error) {
 	opts, err := f.RESTOptionsGetter.GetRESTOptions(resource, example)
 	if err == nil && opts.Decorator != nil && !uncached(opts.Decorator) {
 		opts.Decorator = f.cached
@@ -48,14 +48,14 @@ func uncached(d generic.StorageDecorator) bool {
 }
 
 // cached is upstream's cache of a kind (registry.StorageWithCacher) upon a storage that counts what the cache is told.
-func (f forgetting) cached(config *storagebackend.ConfigForResource, prefix string, key func(runtime.Object) (string, error), one, list func() runtime.Object,
+func (f relisting) cached(config *storagebackend.ConfigForResource, prefix string, key func(runtime.Object) (string, error), one, list func() runtime.Object,
 	attrs storage.AttrFunc, triggers storage.IndexerFuncs, indexers *cache.Indexers) (storage.Interface, factory.DestroyFunc, error) {
 	raw, closeRaw, err := generic.NewRawStorage(config, one, list, prefix)
 	if err != nil {
 		return nil, nil, err
 	}
 	c, err := cacher.NewCacherFromConfig(cacher.Config{
-		Storage: newCounted(raw, f.forgot), Versioner: storage.APIObjectVersioner{}, GroupResource: config.GroupResource,
+		Storage: newCounted(raw, f.relisted), Versioner: storage.APIObjectVersioner{}, GroupResource: config.GroupResource,
 		EventsHistoryWindow: config.EventsHistoryWindow, ResourcePrefix: prefix, KeyFunc: key, NewFunc: one, NewListFunc: list,
 		GetAttrsFunc: attrs, IndexerFuncs: triggers, Indexers: indexers, Codec: config.Codec,
 	})
@@ -74,7 +74,7 @@ func (f forgetting) cached(config *storagebackend.ConfigForResource, prefix stri
 // counted is a storage as its cache sees it: a list, and a watch that goes on from there.
 type counted struct {
 	storage.Interface
-	forgot func()
+	relisted func()
 
 	mu      sync.Mutex
 	counts  counts
@@ -82,8 +82,8 @@ type counted struct {
 	told    time.Time // when it was last told so
 }
 
-func newCounted(next storage.Interface, forgot func()) *counted {
-	return &counted{Interface: next, forgot: forgot}
+func newCounted(next storage.Interface, relisted func()) *counted {
+	return &counted{Interface: next, relisted: relisted}
 }
 
 // GetList counts what the cache begins with.
@@ -113,7 +113,7 @@ func (c *counted) Watch(ctx context.Context, key string, opts storage.ListOption
 	}
 	if c.listing {
 		c.listing = false
-		time.AfterFunc(settle, c.forgot)
+		time.AfterFunc(settle, c.relisted)
 	}
 	w := &watching{from: from, to: make(chan watch.Event), stopped: make(chan struct{})}
 	go w.run(c)
@@ -131,7 +131,7 @@ func (c *counted) take(e watch.EventType) {
 }
 
 // tick tells at the end of a period whether the cache is to list anew. It seldom is: all watchers of the kind begin anew with it, those of
-// strangers too, and a tenant can make a storm every minute.
+// strangers too, and a tenant can make a burst every minute.
 func (c *counted) tick() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

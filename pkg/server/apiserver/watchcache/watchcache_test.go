@@ -28,13 +28,13 @@ func TestUncached(t *testing.T) {
 	}
 }
 
-// TestCounts: a cache forgets after a storm, when what it holds without need is more than what it would have to list.
+// TestCounts: a cache forgets after a burst, when what it holds without need is more than what it would have to list.
 func TestCounts(t *testing.T) {
 	const many = 4 * least
 	for _, tt := range []struct {
 		name   string
 		live   int
-		storm  map[watch.EventType]int
+		burst  map[watch.EventType]int
 		after  int // events in each period afterwards
 		forget bool
 	}{
@@ -49,7 +49,7 @@ func TestCounts(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := counts{live: tt.live}
-			for e, n := range tt.storm {
+			for e, n := range tt.burst {
 				for range n {
 					c.take(e)
 				}
@@ -124,12 +124,12 @@ func TestListsFromWithinWait(t *testing.T) {
 	}
 }
 
-// TestAskedToList: events come through in order; after a storm the cache reads that it has to list, and once it watches again it is told
-// that it forgot. What it lists then counts anew.
+// TestAskedToList: events come through in order; after a burst the cache reads that it has to list, and once it watches again it is told
+// that it relisted. What it lists then counts anew.
 func TestAskedToList(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		from, forgot := &fake{items: 5, watches: make(chan *watch.FakeWatcher, 2)}, 0
-		c := newCounted(from, func() { forgot++ })
+		from, relisted := &fake{items: 5, watches: make(chan *watch.FakeWatcher, 2)}, 0
+		c := newCounted(from, func() { relisted++ })
 		begin := func() (*watch.FakeWatcher, watch.Interface) {
 			if err := c.GetList(t.Context(), "/", storage.ListOptions{}, &corev1.ConfigMapList{}); err != nil {
 				t.Fatal(err)
@@ -153,32 +153,32 @@ func TestAskedToList(t *testing.T) {
 		began := time.Now()
 		e := <-w.ResultChan()
 		if err := apierrors.FromObject(e.Object); e.Type != watch.Error || !apierrors.IsResourceExpired(err) {
-			t.Fatalf("after a storm came %+v, want that what was missed has expired", e)
+			t.Fatalf("after a burst came %+v, want that what was missed has expired", e)
 		}
 		if took := time.Since(began); took > (periods+1)*period {
 			t.Errorf("it came after %v", took)
 		}
 		w.Stop()
-		if forgot != 0 {
+		if relisted != 0 {
 			t.Error("told before the cache has listed")
 		}
 		_, w = begin()
 		defer w.Stop()
 		time.Sleep(settle)
 		synctest.Wait()
-		if forgot != 1 || c.counts != (counts{live: 5}) {
-			t.Errorf("told %d times that the cache forgot, want once; %+v is counted, want 5 objects", forgot, c.counts)
+		if relisted != 1 || c.counts != (counts{live: 5}) {
+			t.Errorf("told %d times that the cache relisted, want once; %+v is counted, want 5 objects", relisted, c.counts)
 		}
 		time.Sleep(10 * period)
-		if c.listing || forgot != 1 {
-			t.Error("asked to list anew without a storm")
+		if c.listing || relisted != 1 {
+			t.Error("asked to list anew without a burst")
 		}
 	})
 }
 
-// TestAttackStorms: a tenant rewrites objects for half a minute, waits until the cache forgets, and does it again, for an hour. Each time
+// TestAttackBursts: a tenant rewrites objects for half a minute, waits until the cache forgets, and does it again, for an hour. Each time
 // all watchers of the kind, those of strangers and of controllers, would have to begin anew.
-func TestAttackStorms(t *testing.T) {
+func TestAttackBursts(t *testing.T) {
 	attack.Try(t, "T6", "have the watchers of a kind begin anew again and again", func(t *testing.T) (outcome attack.Outcome) {
 		synctest.Test(t, func(t *testing.T) {
 			c := newCounted(&fake{}, func() {})
