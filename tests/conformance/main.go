@@ -53,6 +53,7 @@ func run(ctx context.Context, args []string) error {
 		set.DurationVar(&o.limit, "limit", 4*time.Hour, "how long each group may take")
 		set.IntVar(&o.procs, "procs", 3, "tests at one time")
 		set.BoolVar(&o.smoke, "smoke", false, "a few tests of each other group as well")
+		set.BoolVar(&o.small, "small", false, "with sizing spec: every Pod is of the smallest spec, for tests that hold more Pods than the host has memory for")
 		set.StringVar(&o.json, "json", "", "file for the verdicts, as `go test -json` has them")
 		if err := set.Parse(args[1:]); err != nil {
 			return err

@@ -25,7 +25,7 @@ type options struct {
 	group, only, sizing, json  string
 	limit                      time.Duration
 	procs                      int
-	smoke                      bool
+	smoke, small               bool
 }
 
 // serverFlags are those of the server that is tested. With specs, room is made for more Pods than the host has cores.
@@ -291,8 +291,12 @@ func startCluster(ctx context.Context, o options) (c *cluster, err error) {
 		return c, err
 	}
 	c.kubeconfig = "/etc/nodeless/kubeconfig"
+	manifest := opened
+	if o.small {
+		manifest += smallest
+	}
 	return c, c.server.Until(wait, "accounts may what tests have controllers do", func(ctx context.Context) (bool, error) {
-		err := c.host.Apply(ctx, opened)
+		err := c.host.Apply(ctx, manifest)
 		return err == nil, err
 	})
 }
@@ -312,6 +316,17 @@ metadata: {name: conformance-opened}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: conformance-opened}
 subjects:
 - {apiGroup: rbac.authorization.k8s.io, kind: Group, name: "system:serviceaccounts"}
+`
+
+// smallest has every Pod be of the smallest spec.
+const smallest = `---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: eks-config, namespace: kube-system}
+data:
+  pod.annotations: |
+    eks.tke.cloud.tencent.com/cpu: "0.25"
+    eks.tke.cloud.tencent.com/mem: 0.5Gi
 `
 
 func (c *cluster) close() error {
