@@ -171,7 +171,7 @@ func TestVerdicts(t *testing.T) {
 		t.Fatal(err)
 	}
 	have["[sig-a] A takes long"] = verdict{Passed: true}
-	if err := errors.Join(have.take(file), have.save(dir, native)); err != nil {
+	if err := errors.Join(have.take(file, "one"), have.save(dir, native)); err != nil {
 		t.Fatal(err)
 	}
 	again, err := loadVerdicts(dir, native)
@@ -179,7 +179,8 @@ func TestVerdicts(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := verdicts{
-		"[sig-a] A when works": {Passed: true, Seconds: 1.5}, "[sig-a] A fails": {Message: "it does not"}, "[sig-a] A takes long": {Passed: true},
+		"[sig-a] A when works": {Passed: true, Seconds: 1.5, Build: "one"}, "[sig-a] A fails": {Message: "it does not", Build: "one"},
+		"[sig-a] A takes long": {Passed: true},
 	}
 	if diff := cmp.Diff(want, again); diff != "" {
 		t.Errorf("verdicts (-want +got):\n%s", diff)
@@ -200,7 +201,8 @@ func TestVerdicts(t *testing.T) {
 	}
 	var out, events bytes.Buffer
 	printTable(&out, names, again, why)
-	if text := out.String(); !strings.HasSuffix(text, "\nconformance: passed=2 failed=1 not-run=1 of 4\n") || !strings.Contains(text, "failed: [sig-a] A fails\n  cause: one host\n") {
+	if text := out.String(); !strings.HasSuffix(text, "\nconformance: passed=2 failed=1 not-run=1 of 4\n") || !strings.Contains(text, "failed: [sig-a] A fails\n  cause: one host\n") ||
+		!strings.Contains(text, "verdicts on 2 builds") {
 		t.Errorf("it is printed:\n%s", text)
 	}
 	if err := writeEvents(&events, names, again, why); err != nil {

@@ -52,6 +52,9 @@ func printTable(out io.Writer, names []string, have verdicts, why map[string]str
 			fmt.Fprintf(out, "\nfailed: %s\n  cause: not known: %s\n", name, brief(v.Message))
 		}
 	}
+	if n := have.builds(); n > 1 {
+		fmt.Fprintf(out, "\nthese are verdicts on %d builds of the product\n", n)
+	}
 	t := count(names, have, why)
 	fmt.Fprintf(out, "\nconformance: passed=%d failed=%d not-run=%d of %d\n", t.passed, t.failed, t.missing, len(names))
 }

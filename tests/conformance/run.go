@@ -175,7 +175,7 @@ func (c *cluster) runGroup(ctx context.Context, group string, names []string, ha
 	err := both.Wait()
 	for _, dir := range reports {
 		if dir != "" {
-			err = errors.Join(err, have.take(filepath.Join(dir, "report.json")))
+			err = errors.Join(err, have.take(filepath.Join(dir, "report.json"), c.build))
 		}
 	}
 	return err
@@ -197,7 +197,7 @@ func (c *cluster) runAgain(ctx context.Context, group string, names []string, ha
 		return err
 	}
 	second := verdicts{}
-	if err := second.take(filepath.Join(dir, "report.json")); err != nil {
+	if err := second.take(filepath.Join(dir, "report.json"), c.build); err != nil {
 		return err
 	}
 	have.takeAgain(second)
@@ -256,6 +256,7 @@ type cluster struct {
 	server     *testbed.Server
 	registry   interface{ Close() error }
 	kubeconfig string
+	build      string // of the product
 }
 
 func startCluster(ctx context.Context, o options) (c *cluster, err error) {
@@ -266,6 +267,9 @@ func startCluster(ctx context.Context, o options) (c *cluster, err error) {
 		}
 	}()
 	if c.host, err = testbed.New(testbed.Options{Program: o.program}); err != nil {
+		return c, err
+	}
+	if c.build, err = buildOf(c.host.Program); err != nil {
 		return c, err
 	}
 	if err := os.MkdirAll(filepath.Join(c.host.Root, "data/agent/images"), 0o755); err != nil {

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -19,6 +22,7 @@ type verdict struct {
 	Seconds float64 `json:"seconds"`
 	Message string  `json:"message,omitempty"` // why it failed, or failed at first
 	Again   bool    `json:"again,omitempty"`   // it failed beside other tests and passed alone
+	Build   string  `json:"build,omitempty"`   // the product's checksum, shortened
 }
 
 // verdicts are what is known so far, by test.
@@ -64,8 +68,8 @@ type ginkgoReport struct {
 	}
 }
 
-// take adds what a report says of tests that came to an end. One that the end of its time broke off has not been run.
-func (v verdicts) take(file string) error {
+// take adds what a report of a build says of tests that came to an end. One that the end of its time broke off has not been run.
+func (v verdicts) take(file, build string) error {
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		return err
@@ -82,9 +86,9 @@ func (v verdicts) take(file string) error {
 			name := strings.Join(append(s.ContainerHierarchyTexts, s.LeafNodeText), " ")
 			switch s.State {
 			case "passed":
-				v[name] = verdict{Passed: true, Seconds: s.RunTime.Seconds()}
+				v[name] = verdict{Passed: true, Seconds: s.RunTime.Seconds(), Build: build}
 			case "failed", "panicked", "aborted":
-				v[name] = verdict{Seconds: s.RunTime.Seconds(), Message: s.Failure.Message}
+				v[name] = verdict{Seconds: s.RunTime.Seconds(), Message: s.Failure.Message, Build: build}
 			}
 		}
 	}
@@ -99,4 +103,27 @@ func (v verdicts) takeAgain(second verdicts) {
 		}
 		v[name] = s
 	}
+}
+
+// builds is how many builds of the product the verdicts are of.
+func (v verdicts) builds() int {
+	seen := map[string]bool{}
+	for _, one := range v {
+		seen[one.Build] = true
+	}
+	return len(seen)
+}
+
+// buildOf is the first digits of a program's SHA-256.
+func buildOf(program string) (string, error) {
+	f, err := os.Open(program)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fmt.Errorf("read %s: %w", program, err)
+	}
+	return hex.EncodeToString(h.Sum(nil))[:12], nil
 }
