@@ -28,7 +28,8 @@ type options struct {
 	smoke, small               bool
 }
 
-// serverFlags are those of the server that is tested. With specs, room is made for more Pods than the host has cores.
+// serverFlags are those of the server that is tested. With specs, room is made for more Pods than the host has cores, and a
+// Pod of seven tenths of it, which one test makes, is none above the largest spec.
 func (o options) serverFlags() []string {
 	flags := []string{"--daemonsets=run", "--sizing=" + o.sizing}
 	if o.smoke { // one test waits for a compaction, and takes ten minutes with the usual five between two
@@ -37,7 +38,7 @@ func (o options) serverFlags() []string {
 	if o.sizing == native {
 		return append(flags, "--host-port=allow")
 	}
-	return append(flags, "--cpu-overcommit=32")
+	return append(flags, "--cpu-overcommit=8")
 }
 
 // chosen are the tests of a run, by group.

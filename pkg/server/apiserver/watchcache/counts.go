@@ -8,23 +8,25 @@ import (
 
 const (
 	// period is the time between two looks at a kind.
-	period = 10 * time.Second
-	// periods of quiet come before a cache forgets: whoever watches has long had what was.
-	periods = 3
+	period = 5 * time.Second
+	// kept is for how many periods a cache keeps events for who comes back: 75 s (upstream's DefaultEventFreshDuration).
+	kept = 15
+	// calm is how many periods of quiet come before a cache relists: whoever watches has had what was.
+	calm = 4
 	// least is how many versions of objects, which are no more, are worth a list. A version of a Pod takes about 10 kB.
 	least = 1000
-	// quiet is by how much fewer the events of the last periods are than those of the burst before.
+	// quiet is by how much fewer the events of calm periods are than those of the burst before.
 	quiet = 64
-	// seldom is the least time from one list to the next that is asked for to forget.
+	// seldom is the least time from one list to the next that is asked for.
 	seldom = 10 * time.Minute
 )
 
 // counts is what a kind's cache holds, as far as its events tell.
 type counts struct {
-	live   int          // objects
-	events [periods]int // of the last periods, the present one first
-	gone   [periods]int // those of them that leave a version behind which is no more
-	burst  int          // the most of gone in so many periods, since the cache last listed
+	live   int       // objects
+	events [calm]int // of the last periods, the present one first
+	gone   [kept]int // those that leave a version behind which is no more
+	burst  int       // the most of gone in so many periods, since the cache last listed
 }
 
 func (c *counts) take(e watch.EventType) {
@@ -44,15 +46,17 @@ func (c *counts) take(e watch.EventType) {
 
 // tick begins a period. It is true when the ring holds much that was, against what is and would be listed, and hardly anything comes.
 func (c *counts) tick() bool {
-	recent, gone := 0, 0
-	for i := range periods {
-		recent += c.events[i]
-		gone += c.gone[i]
-	}
-	c.burst = max(c.burst, gone)
-	for i := periods - 1; i > 0; i-- {
-		c.events[i], c.gone[i] = c.events[i-1], c.gone[i-1]
-	}
+	recent := sumOf(c.events[:])
+	c.burst = max(c.burst, sumOf(c.gone[:]))
+	copy(c.events[1:], c.events[:])
+	copy(c.gone[1:], c.gone[:])
 	c.events[0], c.gone[0] = 0, 0
 	return c.burst >= least && c.burst >= c.live/2 && recent <= c.burst/quiet
+}
+
+func sumOf(counts []int) (sum int) {
+	for _, n := range counts {
+		sum += n
+	}
+	return sum
 }

@@ -58,7 +58,7 @@ func TestCounts(t *testing.T) {
 				t.Error("forgets in the midst of it")
 			}
 			var forgets bool
-			for range periods + 1 {
+			for range calm + 1 {
 				for range tt.after {
 					c.take(watch.Modified)
 				}
@@ -155,7 +155,7 @@ func TestAskedToList(t *testing.T) {
 		if err := apierrors.FromObject(e.Object); e.Type != watch.Error || !apierrors.IsResourceExpired(err) {
 			t.Fatalf("after a burst came %+v, want that what was missed has expired", e)
 		}
-		if took := time.Since(began); took > (periods+1)*period {
+		if took := time.Since(began); took > (calm+1)*period {
 			t.Errorf("it came after %v", took)
 		}
 		w.Stop()
@@ -187,7 +187,7 @@ func TestAttackBursts(t *testing.T) {
 				for range least {
 					c.take(watch.Modified)
 				}
-				for range periods + 1 {
+				for range calm + 1 {
 					time.Sleep(period)
 					if c.tick() {
 						asked++
