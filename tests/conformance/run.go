@@ -28,17 +28,16 @@ type options struct {
 	smoke, small               bool
 }
 
-// serverFlags are those of the server that is tested. With specs, room is made for more Pods than the host has cores, and a
-// Pod of seven tenths of it, which one test makes, is none above the largest spec.
+// serverFlags are those of the server that is tested.
 func (o options) serverFlags() []string {
 	flags := []string{"--daemonsets=run", "--sizing=" + o.sizing}
 	if o.smoke { // one test waits for a compaction, and takes ten minutes with the usual five between two
 		flags = append(flags, "--kube-apiserver-arg=etcd-compaction-interval=1m")
 	}
 	if o.sizing == native {
-		return append(flags, "--host-port=allow")
+		flags = append(flags, "--host-port=allow")
 	}
-	return append(flags, "--cpu-overcommit=8")
+	return flags
 }
 
 // chosen are the tests of a run, by group.

@@ -17,8 +17,9 @@ const (
 	least = 1000
 	// quiet is by how much fewer the events of calm periods are than those of the burst before.
 	quiet = 64
-	// seldom is the least time from one list to the next that is asked for.
+	// seldom is how often a kind's cache is asked to list on the average; at once it may be a few times, as objects are made and deleted.
 	seldom = 10 * time.Minute
+	few    = 3
 )
 
 // counts is what a kind's cache holds, as far as its events tell.

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -78,12 +79,12 @@ type counted struct {
 
 	mu      sync.Mutex
 	counts  counts
-	listing bool      // the cache was told that it missed something
-	told    time.Time // when it was last told so
+	listing bool // the cache was told that it missed something
+	pace    *rate.Limiter
 }
 
 func newCounted(next storage.Interface, relisted func()) *counted {
-	return &counted{Interface: next, relisted: relisted}
+	return &counted{Interface: next, relisted: relisted, pace: rate.NewLimiter(rate.Every(seldom), few)}
 }
 
 // GetList counts what the cache begins with.
@@ -135,8 +136,8 @@ func (c *counted) take(e watch.EventType) {
 func (c *counted) tick() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.counts.tick() && time.Since(c.told) >= seldom {
-		c.listing, c.told = true, time.Now()
+	if c.counts.tick() && !c.listing && c.pace.Allow() {
+		c.listing = true
 	}
 	return c.listing
 }
