@@ -132,6 +132,7 @@ func TestControlPlane(t *testing.T) {
 	expectAnonymousSeesHealthOnly(t)
 	expectSealed(t, filepath.Join(dir, "data", "server", "db"))
 	expectMetricsWithoutFigures(t, client)
+	expectWorkloadOfOtherKinds(t, client)
 	expectAutoscales(t, client)
 	expectReloads(t, dir)
 	expectRestored(t, dir)
