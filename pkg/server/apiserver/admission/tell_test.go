@@ -5,13 +5,18 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/warning"
+	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/kubernetes/pkg/apis/apps"
+	"k8s.io/kubernetes/pkg/apis/autoscaling"
 	"k8s.io/kubernetes/pkg/apis/core"
 	"k8s.io/kubernetes/pkg/apis/networking"
 
@@ -20,16 +25,21 @@ import (
 	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
-// told has the plugin judge a new object and gives the warnings, each of which the apiserver must be able to send.
-func (r *ruling) told(t *testing.T, namespace, kind, resource string, object runtime.Object) []string {
+// told has the plugin judge a new object, or a changed one, and gives the warnings, each of which the apiserver must be able to send.
+func (r *ruling) told(t *testing.T, namespace, kind, resource string, object runtime.Object, old ...runtime.Object) []string {
 	t.Helper()
 	meta, ok := object.(metav1.Object)
 	if !ok {
 		t.Fatalf("%T has no metadata", object)
 	}
-	of := map[string]string{"Deployment": "apps", "DaemonSet": "apps", "Ingress": "networking.k8s.io"}[kind]
-	a := admission.NewAttributesRecord(object, nil, core.Kind(kind).WithVersion("v1"), namespace, meta.GetName(),
-		core.Resource(resource).WithVersion("v1"), "", admission.Create, nil, false, &user.DefaultInfo{Name: "alice"})
+	of := map[string]string{"Deployment": "apps", "DaemonSet": "apps", "Scale": "apps", "Ingress": "networking.k8s.io"}[kind]
+	resource, sub, _ := strings.Cut(resource, "/")
+	operation, before := admission.Create, runtime.Object(nil)
+	if len(old) > 0 && old[0] != nil {
+		operation, before = admission.Update, old[0]
+	}
+	a := admission.NewAttributesRecord(object, before, schema.GroupVersionKind{Group: of, Version: "v1", Kind: kind}, namespace, meta.GetName(),
+		schema.GroupVersionResource{Group: of, Version: "v1", Resource: resource}, sub, operation, nil, false, &user.DefaultInfo{Name: "alice"})
 	var w warnings
 	ctx := warning.WithWarningRecorder(t.Context(), &w)
 	if err := r.Admit(ctx, a, nil); err != nil {
@@ -207,37 +217,59 @@ func TestTheSpecIsExplained(t *testing.T) {
 
 // TestTwoPodsOfOneClaimAreWarnedOf: flock succeeds in both.
 func TestTwoPodsOfOneClaimAreWarnedOf(t *testing.T) {
-	r := ruler(t)
 	spec := func(claim string) core.PodSpec {
 		return core.PodSpec{Containers: []core.Container{box("1 2Gi", "")}, SecurityContext: &core.PodSecurityContext{},
 			Volumes: []core.Volume{{Name: "v", VolumeSource: core.VolumeSource{PersistentVolumeClaim: &core.PersistentVolumeClaimVolumeSource{ClaimName: claim}}}}}
 	}
+	of := func(name, claim string, replicas int32) *apps.Deployment {
+		d := deployment(name, spec(claim))
+		d.Spec.Replicas = replicas
+		return d
+	}
+	scale := func(replicas int32) *autoscaling.Scale {
+		return &autoscaling.Scale{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "scaled"}, Spec: autoscaling.ScaleSpec{Replicas: replicas}}
+	}
+	class := RuntimeClass
+	pod := func(claim string) *core.Pod {
+		p := &core.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "web"}, Spec: spec(claim)}
+		p.Spec.RuntimeClassName = &class
+		return p
+	}
+	r := ruler(t)
+	r.client = fake.NewClientset(&appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "scaled"}, Spec: appsv1.DeploymentSpec{
+		Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{Volumes: []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{
+			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "own"}}}}}}}})
+	const at = ": spec.template.spec.volumes[0].persistentVolumeClaim: claim "
 	for _, tt := range []struct {
-		claim    string
-		replicas int32
-		pod      bool
-		want     string
+		name        string
+		object, old runtime.Object
+		want        string
 	}{
-		{"data", 1, false, ""},
-		{"data", 2, false, "Deployment ns/web: spec.template.spec.volumes[0].persistentVolumeClaim: claim \"data\" is mounted by the other Pods as well. "},
-		{"data", 0, true, "Pod ns/web: spec.volumes[0].persistentVolumeClaim: claim \"data\" is mounted by Pod in as well. "},
-		{"ended", 0, true, ""},
-		{"other", 0, true, ""},
+		{"one Pod", of("web", "own", 1), nil, ""},
+		{"two of a Deployment", of("web", "own", 2), nil, "Deployment ns/web" + at + "\"own\" is mounted by the other Pods as well. "},
+		{"one of a Deployment, beside another's", of("web", "data", 1), nil, "Deployment ns/web" + at + "\"data\" is mounted by Pod in as well. "},
+		{"one of a Deployment, beside its own from before", of("in", "data", 1), of("in", "other", 1), ""},
+		{"two of a Deployment that had one", of("web", "own", 2), of("web", "own", 1), "Deployment ns/web" + at + "\"own\" is mounted by the other Pods as well. "},
+		{"three of a Deployment that had two", of("web", "own", 3), of("web", "own", 2), ""},
+		{"one of a Deployment that is as it was", of("web", "data", 1), of("web", "data", 1), ""},
+		{"scaled to two", scale(2), scale(1), "Deployment ns/scaled" + at + "\"own\" is mounted by the other Pods as well. "},
+		{"scaled to three", scale(3), scale(2), ""},
+		{"scaled to one", scale(1), scale(0), ""},
+		{"a Pod beside another", pod("data"), nil, "Pod ns/web: spec.volumes[0].persistentVolumeClaim: claim \"data\" is mounted by Pod in as well. "},
+		{"a Pod beside one that has ended", pod("ended"), nil, ""},
+		{"a Pod by itself", pod("other"), nil, ""},
 	} {
 		var got []string
-		if tt.pod {
-			pod := microVM()
-			class := pod.Spec.RuntimeClassName
-			pod.Name, pod.Spec = "web", spec(tt.claim)
-			pod.Spec.RuntimeClassName = class
-			got = r.told(t, "ns", "Pod", "pods", pod)
-		} else {
-			d := deployment("web", spec(tt.claim))
-			d.Spec.Replicas = tt.replicas
-			got = r.told(t, "ns", "Deployment", "deployments", d)
+		switch tt.object.(type) {
+		case *core.Pod:
+			got = r.told(t, "ns", "Pod", "pods", tt.object, tt.old)
+		case *autoscaling.Scale:
+			got = r.told(t, "ns", "Scale", "deployments/scale", tt.object, tt.old)
+		default:
+			got = r.told(t, "ns", "Deployment", "deployments", tt.object, tt.old)
 		}
 		if len(got) > 1 || !strings.HasPrefix(strings.Join(got, ""), tt.want) || tt.want == "" && len(got) > 0 {
-			t.Errorf("claim %s, %d replicas, a Pod: %t: warnings %q, want %q", tt.claim, tt.replicas, tt.pod, got, tt.want)
+			t.Errorf("%s: warnings %q, want %q", tt.name, got, tt.want)
 		}
 	}
 }
