@@ -15,6 +15,8 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/warning"
 	"k8s.io/client-go/kubernetes/fake"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/kubernetes/pkg/apis/apps"
 	"k8s.io/kubernetes/pkg/apis/autoscaling"
 	"k8s.io/kubernetes/pkg/apis/core"
@@ -166,9 +168,6 @@ func TestIngressesWithoutAControllerAreWarnedOf(t *testing.T) {
 // TestTheSpecIsExplained: what is said of a size is true, and tells what it costs and what would be cheaper.
 func TestTheSpecIsExplained(t *testing.T) {
 	s := plugin(t)
-	s.cost = func(s podsize.Size) (float64, bool) {
-		return map[string]float64{"intel": 2, "amd": 1}[s.Type] * (float64(s.CPU)/1000 + float64(s.Memory)/podsize.Gi), true
-	}
 	init := box("", "")
 	init.Name = "wait"
 	web := box("250m 512Mi", "")
@@ -178,18 +177,42 @@ func TestTheSpecIsExplained(t *testing.T) {
 	with := func(inits ...core.Container) core.PodSpec {
 		return core.PodSpec{InitContainers: inits, Containers: []core.Container{web}}
 	}
+	const none, cheaper, asDear = 0, 1, 2 // hosts with AMD's CPUs, and what those cost; Intel's cost 2
+	several := core.PodSpec{Containers: []core.Container{box("", "600m 1Gi"), box("", "600m 1Gi")}}
 	for _, tt := range []struct {
 		name string
+		amd  float64
 		spec core.PodSpec
 		want string
 	}{
-		{"an init container", with(init), "gets the spec 1C2Gi (intel): init container wait sets nothing, which counts as 1C2Gi. Without that it would be 0.25C0.5Gi, at 1/4 of the price"},
-		{"limits", core.PodSpec{Containers: []core.Container{large}},
+		{"an init container", none, with(init), "gets the spec 1C2Gi (intel): init container wait sets nothing, which counts as 1C2Gi. Without that it would be 0.25C0.5Gi, at 1/4 of the price"},
+		{"limits", none, core.PodSpec{Containers: []core.Container{large}},
 			"gets the spec 4C8Gi (intel): limits count as well as requests, here those of container web. Without that it would be 0.25C0.5Gi, at 1/16 of the price"},
-		{"limits of several containers, which are requests of a Pod", core.PodSpec{Containers: []core.Container{box("", "600m 1Gi"), box("", "600m 1Gi")}},
+		{"limits of several containers, which are requests of a Pod", none, several,
 			"gets the spec 2C4Gi (intel): it asks for 1.2 cores, 2 GiB"},
-		{"nothing to say", with(), ""},
+		{"a cheaper type of CPU", cheaper, with(init),
+			"gets the spec 1C2Gi (intel): init container wait sets nothing, which counts as 1C2Gi. Without that it would be 0.25C0.5Gi, at 1/4 of the price" +
+				". With the annotation eks.tke.cloud.tencent.com/cpu-type: amd it would be 1C2Gi, at 1/2 of the price"},
+		{"a cheaper type of CPU that has a smaller spec", cheaper, several,
+			"gets the spec 2C4Gi (intel): it asks for 1.2 cores, 2 GiB. With the annotation eks.tke.cloud.tencent.com/cpu-type: amd it would be 2C2Gi, at 1/3 of the price"},
+		{"another type of CPU that costs the same", asDear, with(init),
+			"gets the spec 1C2Gi (intel): init container wait sets nothing, which counts as 1C2Gi. Without that it would be 0.25C0.5Gi, at 1/4 of the price"},
+		{"nothing to say, whatever is cheaper", cheaper, with(), ""},
+		{"nothing to say", none, with(), ""},
 	} {
+		s.cost = func(s podsize.Size) (float64, bool) {
+			return map[string]float64{"intel": 2, "amd": tt.amd}[s.Type] * (float64(s.CPU)/1000 + float64(s.Memory)/podsize.Gi), true
+		}
+		nodes := cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{})
+		for kind, there := range map[string]bool{"intel": true, "amd": tt.amd != none} {
+			if !there {
+				continue
+			}
+			if err := nodes.Add(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: kind, Labels: map[string]string{api.CPUTypeLabel: kind}}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.nodes = corelisters.NewNodeLister(nodes)
 		for who, said := range map[string][]string{
 			"each of its Pods ": s.foresee(templatePath("Deployment"), &core.PodTemplateSpec{Spec: tt.spec}),
 			"the Pod ": func() []string {
