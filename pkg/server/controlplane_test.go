@@ -133,6 +133,7 @@ func TestControlPlane(t *testing.T) {
 	expectSealed(t, filepath.Join(dir, "data", "server", "db"))
 	expectMetricsWithoutFigures(t, client)
 	expectWorkloadOfOtherKinds(t, client)
+	expectScalingIsWarnedOf(t, filepath.Join(dir, "kubeconfig"))
 	expectAutoscales(t, client)
 	expectReloads(t, dir)
 	expectRestored(t, dir)
