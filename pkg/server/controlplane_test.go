@@ -132,6 +132,8 @@ func TestControlPlane(t *testing.T) {
 	expectAnonymousSeesHealthOnly(t)
 	expectSealed(t, filepath.Join(dir, "data", "server", "db"))
 	expectMetricsWithoutFigures(t, client)
+	expectWorkloadOfOtherKinds(t, client)
+	expectScalingIsWarnedOf(t, filepath.Join(dir, "kubeconfig"))
 	expectAutoscales(t, client)
 	expectReloads(t, dir)
 	expectRestored(t, dir)

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 // fileDifference is how files of a volume may differ from those of a disk.
@@ -23,22 +24,41 @@ var fileDifferences = []fileDifference{
 	{regexp.MustCompile(`\+direct .*, locally .*EINVAL`), "unaligned writes are passed on to the host, which writes them by its page cache"},
 }
 
+// allFiles is the environment variable that has every kind of volume tried with every way to open a file and with pairs of changes.
+// Without it, as in CI, only an emptyDir is, and one in memory without pairs; the others go the same way through virtiofsd.
+// `make robustness FAULT=largefiles` sets it.
+const allFiles = "NODELESS_FILES_ALL"
+
+// filesTime is how long filesAsOnADisk may take beyond what it takes in CI.
+func filesTime() time.Duration {
+	if os.Getenv(allFiles) == "" {
+		return 0
+	}
+	return 15 * time.Minute // under TCG; nine were seen beside other work
+}
+
 // filesAsOnADisk does everything that filematrix knows to files of each kind of volume of a Pod, and to local files of a Pod:
 // on its own disk, or in memory where the volume is.
 func (s *space) filesAsOnADisk(pod string) {
 	s.T.Helper()
 	s.put(pod, fileMatrix(s.T), "/filematrix")
 	s.in(pod, "main", "mkdir /local /dev/shm/local; for d in empty data own part memory host; do mkdir /$d/files; chmod g-s /$d/files; done; "+
-		"cp /host/file /etc/passwd /memory; cp /settings/file /memory/setting")
+		"cp /host/file /etc/passwd /memory; cp /settings/file /memory/setting; cp /keys/file /memory/key; cp /about/file /memory/about")
+	few, inMemory := "-few ", ""
+	if os.Getenv(allFiles) != "" {
+		few, inMemory = "-pairs ", "-pairs "
+	}
 	for _, run := range []struct{ volume, args string }{
 		{"emptyDir", "-pairs /empty/files /local"},
-		{"emptyDir in memory", "/memory/files /dev/shm/local"},
-		{"claim", "-few /data/files /local"},
-		{"part of a claim", "-few /part/files /local"},
-		{"claim of the Pod's own", "-few /own/files /local"},
-		{"hostPath", "-few /host/files /local"},
+		{"emptyDir in memory", inMemory + "/memory/files /dev/shm/local"},
+		{"claim", few + "/data/files /local"},
+		{"part of a claim", few + "/part/files /local"},
+		{"claim of the Pod's own", few + "/own/files /local"},
+		{"hostPath", few + "/host/files /local"},
 		{"hostPath to read", "-read-only /host-to-read/file /memory-to-read/file"},
 		{"ConfigMap", "-read-only /settings/..data/file /memory-to-read/setting"},
+		{"Secret", "-read-only /keys/..data/file /memory-to-read/key"},
+		{"downward API", "-read-only /about/..data/file /memory-to-read/about"},
 		{"image", "-read-only /tools/etc/passwd /memory-to-read/passwd"},
 	} {
 		s.T.Run(run.volume, func(t *testing.T) {

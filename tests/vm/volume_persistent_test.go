@@ -81,6 +81,8 @@ const (
     - {name: memory, mountPath: /memory}
     - {name: memory, mountPath: /memory-to-read, readOnly: true}
     - {name: settings, mountPath: /settings}
+    - {name: keys, mountPath: /keys}
+    - {name: about, mountPath: /about}
 `
 	keeperVolumes = `  - {name: own, ephemeral: {volumeClaimTemplate: {spec: {accessModes: [ReadWriteOnce], storageClassName: by-hand, resources: {requests: {storage: 1Gi}}}}}}
   - {name: empty, emptyDir: {}}
@@ -88,11 +90,13 @@ const (
   - {name: tools, image: {reference: IMAGE, pullPolicy: IfNotPresent}}
   - {name: memory, emptyDir: {medium: Memory, sizeLimit: 64Mi}}
   - {name: settings, configMap: {name: settings}}
+  - {name: keys, secret: {secretName: keys}}
+  - {name: about, downwardAPI: {items: [{path: file, fieldRef: {fieldPath: metadata.name}}]}}
 `
 )
 
 func TestPersistentVolumesOutliveTheirPods(t *testing.T) {
-	s := newSpace(t, 9*time.Minute+time.Duration(largeMB(t)/64)*20*time.Second)
+	s := newSpace(t, 9*time.Minute+filesTime()+time.Duration(largeMB(t)/64)*20*time.Second)
 	host := func(script string) string {
 		out, err := s.Host.Exec(s.Ctx, "/bin/sh", "-c", strings.ReplaceAll(script, "DIR", disksDir))
 		if err != nil {
@@ -110,6 +114,7 @@ func TestPersistentVolumesOutliveTheirPods(t *testing.T) {
 	})
 	apply := func(manifest string) { s.Apply(strings.ReplaceAll(manifest, "DIR", disksDir)) }
 	s.Kubectl("create", "configmap", "settings", "--from-literal=file=host")
+	s.Kubectl("create", "secret", "generic", "keys", "--from-literal=file=swordfish")
 	apply(disks + fmt.Sprintf(keeperPod, "first", "OnRootMismatch", keeperMounts, keeperVolumes))
 	s.Ready("first")
 	claim, err := s.Client.CoreV1().PersistentVolumeClaims(s.Name).Get(s.Ctx, "first-own", metav1.GetOptions{})

@@ -72,9 +72,14 @@ func SharedClaims(base *field.Path, spec *corev1.PodSpec, with func(claim string
 			continue
 		}
 		if other := with(claim.ClaimName); other != "" {
-			r.warn(base.Child("spec", "volumes").Index(i).Child("persistentVolumeClaim"), fmt.Sprintf("claim %s is mounted by %s as well. "+
-				"A lock (flock, fcntl) of one Pod does not hold for another, since each has a kernel of its own: let one Pod write at a time", quote(claim.ClaimName), other))
+			r.warn(base.Child("spec", "volumes").Index(i).Child("persistentVolumeClaim"), SharedClaim(claim.ClaimName, other))
 		}
 	}
 	return r.findings(base.Child("spec")).Warnings
+}
+
+// SharedClaim says what it means that another Pod mounts a claim as well.
+func SharedClaim(claim, other string) string {
+	return fmt.Sprintf("claim %s is mounted by %s as well. A lock (flock, fcntl) of one Pod does not hold for another, since each has a kernel of its own: "+
+		"let one Pod write at a time", quote(claim), other)
 }

@@ -1,7 +1,7 @@
-// Package eklet tells people what becomes of their Pods where there are no nodes to look at: which spec a Pod was sized to and that its
-// sandbox starts, as events, and, when a running Pod is resized, its new spec in its annotation. It also keeps on each Node, as super
-// nodes of TKE have it, how many addresses are left. TKE's component of that name is where users look for such words. pkg/server starts
-// it once the cluster's own objects are there.
+// Package eklet tells people what becomes of their Pods where there are no nodes to look at. Events say which spec a Pod was sized to, that
+// its sandbox starts, and that another one mounts its claim. When a running Pod is resized, its annotation gets its new spec. The package
+// also keeps on each Node, as super nodes of TKE have it, how many addresses are left. TKE's component of that name is where users look for
+// such words. pkg/server starts it once the cluster's own objects are there.
 package eklet
 
 import (
@@ -79,6 +79,9 @@ func (e *Eklet) Run(ctx context.Context) error {
 			queue.Add(cache.MetaObjectToName(pod))
 		}
 	}
+	if err := pods.Informer().AddIndexers(cache.Indexers{byClaim: claimsOf}); err != nil {
+		return fmt.Errorf("follow Pods: %w", err)
+	}
 	handler := cache.ResourceEventHandlerFuncs{AddFunc: add, UpdateFunc: func(_, now any) { add(now) }}
 	if _, err := pods.Informer().AddEventHandler(handler); err != nil {
 		return fmt.Errorf("follow Pods: %w", err)
@@ -91,7 +94,7 @@ func (e *Eklet) Run(ctx context.Context) error {
 	counting.Go(func() { e.count(ctx, pods.Lister(), nodes) })
 	stop := context.AfterFunc(ctx, queue.ShutDown)
 	defer stop()
-	for e.next(ctx, queue, pods.Lister().Pods) {
+	for e.next(ctx, queue, pods.Informer().GetIndexer()) {
 	}
 	factory.Shutdown()
 	return nil
@@ -108,6 +111,15 @@ func slim(object any) (any, error) {
 			CreationTimestamp: pod.CreationTimestamp, DeletionTimestamp: pod.DeletionTimestamp, Annotations: map[string]string{}},
 		Spec:   corev1.PodSpec{Resources: pod.Spec.Resources, NodeName: pod.Spec.NodeName},
 		Status: corev1.PodStatus{Phase: pod.Status.Phase},
+	}
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodScheduled {
+			kept.Status.Conditions = []corev1.PodCondition{{Type: c.Type, Status: c.Status, LastTransitionTime: c.LastTransitionTime}}
+		}
+	}
+	for _, name := range claims(pod) {
+		source := corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: name}}
+		kept.Spec.Volumes = append(kept.Spec.Volumes, corev1.Volume{VolumeSource: source})
 	}
 	for _, key := range []string{api.Spec, api.SpecType, api.CPU, api.Memory, api.AskedWhole, api.Sizing} {
 		if value, ok := pod.Annotations[key]; ok {

@@ -63,7 +63,7 @@ func said(t *testing.T, client *fake.Clientset, change func(ctx context.Context)
 	}
 	var messages []string
 	for _, event := range list.Items {
-		if event.Reason != SpecMatched && event.Reason != Starting || event.InvolvedObject.UID == "" || event.Source.Component != "eklet" {
+		if !slices.Contains([]string{SpecMatched, Starting, SharedClaim}, event.Reason) || event.InvolvedObject.UID == "" || event.Source.Component != "eklet" {
 			t.Errorf("event %+v", event)
 		}
 		messages = append(messages, event.InvolvedObject.Name+": "+event.Message)

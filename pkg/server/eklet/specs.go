@@ -2,6 +2,7 @@ package eklet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -26,21 +27,21 @@ const (
 )
 
 // next deals with one Pod; false when there will be no more.
-func (e *Eklet) next(ctx context.Context, queue workqueue.TypedRateLimitingInterface[cache.ObjectName], pods func(string) corelisters.PodNamespaceLister) bool {
+func (e *Eklet) next(ctx context.Context, queue workqueue.TypedRateLimitingInterface[cache.ObjectName], pods cache.Indexer) bool {
 	key, ended := queue.Get()
 	if ended {
 		return false
 	}
 	defer queue.Done(key)
-	pod, err := pods(key.Namespace).Get(key.Name)
+	pod, err := corelisters.NewPodLister(pods).Pods(key.Namespace).Get(key.Name)
 	if err == nil {
-		err = e.tell(ctx, pod)
+		err = errors.Join(e.tell(ctx, pod), e.tellClaims(ctx, pod, pods))
 	}
 	if err == nil || apierrors.IsNotFound(err) || ctx.Err() != nil {
 		queue.Forget(key)
 		return true
 	}
-	e.log.Debug("Pod's spec not told, will try again", "pod", key, "error", err)
+	e.log.Debug("Pod's spec or claims not told, will try again", "pod", key, "error", err)
 	queue.AddRateLimited(key)
 	return true
 }

@@ -15,6 +15,8 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/kubernetes/pkg/apis/core"
+
+	"github.com/nodeless/nodeless/pkg/api"
 )
 
 // ruler gives a plugin for a cluster with a Pod in a microVM (in) and one outside (out). The named users may do all that is asked for.
@@ -28,9 +30,11 @@ func ruler(t *testing.T, may ...string) *ruling {
 		pod.Spec.Volumes = []corev1.Volume{{VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim}}}}
 		return pod
 	}
+	in := mounts(pod("in", &class), "data")
+	in.Annotations = map[string]string{api.Workload: "Deployment/in"}
 	done := mounts(pod("done", &class), "ended")
 	done.Status.Phase = corev1.PodFailed
-	factory := informers.NewSharedInformerFactory(fake.NewClientset(mounts(pod("in", &class), "data"), done, pod("out", &other), pod("old", nil),
+	factory := informers.NewSharedInformerFactory(fake.NewClientset(in, done, pod("out", &other), pod("old", nil),
 		&networkingv1.IngressClass{ObjectMeta: metav1.ObjectMeta{Name: "there"}}), 0)
 	allowed := map[string]bool{}
 	for _, name := range may {

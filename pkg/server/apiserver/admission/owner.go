@@ -17,11 +17,14 @@ import (
 const mostOwners = 5
 
 // owners finds what made what.
-type owners struct{ client kubernetes.Interface }
+type owners struct {
+	client  kubernetes.Interface
+	foreign *foreign // nil when it is not to be asked
+}
 
 // workload names what made a Pod, as people call it: the topmost of its controllers, so a Deployment rather than its ReplicaSet and a
-// CronJob rather than its Job, of which it makes another at each run. Controllers of kinds that are not Kubernetes' own are named and not
-// asked for theirs. A Pod that nobody made is named itself.
+// CronJob rather than its Job, of which it makes another at each run. Kinds that are not Kubernetes' own are asked as well; what cannot be
+// read is the topmost. A Pod that nobody made is named itself.
 func (o owners) workload(ctx context.Context, namespace string, pod *core.Pod) string {
 	owner := metav1.GetControllerOfNoCopy(pod)
 	if owner == nil {
@@ -30,8 +33,10 @@ func (o owners) workload(ctx context.Context, namespace string, pod *core.Pod) s
 		}
 		return "Pod/" + strings.TrimSuffix(pod.GenerateName, "-")
 	}
+	short, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	for range mostOwners {
-		above := o.above(ctx, namespace, owner)
+		above := o.above(ctx, short, namespace, owner)
 		if above == nil {
 			break
 		}
@@ -45,11 +50,16 @@ func (o owners) workload(ctx context.Context, namespace string, pod *core.Pod) s
 	return owner.Kind + "/" + owner.Name
 }
 
-// above is the controller of an object that is itself a controller; nil if there is none, or nobody knows.
-func (o owners) above(ctx context.Context, namespace string, of *metav1.OwnerReference) *metav1.OwnerReference {
-	object := o.find(ctx, namespace, of, "0")
+// above is the controller of an object that is itself a controller; nil if there is none, or nobody knows. The short context is for kinds
+// for which others than this apiserver may answer.
+func (o owners) above(ctx, short context.Context, namespace string, of *metav1.OwnerReference) *metav1.OwnerReference {
+	get := o.getter(namespace, of)
+	if get == nil {
+		return o.foreign.above(short, namespace, of)
+	}
+	object := find(ctx, of, get, "0")
 	if object == nil { // what is remembered of it may be older than the object
-		object = o.find(ctx, namespace, of, "")
+		object = find(ctx, of, get, "")
 	}
 	if object == nil {
 		return nil
@@ -58,33 +68,44 @@ func (o owners) above(ctx context.Context, namespace string, of *metav1.OwnerRef
 }
 
 // find gets the object that a reference means, and no other of the same name, as it was at a version or later.
-func (o owners) find(ctx context.Context, namespace string, of *metav1.OwnerReference, version string) metav1.Object {
-	if o.client == nil {
-		return nil
-	}
-	options := metav1.GetOptions{ResourceVersion: version}
-	var object metav1.Object
-	var err error
-	switch schema.FromAPIVersionAndKind(of.APIVersion, of.Kind) {
-	case appsv1.SchemeGroupVersion.WithKind("ReplicaSet"):
-		object, err = o.client.AppsV1().ReplicaSets(namespace).Get(ctx, of.Name, options)
-	case appsv1.SchemeGroupVersion.WithKind("StatefulSet"):
-		object, err = o.client.AppsV1().StatefulSets(namespace).Get(ctx, of.Name, options)
-	case appsv1.SchemeGroupVersion.WithKind("DaemonSet"):
-		object, err = o.client.AppsV1().DaemonSets(namespace).Get(ctx, of.Name, options)
-	case appsv1.SchemeGroupVersion.WithKind("Deployment"):
-		object, err = o.client.AppsV1().Deployments(namespace).Get(ctx, of.Name, options)
-	case batchv1.SchemeGroupVersion.WithKind("Job"):
-		object, err = o.client.BatchV1().Jobs(namespace).Get(ctx, of.Name, options)
-	case batchv1.SchemeGroupVersion.WithKind("CronJob"):
-		object, err = o.client.BatchV1().CronJobs(namespace).Get(ctx, of.Name, options)
-	case corev1.SchemeGroupVersion.WithKind("ReplicationController"):
-		object, err = o.client.CoreV1().ReplicationControllers(namespace).Get(ctx, of.Name, options)
-	default:
-		return nil
-	}
+func find(ctx context.Context, of *metav1.OwnerReference, get getter, version string) metav1.Object {
+	object, err := get(ctx, of.Name, metav1.GetOptions{ResourceVersion: version})
 	if err != nil || object.GetUID() != of.UID {
 		return nil
 	}
 	return object
+}
+
+// getter reads an object of one kind by its name.
+type getter func(ctx context.Context, name string, options metav1.GetOptions) (metav1.Object, error)
+
+// getter is how an object of one of Kubernetes' kinds is read that make Pods or what does; nil for other kinds.
+func (o owners) getter(namespace string, of *metav1.OwnerReference) getter {
+	if o.client == nil {
+		return nil
+	}
+	switch schema.FromAPIVersionAndKind(of.APIVersion, of.Kind) {
+	case appsv1.SchemeGroupVersion.WithKind("ReplicaSet"):
+		return reads(o.client.AppsV1().ReplicaSets(namespace).Get)
+	case appsv1.SchemeGroupVersion.WithKind("StatefulSet"):
+		return reads(o.client.AppsV1().StatefulSets(namespace).Get)
+	case appsv1.SchemeGroupVersion.WithKind("DaemonSet"):
+		return reads(o.client.AppsV1().DaemonSets(namespace).Get)
+	case appsv1.SchemeGroupVersion.WithKind("Deployment"):
+		return reads(o.client.AppsV1().Deployments(namespace).Get)
+	case batchv1.SchemeGroupVersion.WithKind("Job"):
+		return reads(o.client.BatchV1().Jobs(namespace).Get)
+	case batchv1.SchemeGroupVersion.WithKind("CronJob"):
+		return reads(o.client.BatchV1().CronJobs(namespace).Get)
+	case corev1.SchemeGroupVersion.WithKind("ReplicationController"):
+		return reads(o.client.CoreV1().ReplicationControllers(namespace).Get)
+	}
+	return nil
+}
+
+// reads is a client's method for one kind, as one for any.
+func reads[T metav1.Object](get func(context.Context, string, metav1.GetOptions) (T, error)) getter {
+	return func(ctx context.Context, name string, options metav1.GetOptions) (metav1.Object, error) {
+		return get(ctx, name, options)
+	}
 }

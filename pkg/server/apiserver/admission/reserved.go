@@ -11,7 +11,6 @@ import (
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
@@ -81,29 +80,12 @@ func (r *ruling) pod(ctx context.Context, a admission.Attributes, object *core.P
 	exempt := w.mayUseClass(ctx, pod.Spec.RuntimeClassName)
 	found := rules.Pod(&pod, r.settings, exempt)
 	if !exempt { // outside of a microVM the kernel is the host's, and locks hold
-		found.Warnings = append(found.Warnings, rules.SharedClaims(nil, &pod.Spec, func(claim string) string { return r.mounter(&pod, claim) })...)
+		found.Warnings = append(found.Warnings, rules.SharedClaims(nil, &pod.Spec, func(claim string) string {
+			return r.mounter(pod.Namespace, claim, func(other *corev1.Pod) bool { return other.Name == pod.Name })
+		})...)
 	}
 	found.Denials = append(found.Denials, r.reserved(ctx, w, nil, &pod.Spec, exempt)...)
 	return found, nil
-}
-
-// mounter names another Pod that has not ended and that mounts a claim, or is empty.
-func (r *ruling) mounter(pod *corev1.Pod, claim string) string {
-	others, err := r.pods.Pods(pod.Namespace).List(labels.Everything())
-	if err != nil {
-		return ""
-	}
-	for _, other := range others {
-		if other.Name == pod.Name || other.Status.Phase == corev1.PodSucceeded || other.Status.Phase == corev1.PodFailed {
-			continue
-		}
-		for i := range other.Spec.Volumes {
-			if c := other.Spec.Volumes[i].PersistentVolumeClaim; c != nil && c.ClaimName == claim && !c.ReadOnly {
-				return "Pod " + other.Name
-			}
-		}
-	}
-	return ""
 }
 
 // podUpdate reports on a changed Pod. A container that is added to one outside of a microVM, or made of another image, is as good as such

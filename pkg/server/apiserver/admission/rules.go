@@ -213,6 +213,11 @@ func (r *ruling) Validate(ctx context.Context, a admission.Attributes, _ admissi
 	if a.GetOperation() == admission.Connect {
 		return r.connect(ctx, a)
 	}
+	if a.GetSubresource() == "scale" {
+		if a = r.scaled(ctx, a); a == nil {
+			return nil
+		}
+	}
 	if a.GetSubresource() != "" && a.GetResource().GroupResource() != core.Resource("pods") {
 		return nil // none of another kind's makes or changes a Pod
 	}
@@ -289,10 +294,10 @@ func (r *ruling) ingress(a admission.Attributes, object *networking.Ingress) (ru
 	return rules.Ingress(class, err == nil), nil
 }
 
-// workload reports on an object that makes Pods when these are new.
+// workload reports on an object that makes Pods when these are new, or when there will be more than one.
 func (r *ruling) workload(ctx context.Context, a admission.Attributes) (rules.Findings, error) {
 	template := templateOf(a.GetObject())
-	if template == nil || unchanged(a) {
+	if template == nil || unchanged(a) && !grown(a) {
 		return rules.Findings{}, nil
 	}
 	if err := r.await(a); err != nil {
@@ -309,15 +314,15 @@ func (r *ruling) workload(ctx context.Context, a admission.Attributes) (rules.Fi
 	// Its Pods are made by a controller, for which the ServiceAccount counts.
 	w := who{r.authorizer, a.GetNamespace(), nil, template.Spec.ServiceAccountName}
 	exempt := w.mayUseClass(ctx, external.Spec.RuntimeClassName)
-	found := rules.Workload(a.GetKind().Kind, meta, &external, r.settings, exempt)
 	at := templatePath(a.GetKind().Kind)
+	if unchanged(a) {
+		return rules.Findings{Warnings: r.shared(a, at, &external.Spec, exempt)}, nil
+	}
+	found := rules.Workload(a.GetKind().Kind, meta, &external, r.settings, exempt)
 	ds, daemon := a.GetObject().(*apps.DaemonSet)
 	if !daemon || !r.settings.DaemonSets.Parked() { // else there are no Pods to tell of
 		refused := rules.Refusals(&external.Spec, r.reserved(ctx, w, at, &external.Spec, exempt))
-		found.Warnings = slices.Concat(refused, found.Warnings, r.size.foresee(at, template))
-		if several(a.GetObject()) && !exempt {
-			found.Warnings = append(found.Warnings, rules.SharedClaims(at, &external.Spec, func(string) string { return "the other Pods" })...)
-		}
+		found.Warnings = slices.Concat(refused, found.Warnings, r.size.foresee(at, template), r.shared(a, at, &external.Spec, exempt))
 	}
 	if daemon {
 		var set appsv1.DaemonSet

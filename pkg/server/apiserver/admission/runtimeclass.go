@@ -50,7 +50,8 @@ func Install(opts *genericoptions.AdmissionOptions, cfg Config) (*Readiness, err
 		return nil, fmt.Errorf("install admission plugin %s: %w", RulesName, err)
 	}
 	newSize := func(w *waiting) *size {
-		return &size{waiting: w, catalog: cfg.Catalog, native: cfg.Native, grace: int64(cfg.SpotGrace / time.Second), tellers: []string{pki.UserEklet, pki.UserSpot}, cost: cfg.Cost}
+		return &size{waiting: w, catalog: cfg.Catalog, native: cfg.Native, grace: int64(cfg.SpotGrace / time.Second), tellers: []string{pki.UserEklet, pki.UserSpot}, cost: cfg.Cost,
+			owners: owners{foreign: newForeign()}}
 	}
 	opts.Plugins.Register(SizeName, func(io.Reader) (admission.Interface, error) {
 		return newSize(newWaiting(SizeName, ready, admission.Create, admission.Update)), nil

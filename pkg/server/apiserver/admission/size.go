@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/admission"
@@ -43,10 +44,23 @@ var (
 	_ admission.MutationInterface                  = (*size)(nil)
 	_ initializer.WantsExternalKubeInformerFactory = (*size)(nil)
 	_ initializer.WantsExternalKubeClientSet       = (*size)(nil)
+	_ initializer.WantsRESTMapper                  = (*size)(nil)
 )
 
 // SetExternalKubeClientSet gives the plugin a client, to ask for what made a Pod.
-func (s *size) SetExternalKubeClientSet(client kubernetes.Interface) { s.owners.client = client }
+func (s *size) SetExternalKubeClientSet(client kubernetes.Interface) {
+	s.owners.client = client
+	if s.owners.foreign != nil {
+		s.owners.foreign.get = metadataBy(client.CoreV1().RESTClient())
+	}
+}
+
+// SetRESTMapper gives the plugin the cluster's kinds, to ask for what made a Pod and is of a kind that is not Kubernetes' own.
+func (s *size) SetRESTMapper(mapper meta.RESTMapper) {
+	if s.owners.foreign != nil {
+		s.owners.foreign.mapper = mapper
+	}
+}
 
 // SetExternalKubeInformerFactory gives the plugin the cluster's Nodes, by which it knows what types of CPU there are.
 func (s *size) SetExternalKubeInformerFactory(f informers.SharedInformerFactory) {

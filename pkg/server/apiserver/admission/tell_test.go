@@ -5,13 +5,20 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/warning"
+	"k8s.io/client-go/kubernetes/fake"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/kubernetes/pkg/apis/apps"
+	"k8s.io/kubernetes/pkg/apis/autoscaling"
 	"k8s.io/kubernetes/pkg/apis/core"
 	"k8s.io/kubernetes/pkg/apis/networking"
 
@@ -20,16 +27,21 @@ import (
 	"github.com/nodeless/nodeless/pkg/podsize"
 )
 
-// told has the plugin judge a new object and gives the warnings, each of which the apiserver must be able to send.
-func (r *ruling) told(t *testing.T, namespace, kind, resource string, object runtime.Object) []string {
+// told has the plugin judge a new object, or a changed one, and gives the warnings, each of which the apiserver must be able to send.
+func (r *ruling) told(t *testing.T, namespace, kind, resource string, object runtime.Object, old ...runtime.Object) []string {
 	t.Helper()
 	meta, ok := object.(metav1.Object)
 	if !ok {
 		t.Fatalf("%T has no metadata", object)
 	}
-	of := map[string]string{"Deployment": "apps", "DaemonSet": "apps", "Ingress": "networking.k8s.io"}[kind]
-	a := admission.NewAttributesRecord(object, nil, core.Kind(kind).WithVersion("v1"), namespace, meta.GetName(),
-		core.Resource(resource).WithVersion("v1"), "", admission.Create, nil, false, &user.DefaultInfo{Name: "alice"})
+	of := map[string]string{"Deployment": "apps", "DaemonSet": "apps", "Scale": "apps", "Ingress": "networking.k8s.io"}[kind]
+	resource, sub, _ := strings.Cut(resource, "/")
+	operation, before := admission.Create, runtime.Object(nil)
+	if len(old) > 0 && old[0] != nil {
+		operation, before = admission.Update, old[0]
+	}
+	a := admission.NewAttributesRecord(object, before, schema.GroupVersionKind{Group: of, Version: "v1", Kind: kind}, namespace, meta.GetName(),
+		schema.GroupVersionResource{Group: of, Version: "v1", Resource: resource}, sub, operation, nil, false, &user.DefaultInfo{Name: "alice"})
 	var w warnings
 	ctx := warning.WithWarningRecorder(t.Context(), &w)
 	if err := r.Admit(ctx, a, nil); err != nil {
@@ -156,9 +168,6 @@ func TestIngressesWithoutAControllerAreWarnedOf(t *testing.T) {
 // TestTheSpecIsExplained: what is said of a size is true, and tells what it costs and what would be cheaper.
 func TestTheSpecIsExplained(t *testing.T) {
 	s := plugin(t)
-	s.cost = func(s podsize.Size) (float64, bool) {
-		return map[string]float64{"intel": 2, "amd": 1}[s.Type] * (float64(s.CPU)/1000 + float64(s.Memory)/podsize.Gi), true
-	}
 	init := box("", "")
 	init.Name = "wait"
 	web := box("250m 512Mi", "")
@@ -168,18 +177,42 @@ func TestTheSpecIsExplained(t *testing.T) {
 	with := func(inits ...core.Container) core.PodSpec {
 		return core.PodSpec{InitContainers: inits, Containers: []core.Container{web}}
 	}
+	const none, cheaper, asDear = 0, 1, 2 // hosts with AMD's CPUs, and what those cost; Intel's cost 2
+	several := core.PodSpec{Containers: []core.Container{box("", "600m 1Gi"), box("", "600m 1Gi")}}
 	for _, tt := range []struct {
 		name string
+		amd  float64
 		spec core.PodSpec
 		want string
 	}{
-		{"an init container", with(init), "gets the spec 1C2Gi (intel): init container wait sets nothing, which counts as 1C2Gi. Without that it would be 0.25C0.5Gi, at 1/4 of the price"},
-		{"limits", core.PodSpec{Containers: []core.Container{large}},
+		{"an init container", none, with(init), "gets the spec 1C2Gi (intel): init container wait sets nothing, which counts as 1C2Gi. Without that it would be 0.25C0.5Gi, at 1/4 of the price"},
+		{"limits", none, core.PodSpec{Containers: []core.Container{large}},
 			"gets the spec 4C8Gi (intel): limits count as well as requests, here those of container web. Without that it would be 0.25C0.5Gi, at 1/16 of the price"},
-		{"limits of several containers, which are requests of a Pod", core.PodSpec{Containers: []core.Container{box("", "600m 1Gi"), box("", "600m 1Gi")}},
+		{"limits of several containers, which are requests of a Pod", none, several,
 			"gets the spec 2C4Gi (intel): it asks for 1.2 cores, 2 GiB"},
-		{"nothing to say", with(), ""},
+		{"a cheaper type of CPU", cheaper, with(init),
+			"gets the spec 1C2Gi (intel): init container wait sets nothing, which counts as 1C2Gi. Without that it would be 0.25C0.5Gi, at 1/4 of the price" +
+				". With the annotation eks.tke.cloud.tencent.com/cpu-type: amd it would be 1C2Gi, at 1/2 of the price"},
+		{"a cheaper type of CPU that has a smaller spec", cheaper, several,
+			"gets the spec 2C4Gi (intel): it asks for 1.2 cores, 2 GiB. With the annotation eks.tke.cloud.tencent.com/cpu-type: amd it would be 2C2Gi, at 1/3 of the price"},
+		{"another type of CPU that costs the same", asDear, with(init),
+			"gets the spec 1C2Gi (intel): init container wait sets nothing, which counts as 1C2Gi. Without that it would be 0.25C0.5Gi, at 1/4 of the price"},
+		{"nothing to say, whatever is cheaper", cheaper, with(), ""},
+		{"nothing to say", none, with(), ""},
 	} {
+		s.cost = func(s podsize.Size) (float64, bool) {
+			return map[string]float64{"intel": 2, "amd": tt.amd}[s.Type] * (float64(s.CPU)/1000 + float64(s.Memory)/podsize.Gi), true
+		}
+		nodes := cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{})
+		for kind, there := range map[string]bool{"intel": true, "amd": tt.amd != none} {
+			if !there {
+				continue
+			}
+			if err := nodes.Add(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: kind, Labels: map[string]string{api.CPUTypeLabel: kind}}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.nodes = corelisters.NewNodeLister(nodes)
 		for who, said := range map[string][]string{
 			"each of its Pods ": s.foresee(templatePath("Deployment"), &core.PodTemplateSpec{Spec: tt.spec}),
 			"the Pod ": func() []string {
@@ -207,37 +240,59 @@ func TestTheSpecIsExplained(t *testing.T) {
 
 // TestTwoPodsOfOneClaimAreWarnedOf: flock succeeds in both.
 func TestTwoPodsOfOneClaimAreWarnedOf(t *testing.T) {
-	r := ruler(t)
 	spec := func(claim string) core.PodSpec {
 		return core.PodSpec{Containers: []core.Container{box("1 2Gi", "")}, SecurityContext: &core.PodSecurityContext{},
 			Volumes: []core.Volume{{Name: "v", VolumeSource: core.VolumeSource{PersistentVolumeClaim: &core.PersistentVolumeClaimVolumeSource{ClaimName: claim}}}}}
 	}
+	of := func(name, claim string, replicas int32) *apps.Deployment {
+		d := deployment(name, spec(claim))
+		d.Spec.Replicas = replicas
+		return d
+	}
+	scale := func(replicas int32) *autoscaling.Scale {
+		return &autoscaling.Scale{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "scaled"}, Spec: autoscaling.ScaleSpec{Replicas: replicas}}
+	}
+	class := RuntimeClass
+	pod := func(claim string) *core.Pod {
+		p := &core.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "web"}, Spec: spec(claim)}
+		p.Spec.RuntimeClassName = &class
+		return p
+	}
+	r := ruler(t)
+	r.client = fake.NewClientset(&appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "scaled"}, Spec: appsv1.DeploymentSpec{
+		Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{Volumes: []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{
+			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "own"}}}}}}}})
+	const at = ": spec.template.spec.volumes[0].persistentVolumeClaim: claim "
 	for _, tt := range []struct {
-		claim    string
-		replicas int32
-		pod      bool
-		want     string
+		name        string
+		object, old runtime.Object
+		want        string
 	}{
-		{"data", 1, false, ""},
-		{"data", 2, false, "Deployment ns/web: spec.template.spec.volumes[0].persistentVolumeClaim: claim \"data\" is mounted by the other Pods as well. "},
-		{"data", 0, true, "Pod ns/web: spec.volumes[0].persistentVolumeClaim: claim \"data\" is mounted by Pod in as well. "},
-		{"ended", 0, true, ""},
-		{"other", 0, true, ""},
+		{"one Pod", of("web", "own", 1), nil, ""},
+		{"two of a Deployment", of("web", "own", 2), nil, "Deployment ns/web" + at + "\"own\" is mounted by the other Pods as well. "},
+		{"one of a Deployment, beside another's", of("web", "data", 1), nil, "Deployment ns/web" + at + "\"data\" is mounted by Pod in as well. "},
+		{"one of a Deployment, beside its own from before", of("in", "data", 1), of("in", "other", 1), ""},
+		{"two of a Deployment that had one", of("web", "own", 2), of("web", "own", 1), "Deployment ns/web" + at + "\"own\" is mounted by the other Pods as well. "},
+		{"three of a Deployment that had two", of("web", "own", 3), of("web", "own", 2), ""},
+		{"one of a Deployment that is as it was", of("web", "data", 1), of("web", "data", 1), ""},
+		{"scaled to two", scale(2), scale(1), "Deployment ns/scaled" + at + "\"own\" is mounted by the other Pods as well. "},
+		{"scaled to three", scale(3), scale(2), ""},
+		{"scaled to one", scale(1), scale(0), ""},
+		{"a Pod beside another", pod("data"), nil, "Pod ns/web: spec.volumes[0].persistentVolumeClaim: claim \"data\" is mounted by Pod in as well. "},
+		{"a Pod beside one that has ended", pod("ended"), nil, ""},
+		{"a Pod by itself", pod("other"), nil, ""},
 	} {
 		var got []string
-		if tt.pod {
-			pod := microVM()
-			class := pod.Spec.RuntimeClassName
-			pod.Name, pod.Spec = "web", spec(tt.claim)
-			pod.Spec.RuntimeClassName = class
-			got = r.told(t, "ns", "Pod", "pods", pod)
-		} else {
-			d := deployment("web", spec(tt.claim))
-			d.Spec.Replicas = tt.replicas
-			got = r.told(t, "ns", "Deployment", "deployments", d)
+		switch tt.object.(type) {
+		case *core.Pod:
+			got = r.told(t, "ns", "Pod", "pods", tt.object, tt.old)
+		case *autoscaling.Scale:
+			got = r.told(t, "ns", "Scale", "deployments/scale", tt.object, tt.old)
+		default:
+			got = r.told(t, "ns", "Deployment", "deployments", tt.object, tt.old)
 		}
 		if len(got) > 1 || !strings.HasPrefix(strings.Join(got, ""), tt.want) || tt.want == "" && len(got) > 0 {
-			t.Errorf("claim %s, %d replicas, a Pod: %t: warnings %q, want %q", tt.claim, tt.replicas, tt.pod, got, tt.want)
+			t.Errorf("%s: warnings %q, want %q", tt.name, got, tt.want)
 		}
 	}
 }
