@@ -110,6 +110,10 @@ func expectPutRight(t *testing.T, objects []*unstructured.Unstructured, at func(
 		"EndpointSlice":      `{"endpoints":[{"addresses":["10.9.9.9"]}]}`,
 		"ClusterRole":        `{"rules":[]}`,
 		"ClusterRoleBinding": `{"subjects":[]}`,
+		"PriorityClass":      `{"globalDefault":true,"description":"mine"}`,
+		"FlowSchema":         `{"spec":{"matchingPrecedence":9999,"priorityLevelConfiguration":{"name":"catch-all"}}}`,
+		"CustomResourceDefinition": `{"spec":{"versions":[{"name":"v1","served":false,"storage":true,
+			"schema":{"openAPIV3Schema":{"type":"object","x-kubernetes-preserve-unknown-fields":true}}}]}}`,
 	}
 	for _, obj := range objects {
 		patch, ok := patched[obj.GetKind()]
@@ -132,7 +136,7 @@ func expectPutRight(t *testing.T, objects []*unstructured.Unstructured, at func(
 			if err != nil {
 				return false, err
 			}
-			for _, field := range []string{"spec", "overhead", "endpoints", "rules", "subjects"} {
+			for _, field := range []string{"spec", "overhead", "endpoints", "rules", "subjects", "globalDefault", "description", "value"} {
 				if fmt.Sprint(have.Object[field]) != fmt.Sprint(before.Object[field]) {
 					return false, fmt.Errorf("%s is %v, was %v", field, have.Object[field], before.Object[field])
 				}

@@ -34,6 +34,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/server/heap"
 	"github.com/nodeless/nodeless/pkg/server/logbridge"
 	"github.com/nodeless/nodeless/pkg/server/metrics"
+	"github.com/nodeless/nodeless/pkg/server/nodekeeper"
 	"github.com/nodeless/nodeless/pkg/server/quota"
 	"github.com/nodeless/nodeless/pkg/server/recovery"
 	"github.com/nodeless/nodeless/pkg/server/scheduler"
@@ -182,6 +183,7 @@ func steps(cfg Config, cred *credentials.Credentials, money accounts, worker []r
 	}
 	if slices.Contains(names(worker), "kubelet") {
 		list = append(list, run.Step{Component: controllermanager.NewVolumeGate(log), After: []string{"apiserver"}})
+		list = append(list, run.Step{Component: nodekeeper.New(cfg.nodeKeeper(cred), log), After: []string{"apiserver"}})
 		worker = after("kubelet", "volume-plugins", worker)
 	}
 	list = append(list, worker...)

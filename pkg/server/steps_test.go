@@ -39,7 +39,7 @@ func TestSteps(t *testing.T) {
 		{
 			name: "control plane and worker", worker: worker,
 			want: []string{"datastore", "libraries", "apiserver: datastore", "certificates", "heap", "meter", "billing: meter", "controller-manager: apiserver", "bootstrap: apiserver", "eklet: bootstrap", "spot: bootstrap", "recovery: bootstrap", "cronscaler: bootstrap",
-				"volume-plugins: apiserver", "network", "kubelet: apiserver volume-plugins", "proxy: kubelet", "dns: bootstrap network proxy", "schedulable-node: apiserver", "metrics: bootstrap schedulable-node", "scheduler: schedulable-node"},
+				"volume-plugins: apiserver", "node-keeper: apiserver", "network", "kubelet: apiserver volume-plugins", "proxy: kubelet", "dns: bootstrap network proxy", "schedulable-node: apiserver", "metrics: bootstrap schedulable-node", "scheduler: schedulable-node"},
 		},
 		{
 			name: "control plane alone",

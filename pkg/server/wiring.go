@@ -17,6 +17,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/server/dns"
 	"github.com/nodeless/nodeless/pkg/server/eklet"
 	"github.com/nodeless/nodeless/pkg/server/metrics"
+	"github.com/nodeless/nodeless/pkg/server/nodekeeper"
 	"github.com/nodeless/nodeless/pkg/server/quota"
 	"github.com/nodeless/nodeless/pkg/server/recovery"
 	"github.com/nodeless/nodeless/pkg/server/scheduler"
@@ -163,6 +164,10 @@ func (c Config) datastore() datastore.Config {
 		store.SnapshotInterval = -1
 	}
 	return store
+}
+
+func (c Config) nodeKeeper(cred *credentials.Credentials) nodekeeper.Config {
+	return nodekeeper.Config{Access: cred.Access(pki.Supervisor), NodeName: c.NodeName}
 }
 
 func (c Config) recovery(cred *credentials.Credentials, lost func() string) recovery.Config {

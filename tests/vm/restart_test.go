@@ -14,16 +14,18 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/nodeless/nodeless/pkg/api"
 	"github.com/nodeless/nodeless/pkg/podsize"
+	"github.com/nodeless/nodeless/pkg/server/bootstrap"
 	"github.com/nodeless/nodeless/tests/testcluster"
 )
 
 // collected is when the kubelet has surely collected what is left of dead sandboxes: it looks once a minute.
 const collected = 2 * time.Minute
 
-// TestKilledServerLeavesPodsRunning: kill -9 and a new start; the same Pods run on, not restarted.
+// TestKilledServerLeavesPodsRunning: kill -9 and a new start; the same Pods run on, not restarted. So they do when their Node is deleted.
 func TestKilledServerLeavesPodsRunning(t *testing.T) {
 	s := newQuietSpace(t, 6*time.Minute)
 	s.Apply(fmt.Sprintf(webDeployment, 2))
@@ -38,6 +40,10 @@ spec:
 `)
 	before := append(s.Pods("app=web", 2), *s.Ready("ticker"))
 	boot := s.MustExec("ticker", "cat", "/proc/sys/kernel/random/boot_id")
+	s.deleteNode()
+	for _, old := range before {
+		compare(t, old, append(s.Pods("app=web", 2), *s.Ready("ticker")))
+	}
 
 	late := s.bootAnother("late") // and its shim goes with the server
 	if err := errors.Join(syscall.Kill(late, syscall.SIGKILL), s.Server.Signal(syscall.SIGKILL)); err != nil {
@@ -76,6 +82,44 @@ spec:
 	logs.waitFor("tick 1\n")
 	s.Kubectl("delete", "pod", "ticker")
 	checkTicks(t, logs.rest())
+}
+
+// deleteNode deletes the host's Node, which comes back as it was, by itself, within a minute.
+func (s *space) deleteNode() {
+	s.T.Helper()
+	nodes, err := s.Client.CoreV1().Nodes().List(s.Ctx, metav1.ListOptions{})
+	if err != nil || len(nodes.Items) != 1 {
+		s.T.Fatalf("%d nodes, %v; want the host's", len(nodes.Items), err)
+	}
+	old := nodes.Items[0]
+	s.Kubectl("label", "node", old.Name, "node-role.kubernetes.io/mine=", "test.nodeless.io/kept=yes")
+	s.Kubectl("taint", "node", old.Name, "mine=kept:PreferNoSchedule")
+	began := time.Now()
+	s.Kubectl("delete", "node", old.Name)
+	s.Until("the Node is there again", func() (bool, error) {
+		node, err := s.Client.CoreV1().Nodes().Get(s.Ctx, old.Name, metav1.GetOptions{})
+		if err != nil {
+			return false, err
+		}
+		_, role := node.Labels["node-role.kubernetes.io/mine"]
+		tainted := slices.ContainsFunc(node.Spec.Taints, func(taint corev1.Taint) bool { return taint.Key == "mine" })
+		if node.UID == old.UID || !role || node.Labels["test.nodeless.io/kept"] != "yes" || !tainted || node.Spec.PodCIDR != old.Spec.PodCIDR {
+			return false, fmt.Errorf("labels %v, spec %+v", node.Labels, node.Spec)
+		}
+		return bootstrap.Schedulable(node), fmt.Errorf("conditions %+v, taints %v", node.Status.Conditions, node.Spec.Taints)
+	})
+	s.Until("the kubelet goes on with it", func() (bool, error) {
+		lease, err := s.Client.CoordinationV1().Leases(corev1.NamespaceNodeLease).Get(s.Ctx, old.Name, metav1.GetOptions{})
+		if err != nil {
+			return false, err
+		}
+		return lease.Spec.RenewTime.After(began), fmt.Errorf("heard of it at %v", lease.Spec.RenewTime)
+	})
+	if took := time.Since(began); took > time.Minute {
+		s.T.Errorf("the Node was back after %s, want a minute", took.Round(time.Second))
+	}
+	s.Kubectl("taint", "node", old.Name, "mine-")
+	s.Kubectl("label", "node", old.Name, "node-role.kubernetes.io/mine-", "test.nodeless.io/kept-")
 }
 
 func compare(t *testing.T, old corev1.Pod, now []corev1.Pod) {

@@ -193,7 +193,8 @@ func (k *keeper) restore(ctx context.Context, at place) error {
 }
 
 // purge takes out of an object what would lead what asks for it elsewhere: applying leaves what it does not mention. An API of ours that
-// has a Service is asked for there, and a Service of ours that has a selector gets other endpoints.
+// has a Service is asked for there, and a Service of ours that has a selector gets other endpoints. A PriorityClass of ours that is the
+// default would be that of every Pod.
 func (k *keeper) purge(ctx context.Context, at place, have *unstructured.Unstructured) error {
 	want := k.objects[at]
 	mended := have.DeepCopy()
@@ -204,6 +205,8 @@ func (k *keeper) purge(ctx context.Context, at place, have *unstructured.Unstruc
 		for _, field := range []string{"selector", "externalName"} {
 			unstructured.RemoveNestedField(mended.Object, "spec", field)
 		}
+	case "PriorityClass":
+		unstructured.RemoveNestedField(mended.Object, "globalDefault")
 	}
 	if apiequality.Semantic.DeepEqual(have.Object, mended.Object) {
 		return nil

@@ -224,6 +224,75 @@ func TestMicroVMsBootInTurn(t *testing.T) {
 	}
 }
 
+// TestAPodKeepsItsTurn: over the kubelet's next try, and no longer than that may take.
+func TestAPodKeepsItsTurn(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		away  time.Duration // between the kubelet's two tries
+		given bool          // its turn comes while it is away
+		first string
+	}{
+		{name: "it comes back", away: 15 * time.Second, first: "early"},
+		{name: "it comes back when it was its turn", away: 15 * time.Second, given: true, first: "early"},
+		{name: "it stays away", away: hold + time.Second, first: "late"},
+		{name: "it stays away when it was its turn", away: hold + time.Second, given: true, first: "late"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newSemaphore(1)
+				g.hold = hold
+				leave, err := g.acquire(t.Context(), &cri.PodSandboxMetadata{Namespace: "a", Uid: "first"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				booted := make(chan string, 2)
+				boot := func(uid string) error {
+					ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+					defer cancel()
+					leave, err := g.acquire(ctx, &cri.PodSandboxMetadata{Namespace: "a", Uid: uid})
+					if err == nil {
+						booted <- uid
+						leave()
+					}
+					return err
+				}
+				if err := boot("early"); status.Code(err) != codes.DeadlineExceeded || !strings.Contains(err.Error(), "keeps its turn") {
+					t.Fatalf("a Pod that has waited for long: %v", err)
+				}
+				late := make(chan error)
+				go func() {
+					late <- nil
+					leave, err := g.acquire(t.Context(), &cri.PodSandboxMetadata{Namespace: "a", Uid: "late"})
+					if err == nil {
+						booted <- "late"
+						leave()
+					}
+					late <- err
+				}()
+				<-late
+				if tt.given {
+					leave()
+				}
+				time.Sleep(tt.away)
+				go boot("early") //nolint:errcheck // booted has it
+				synctest.Wait()
+				leave()
+				if got := <-booted; got != tt.first {
+					t.Errorf("%s booted first, want %s", got, tt.first)
+				}
+				<-booted
+				if err := <-late; err != nil {
+					t.Error(err)
+				}
+				synctest.Wait()
+				if len(g.list()) != 0 || len(g.kept) != 0 {
+					t.Errorf("left over: %v, %v", g.list(), g.kept)
+				}
+			})
+		})
+	}
+}
+
 // TestAttackABurstOfPods: a tenant starts many Pods at once, and another one a single Pod.
 func TestAttackABurstOfPods(t *testing.T) {
 	attack.Try(t, "T6", "a burst of Pods before that of a neighbour", func(t *testing.T) attack.Outcome {

@@ -11,7 +11,8 @@
 //     one of for all (pkg/worker/containerd/tenant).
 //   - ContainerStatus: the kubelet reads a container's last message from a mount; it gets a copy that no guest can change.
 //   - PodSandboxStats and ListPodSandboxStats: the memory and the disk of a Pod are what the host counts, not what its guest says.
-//   - RunPodSandbox waits until its microVM may boot: as many boot at a time as there are cores, and namespaces take turns.
+//   - RunPodSandbox waits until its microVM may boot: as many boot at a time as there are cores, namespaces take turns, and a Pod keeps
+//     its turn when the kubelet asks again.
 //   - Errors of all calls, and what a container's status says of its end, are 2 KiB of text at most: they may be a guest's words.
 //
 // Every other call goes through undecoded, streams included. See docs/adr/0020 and 0024.

@@ -121,8 +121,22 @@ func (p *Proxy) Run(ctx context.Context) error {
 		return fmt.Errorf("check options of kube-proxy: %w", err)
 	}
 	defer configz.Delete(configzName)
-	ended := make(chan error, 1)
+	ended := make(chan error, 2)
 	go func() { ended <- opts.Run(ctx) }()
+	go func() {
+		if p.Ready(ctx) != nil {
+			return // over
+		}
+		fault := func(err error) {
+			select {
+			case ended <- err:
+			default: // one is enough
+			}
+		}
+		if !stay(managerOf(opts), p.cfg.NodeName, fault) {
+			p.log.Warn("kube-proxy would end the server if the host's Node were deleted: this version is not known")
+		}
+	}()
 	select {
 	case <-ctx.Done():
 		return nil
