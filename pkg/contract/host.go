@@ -37,8 +37,8 @@ var (
 	hexRun    = regexp.MustCompile(`[0-9a-fA-F]{64,}`)
 )
 
-// IsSandboxID tells whether id is 64 hexadecimal digits, as containerd gives a sandbox. Nothing else becomes part of a path that is removed,
-// nor the mark of a process that is killed.
+// IsSandboxID tells whether id is 64 hexadecimal digits, as containerd gives a sandbox. Nothing else becomes part of a path that is
+// removed, nor the mark of a process that is killed.
 func IsSandboxID(id string) bool { return sandboxID.MatchString(id) }
 
 // NamesSandbox tells whether an argument of a process has a sandbox's id in it. What is part of a longer run of digits is another's.

@@ -72,9 +72,6 @@ type Key struct {
 // name is the key without its prefix.
 func (k *Key) name() string { return k.Key[strings.IndexByte(k.Key, '/')+1:] }
 
-// Keys lists every annotation that TKE Serverless knows, in the order of docs/annotations.md.
-func Keys() []Key { return slices.Clone(table) }
-
 // Tests that show more than one key.
 const (
 	testSized  = "TestAnnotationsDecide"
@@ -82,7 +79,8 @@ const (
 	testQuiet  = "TestImpliedKeysAreQuiet"
 )
 
-// table is what Keys lists. Here of a key that is not yet honoured is the end of its warning, which has 256 characters.
+// table is every annotation that TKE Serverless knows, in the order of docs/annotations.md. Here of a key that is not
+// yet honoured is the end of its warning, which has 256 characters.
 var table = []Key{
 	{Key: api.CPU, Here: "cores of the Pod's spec, in place of requests and limits; needs `mem`", Test: testSized, Also: []string{"cpus", "cpu-count", "vcpu", "cores"}},
 	{Key: api.Memory, Here: "memory of the Pod's spec, in place of requests and limits; needs `cpu`", Test: testSized, Also: []string{"memory", "ram"}},
