@@ -124,7 +124,7 @@ func (s sandbox) known() bool {
 
 // kill ends every process of the sandbox and waits until it is gone.
 func (s sandbox) kill() error {
-	s.askAdapter()
+	s.askVMM()
 	deadline := time.Now().Add(killTimeout)
 	for {
 		pids := s.processes()
@@ -143,8 +143,8 @@ func (s sandbox) kill() error {
 	}
 }
 
-// askAdapter has nodeless-vmm end QEMU, for a moment: it is the one that writes down when that was.
-func (s sandbox) askAdapter() {
+// askVMM has nodeless-vmm end QEMU, for a moment: it is the one that writes down when that was.
+func (s sandbox) askVMM() {
 	const patience = 2 * time.Second
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		asked := false
