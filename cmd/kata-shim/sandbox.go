@@ -75,7 +75,7 @@ func (s sandbox) remove() error {
 	return errors.Join(append(errs, s.removeDisk(), removeFile(s.socket), removeCgroups(s.cgroups()))...)
 }
 
-// deleted tells whether Kata has struck the sandbox off its books.
+// deleted tells whether Kata's state of the sandbox is gone.
 func (s sandbox) deleted() bool {
 	_, err := os.Lstat(s.dirs()[0])
 	return errors.Is(err, fs.ErrNotExist)

@@ -16,14 +16,14 @@ const (
 // Folders below which Kata has one for each sandbox, named by its id. They are hard-wired there, below the root of the host. The shim
 // removes them; pkg/teardown does it where the shim could not.
 const (
-	KataSandboxes = "run/vc/sbs"              // Kata's books
+	KataSandboxes = "run/vc/sbs"              // Kata's state
 	KataVMs       = "run/vc/vm"               // sockets and HeldFile
 	KataShares    = KataShared + "/sandboxes" // what virtiofsd serves
 	KataShared    = KataRun + "/shared"       // all shares
 	KataRun       = "run/kata-containers"     // also the guest's: GuestRoot
 )
 
-// SandboxDirs are the folders of one sandbox below the root of the host, Kata's books first: without that one, Kata has no such sandbox.
+// SandboxDirs are the folders of one sandbox below the root of the host, Kata's state first: without that one, Kata has no such sandbox.
 func SandboxDirs(root, sandbox string) []string {
 	var dirs []string
 	for _, dir := range []string{KataSandboxes, KataVMs, KataShares, KataRun} {

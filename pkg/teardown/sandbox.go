@@ -100,13 +100,13 @@ func (h Host) candidates() []string {
 	return slices.Compact(ids)
 }
 
-// isOurs looks for proof: a scratch disk, our vmm in Kata's books, or a process of our bundle that serves it.
+// isOurs looks for proof: a scratch disk, our VMM in Kata's state, or a process of our bundle that serves it.
 func (h Host) isOurs(id string, running []process) bool {
 	if _, err := os.Lstat(h.scratch(id)); err == nil {
 		return true
 	}
-	books, err := os.ReadFile(h.path(contract.KataSandboxes, id, "persist.json"))
-	if err == nil && bytes.Contains(books, []byte("/"+contract.VMM)) {
+	state, err := os.ReadFile(h.path(contract.KataSandboxes, id, "persist.json"))
+	if err == nil && bytes.Contains(state, []byte("/"+contract.VMM)) {
 		return true
 	}
 	return slices.ContainsFunc(running, func(p process) bool { return p.runsFrom(h.Bundles) && p.names(id) })
