@@ -99,7 +99,7 @@ func hotplugs(t *testing.T, g *guest) {
 		t.Error("a missing disk was added")
 	}
 	g.addNet("02:00:00:00:00:02", openTap(t))
-	eventually(t, "the second card appears", func() bool { return has(g.ask("nets"), "02:00:00:00:00:02") })
+	eventually(t, "the second NIC appears", func() bool { return has(g.ask("nets"), "02:00:00:00:00:02") })
 }
 
 func resizes(t *testing.T, g *guest) {
