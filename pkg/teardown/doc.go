@@ -1,4 +1,4 @@
-// Package teardown removes what nodeless made on a host. Sweep, which pkg/worker calls before it starts containerd,
+// Package teardown removes what nodeless made on a host. CollectOrphans, which pkg/worker calls before it starts containerd,
 // removes what is left of Pods whose shim is gone, after a crash or a kill -9 of everything. The steps of Uninstall, which pkg/cli
 // runs for `nodeless uninstall`, remove all of it but the files, and nothing else.
 //

@@ -105,11 +105,11 @@ func emptyCgroup(t *testing.T, h *fakeHost) {
 	}
 }
 
-func TestSweepTakesTheDeadAndSparesTheRest(t *testing.T) {
+func TestOrphansAreCollectedAndTheRestIsSpared(t *testing.T) {
 	h := crashed(t)
 	emptyCgroup(t, h)
 	for range 2 { // the second finds nothing
-		if err := Sweep(t.Context(), h.Host, slog.New(slog.DiscardHandler)); err != nil {
+		if err := CollectOrphans(t.Context(), h.Host, slog.New(slog.DiscardHandler)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -153,7 +153,7 @@ func TestFilesOfOtherNamesAreNoSandboxes(t *testing.T) {
 			h := crashed(t)
 			write(t, filepath.Join(h.Root, "data/scratch", tt.file+".ext4"), "")
 			emptyCgroup(t, h)
-			if err := Sweep(t.Context(), h.Host, slog.New(slog.DiscardHandler)); err != nil {
+			if err := CollectOrphans(t.Context(), h.Host, slog.New(slog.DiscardHandler)); err != nil {
 				t.Fatal(err)
 			}
 			slices.Sort(h.killed)

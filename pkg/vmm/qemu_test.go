@@ -147,14 +147,14 @@ func TestNothingIsLeftWhen(t *testing.T) {
 	tests := []struct {
 		name string
 		end  func(g *guest, qemu int)
-		// A killed VMM cannot tidy up; what it leaves is swept.
-		swept bool
+		// A killed VMM cannot tidy up; what it leaves is for orphan collection.
+		orphans bool
 	}{
 		{name: "the shim is killed", end: func(g *guest, _ int) { must(t, g.parent.Process.Kill()) }},
 		{name: "QEMU is killed", end: func(_ *guest, qemu int) { must(t, syscall.Kill(qemu, syscall.SIGKILL)) }},
 		{name: "the VMM is told to end", end: func(g *guest, _ int) { must(t, syscall.Kill(g.pid, syscall.SIGTERM)) }},
 		{name: "the guest powers off", end: func(g *guest, _ int) { powerOff(g) }},
-		{name: "the VMM is killed", end: func(g *guest, _ int) { must(t, syscall.Kill(g.pid, syscall.SIGKILL)) }, swept: true},
+		{name: "the VMM is killed", end: func(g *guest, _ int) { must(t, syscall.Kill(g.pid, syscall.SIGKILL)) }, orphans: true},
 	}
 	for i, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -164,7 +164,7 @@ func TestNothingIsLeftWhen(t *testing.T) {
 			qemu := g.qemu()
 			g.wantRecord(qemu, false)
 			tt.end(g, qemu)
-			if tt.swept {
+			if tt.orphans {
 				eventually(t, "QEMU ends with the VMM", func() bool { return !alive(qemu) && !alive(g.pid) })
 				disks, err := filepath.Glob(filepath.Join(h.cfg.ScratchDir, "*"+contract.DiskSuffix))
 				if err != nil || len(disks) != 1 {
@@ -173,7 +173,7 @@ func TestNothingIsLeftWhen(t *testing.T) {
 				must(t, errors.Join(os.Remove(disks[0]), os.Remove(g.api()), os.Remove(g.agent())))
 			}
 			g.wantNothing(qemu)
-			g.wantRecord(qemu, !tt.swept)
+			g.wantRecord(qemu, !tt.orphans)
 		})
 	}
 }
