@@ -181,7 +181,7 @@ func steps(cfg Config, cred *credentials.Credentials, money accounts, worker []r
 		list = append(list, run.Step{Component: quota.New(quota.Config{Access: cred.Access(pki.Supervisor), Class: admission.RuntimeClass}, log), After: []string{"apiserver"}})
 	}
 	if slices.Contains(names(worker), "kubelet") {
-		list = append(list, run.Step{Component: controllermanager.NewVolumeGate(log), After: []string{"apiserver"}})
+		list = append(list, run.Step{Component: controllermanager.NewVolumePlugins(log), After: []string{"apiserver"}})
 		worker = after("kubelet", "volume-plugins", worker)
 	}
 	list = append(list, worker...)
