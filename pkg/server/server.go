@@ -196,7 +196,7 @@ func steps(cfg Config, cred *credentials.Credentials, money accounts, worker []r
 	}
 	needs := []string{"apiserver"}
 	if len(worker) > 0 {
-		list = append(list, run.Step{Component: bootstrap.NewGate(cred.Access(pki.Supervisor), log), After: needs})
+		list = append(list, run.Step{Component: bootstrap.NewSchedulableNode(cred.Access(pki.Supervisor), log), After: needs})
 		needs = []string{"schedulable-node"}
 	}
 	if !cfg.NoMetrics {
