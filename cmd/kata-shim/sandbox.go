@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -44,12 +43,6 @@ func hostConfig(settings string) contract.HostConfig {
 	return c
 }
 
-// An id is 64 hexadecimal digits, as containerd gives one; anything else never becomes part of a path, nor the mark of a process to kill.
-var (
-	validID = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	inArgs  = regexp.MustCompile(`[0-9a-f]{64,}`)
-)
-
 // killTimeout is how long processes and cgroups may take to go; containerd gives `delete` a minute for all of it.
 const killTimeout = 20 * time.Second
 
@@ -62,7 +55,7 @@ func (s sandbox) dirs() []string { return contract.SandboxDirs(s.root, s.id) }
 // remove ends the sandbox's processes and removes its mounts, folders and cgroups. For the id of a plain
 // container, of which the host holds nothing, it does nothing; called twice, the second call finds nothing.
 func (s sandbox) remove() error {
-	if !validID.MatchString(s.id) {
+	if !contract.IsSandboxID(s.id) {
 		return fmt.Errorf("invalid id %q", s.id)
 	}
 	if !s.known() { // to Kata; a sandbox that did not boot may have its cgroups nevertheless
@@ -82,7 +75,7 @@ func (s sandbox) remove() error {
 	return errors.Join(append(errs, s.removeDisk(), removeFile(s.socket), removeCgroups(s.cgroups()))...)
 }
 
-// deleted tells whether Kata has struck the sandbox off its books.
+// deleted tells whether Kata's state of the sandbox is gone.
 func (s sandbox) deleted() bool {
 	_, err := os.Lstat(s.dirs()[0])
 	return errors.Is(err, fs.ErrNotExist)
@@ -90,7 +83,7 @@ func (s sandbox) deleted() bool {
 
 // finish removes what is left of a deleted sandbox whose shim, this process, still runs.
 func (s sandbox) finish() error {
-	if !validID.MatchString(s.id) {
+	if !contract.IsSandboxID(s.id) {
 		return fmt.Errorf("invalid id %q", s.id)
 	}
 	own := s.ownCgroups()
@@ -131,7 +124,7 @@ func (s sandbox) known() bool {
 
 // kill ends every process of the sandbox and waits until it is gone.
 func (s sandbox) kill() error {
-	s.askAdapter()
+	s.askVMM()
 	deadline := time.Now().Add(killTimeout)
 	for {
 		pids := s.processes()
@@ -150,8 +143,8 @@ func (s sandbox) kill() error {
 	}
 }
 
-// askAdapter has nodeless-vmm end QEMU, for a moment: it is the one that writes down when that was.
-func (s sandbox) askAdapter() {
+// askVMM has nodeless-vmm end QEMU, for a moment: it is the one that writes down when that was.
+func (s sandbox) askVMM() {
 	const patience = 2 * time.Second
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		asked := false
@@ -185,7 +178,7 @@ func (s sandbox) processes() []int {
 			continue
 		}
 		cmdline, err := os.ReadFile(filepath.Join(dir, "cmdline"))
-		if err != nil || !slices.Contains(inArgs.FindAllString(string(cmdline), -1), s.id) || isDelete(string(cmdline)) {
+		if err != nil || !contract.NamesSandbox(string(cmdline), s.id) || isDelete(string(cmdline)) {
 			continue
 		}
 		pids = append(pids, pid)

@@ -74,7 +74,7 @@ func TestRemoveTakesOneSandboxOnly(t *testing.T) {
 	}
 	s := sandbox{id: mine, bundle: "/bundle", root: root, scratch: filepath.Join(root, "scratch"), socket: filepath.Join(root, "s/"+mine)}
 	if s.deleted() {
-		t.Error("the sandbox counts as deleted although Kata has it on its books")
+		t.Error("the sandbox counts as deleted although Kata has state of it")
 	}
 	for range 2 { // the second call finds nothing to do
 		if err := s.remove(); err != nil {
@@ -159,7 +159,7 @@ func TestScratchDir(t *testing.T) {
 	}
 }
 
-// A microVM that did not boot is not on Kata's books, and no process of ours is in its cgroups. They go nevertheless, at the shim's end
+// A microVM that did not boot is not in Kata's state, and no process of ours is in its cgroups. They go nevertheless, at the shim's end
 // and when containerd has it deleted.
 func TestCgroupsOfASandboxThatDidNotBoot(t *testing.T) {
 	for name, remove := range map[string]func(sandbox) error{"finish": sandbox.finish, "delete": sandbox.remove} {

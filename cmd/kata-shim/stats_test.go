@@ -14,18 +14,23 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// hung is a shim whose guest never answers.
-type hung struct{ shimapi.Shim }
+// hung is a shim whose guest never answers, and which does not look at the time meanwhile.
+type hung struct {
+	shimapi.Shim
+	release chan struct{} // closed at the end
+}
 
-func (hung) Stats(ctx context.Context, _ *taskapi.StatsRequest) (*taskapi.StatsResponse, error) {
-	<-ctx.Done()
-	return nil, ctx.Err()
+func (h hung) Stats(context.Context, *taskapi.StatsRequest) (*taskapi.StatsResponse, error) {
+	<-h.release
+	return nil, errors.New("given up")
 }
 
 func TestStatsGiveUpOnAHungGuest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		defer close(release)
 		began := time.Now()
-		_, err := service{Shim: hung{}}.Stats(t.Context(), &taskapi.StatsRequest{ID: "x"})
+		_, err := service{Shim: hung{release: release}}.Stats(t.Context(), &taskapi.StatsRequest{ID: "x"})
 		if !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != statsTimeout {
 			t.Errorf("%v after %s, want the deadline after %s", err, time.Since(began), statsTimeout)
 		}

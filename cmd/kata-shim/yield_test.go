@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -76,7 +77,23 @@ func (g *guestAgent) StatsContainer(ctx context.Context, r *agentapi.StatsContai
 	return &agentapi.StatsContainerResponse{CgroupStats: &agentapi.CgroupStats{}}, err
 }
 
-func (g *guestAgent) WaitProcess(ctx context.Context, _ *agentapi.WaitProcessRequest) (*agentapi.WaitProcessResponse, error) {
+func (g *guestAgent) UpdateContainer(ctx context.Context, r *agentapi.UpdateContainerRequest) (*emptypb.Empty, error) {
+	return g.answer(ctx, "update", r.ContainerId)
+}
+
+func (g *guestAgent) TtyWinResize(ctx context.Context, r *agentapi.TtyWinResizeRequest) (*emptypb.Empty, error) {
+	return g.answer(ctx, "resize a terminal", r.ContainerId)
+}
+
+func (g *guestAgent) CloseStdin(ctx context.Context, r *agentapi.CloseStdinRequest) (*emptypb.Empty, error) {
+	return g.answer(ctx, "close the input", r.ContainerId)
+}
+
+// WaitProcess waits for the end, which the container "done" has come to at once, and "slow" where it is its removal that hangs.
+func (g *guestAgent) WaitProcess(ctx context.Context, r *agentapi.WaitProcessRequest) (*agentapi.WaitProcessResponse, error) {
+	if r.ContainerId == "done" || r.ContainerId == "slow" && g.hangs == "delete" {
+		return &agentapi.WaitProcessResponse{}, nil
+	}
 	select {
 	case <-g.release:
 	case <-ctx.Done():
@@ -84,11 +101,11 @@ func (g *guestAgent) WaitProcess(ctx context.Context, _ *agentapi.WaitProcessReq
 	return nil, errors.New("given up")
 }
 
-func (g *guestAgent) RemoveContainer(_ context.Context, r *agentapi.RemoveContainerRequest) (*emptypb.Empty, error) {
+func (g *guestAgent) RemoveContainer(ctx context.Context, r *agentapi.RemoveContainerRequest) (*emptypb.Empty, error) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	g.removed = append(g.removed, r.ContainerId)
-	return &emptypb.Empty{}, nil
+	g.mu.Unlock()
+	return g.answer(ctx, "delete", r.ContainerId)
 }
 
 func (g *guestAgent) RemoveStaleVirtiofsShareMounts(context.Context, *agentapi.RemoveStaleVirtiofsShareMountsRequest) (*emptypb.Empty, error) {
@@ -180,6 +197,26 @@ func returns(t *testing.T, what string, do func() error) {
 	}
 }
 
+func update(t *testing.T, s service, id string) error {
+	limits := &anypb.Any{TypeUrl: "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources", Value: []byte(`{"cpu":{"quota":50000,"period":100000}}`)}
+	_, err := s.Update(t.Context(), &taskapi.UpdateTaskRequest{ID: id, Resources: limits})
+	return err
+}
+
+// untilEnded waits until the shim knows that a container has ended.
+func untilEnded(t *testing.T, s service, id string) {
+	t.Helper()
+	returns(t, "the end of "+id, func() error {
+		for {
+			r, err := s.State(t.Context(), &taskapi.StateRequest{ID: id})
+			if err != nil || r.Status == tasktypes.Status_STOPPED {
+				return err
+			}
+			time.Sleep(time.Millisecond)
+		}
+	})
+}
+
 // TestNoCallWaitsForAnotherContainer: whatever a guest does not answer about one container, the calls about another go through.
 func TestNoCallWaitsForAnotherContainer(t *testing.T) {
 	slow := map[string]func(*testing.T, service) error{
@@ -197,11 +234,26 @@ func TestNoCallWaitsForAnotherContainer(t *testing.T) {
 			_, err := s.Kill(t.Context(), &taskapi.KillRequest{ID: "slow", Signal: uint32(syscall.SIGTERM)})
 			return err
 		},
+		"update": func(t *testing.T, s service) error { return update(t, s, "slow") },
+		"resize a terminal": func(t *testing.T, s service) error {
+			_, err := s.ResizePty(t.Context(), &taskapi.ResizePtyRequest{ID: "slow", Width: 80, Height: 25})
+			return err
+		},
+		"close the input": func(t *testing.T, s service) error {
+			_, err := s.CloseIO(t.Context(), &taskapi.CloseIORequest{ID: "slow", Stdin: true})
+			return err
+		},
+		"delete": func(t *testing.T, s service) error {
+			_, err := s.Delete(t.Context(), &taskapi.DeleteRequest{ID: "slow"})
+			return err
+		},
 	}
 	for hangs, call := range slow {
 		t.Run(hangs, func(t *testing.T) {
 			s, guest := patched(t, hangs)
 			start(t, s, "other")
+			start(t, s, "done")
+			untilEnded(t, s, "done")
 			switch hangs {
 			case "create":
 			case "start":
@@ -230,7 +282,7 @@ func TestNoCallWaitsForAnotherContainer(t *testing.T) {
 			returns(t, "the guest's being told", func() error {
 				for {
 					guest.mu.Lock()
-					told := len(guest.removed) > 0 && guest.removed[0] == "slow"
+					told := slices.Contains(guest.removed, "slow")
 					guest.mu.Unlock()
 					if told {
 						return nil
@@ -267,6 +319,12 @@ func othersGoOn(t *testing.T, s service) {
 			return s.Kill(t.Context(), &taskapi.KillRequest{ID: "other", Signal: uint32(syscall.SIGTERM)})
 		},
 		"Create": func() (any, error) { return nil, create(t, s, "third", "") },
+		"Update": func() (any, error) { return nil, update(t, s, "other") },
+		"ResizePty": func() (any, error) {
+			return s.ResizePty(t.Context(), &taskapi.ResizePtyRequest{ID: "other", Width: 80, Height: 25})
+		},
+		"CloseIO": func() (any, error) { return s.CloseIO(t.Context(), &taskapi.CloseIORequest{ID: "other", Stdin: true}) },
+		"Delete":  func() (any, error) { return s.Delete(t.Context(), &taskapi.DeleteRequest{ID: "done"}) },
 	} {
 		returns(t, what, func() error {
 			_, err := call()

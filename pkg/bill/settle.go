@@ -1,7 +1,7 @@
 // Package bill turns the lives of sandboxes into charges, one cycle of an hour after the other: reservations first, what
 // is left by the second. pkg/server calls it once an hour and for `nodeless bill`. It is pure.
 //
-// The rules are those of TKE Serverless ("Product pricing", "Reserved coupons"): a coupon offsets, in each hour, Pods of
+// The rules are those of TKE Serverless ("Product pricing", "Reserved coupons"): a reservation offsets, in each hour, Pods of
 // exactly its spec for as much as one Pod of that spec would run in an hour, whoever of them ran.
 package bill
 

@@ -125,8 +125,8 @@ func TestCorrect(t *testing.T) {
 	}{
 		{"nothing new", []Usage{ran("a", small, 0, 30), ran("b", small, 20, 60)}, nil},
 		{"one ran longer, and the reservation is used up", []Usage{ran("a", small, 0, 31)}, []Line{{Usage: "a", Cycle: hour, Seconds: 60, Charge: PostPaid, Amount: 60 * perSecond}}},
-		{"one ended before, which frees none of the coupon", []Usage{ran("b", small, 20, 55)}, []Line{{Usage: "b", Cycle: hour, Seconds: -300, Charge: PostPaid, Amount: -300 * perSecond}}},
-		{"one ended before, which frees some of the coupon", []Usage{ran("b", small, 20, 35), ran("d", small, 0, 10)}, []Line{
+		{"one ended before, which frees none of the reservation", []Usage{ran("b", small, 20, 55)}, []Line{{Usage: "b", Cycle: hour, Seconds: -300, Charge: PostPaid, Amount: -300 * perSecond}}},
+		{"one ended before, which frees some of the reservation", []Usage{ran("b", small, 20, 35), ran("d", small, 0, 10)}, []Line{
 			{Usage: "b", Cycle: hour, Seconds: -600, Charge: PostPaid, Amount: -600 * perSecond}, {Usage: "b", Cycle: hour, Seconds: -900, Charge: Reserved, Reservation: "c"},
 			{Usage: "d", Cycle: hour, Seconds: 600, Charge: Reserved, Reservation: "c"}}},
 		{"one did not run at all", []Usage{ran("b", small, -60, 0)}, []Line{

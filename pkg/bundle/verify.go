@@ -26,30 +26,6 @@ func Verify(dir string) error {
 	return nil
 }
 
-// Check is the cheap form of Verify, for every start: sizes, and times where the tree was unpacked by Unpack. A
-// file whose time alone differs (a copied data folder) is settled by its hash.
-func Check(dir string) error {
-	if err := checkMarker(dir); err == nil {
-		return nil
-	} else if !errors.Is(err, errUnmarked) {
-		return Verify(dir)
-	}
-	m, err := ReadManifest(dir)
-	if err != nil {
-		return damaged(dir, ManifestName, err)
-	}
-	for _, f := range m.Files {
-		info, err := os.Lstat(filepath.Join(dir, f.Path))
-		if err == nil && info.Size() != f.Size {
-			err = fmt.Errorf("%w: %d bytes instead of %d", ErrCorrupt, info.Size(), f.Size)
-		}
-		if err != nil {
-			return damaged(dir, f.Path, err)
-		}
-	}
-	return nil
-}
-
 // verify compares the file at path with what the manifest says.
 func (f File) verify(path string) error {
 	file, err := os.Open(path)

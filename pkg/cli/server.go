@@ -65,7 +65,7 @@ func serve(c *cli.Context, s Streams) (err error) {
 	log := slog.New(slog.NewTextHandler(s.Err, &slog.HandlerOptions{Level: cfg.LogLevel}))
 	ctx, stop := untilSignal(c.Context)
 	defer stop()
-	if err := gate(ctx, cfg, log); err != nil {
+	if err := requireHost(ctx, cfg, log); err != nil {
 		return err
 	}
 	notify, err := takeSupervisor()
@@ -88,14 +88,14 @@ func untilSignal(parent context.Context) (context.Context, context.CancelFunc) {
 	return ctx, stop
 }
 
-// gate refuses a host that cannot work, with every reason, and logs what is only remarkable.
-func gate(ctx context.Context, cfg config.Config, log *slog.Logger) error {
+// requireHost refuses a host that cannot work, with every reason, and logs what is only remarkable.
+func requireHost(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	set, err := hostSettings(cfg)
 	if err != nil {
 		return err
 	}
 	set.ServerPID = 0 // the lock is ours now: nobody else's port is excused
-	report, err := preflight.Gate(ctx, thisHost(cfg), set)
+	report, err := preflight.Require(ctx, thisHost(cfg), set)
 	for _, r := range report.Results {
 		if r.Status == preflight.Warn {
 			log.Warn("host check", "fact", r.Name, "detail", r.Detail, "do", r.Do)

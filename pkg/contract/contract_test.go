@@ -91,6 +91,24 @@ func TestControlStays(t *testing.T) {
 	}
 }
 
+// TestNamesSandbox: an argument names a sandbox by a whole run of 64 digits, and by nothing that is more or less.
+func TestNamesSandbox(t *testing.T) {
+	id := strings.Repeat("0123456789abcdef", 4)
+	for arg, want := range map[string]bool{
+		id: true, "/run/vc/vm/" + id + "/clh.sock": true, "kata_" + id: true, "x\x00" + id + "\x00y": true, id + "-" + id: true,
+		"": false, id[1:]: false, id + "0": false, "f" + id: false, id + "F": false, strings.ToUpper(id): false,
+	} {
+		if got := NamesSandbox(arg, id); got != want {
+			t.Errorf("%q names the sandbox: %v, want %v", arg, got, want)
+		}
+	}
+	for _, other := range []string{"", "e", id[1:], id + "0", strings.ToUpper(id), id + "\n", "../" + id[3:]} {
+		if IsSandboxID(other) || NamesSandbox(other, other) {
+			t.Errorf("%q is the id of a sandbox", other)
+		}
+	}
+}
+
 func TestConnect(t *testing.T) {
 	if got := Connect(AgentPort) + Connected(ForwardPort); got != "CONNECT 1024\nOK 1025\n" {
 		t.Errorf("the lines are %q", got)

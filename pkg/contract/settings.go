@@ -18,7 +18,7 @@ type HostConfig struct {
 	TSCKHz     uint64 `json:"tscKHz,omitempty"` // rate of the host's time stamp counter; 0 lets the guest measure it
 	ScratchDir string `json:"scratchDir"`       // where the Pods' writable disks live
 	LogDir     string `json:"logDir"`           // one log and one console log per microVM
-	Debug      bool   `json:"debug"`            // verbose guest kernel and adapter log
+	Debug      bool   `json:"debug"`            // verbose guest kernel and VMM log
 
 	RecordDir string `json:"lifespanDir,omitempty"` // where the microVMs' lives are recorded; empty for no record
 	NodeName  string `json:"nodeName,omitempty"`    // this host's, for the record

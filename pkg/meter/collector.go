@@ -65,7 +65,7 @@ type folder interface {
 	LastHeartbeat(sandbox string) (time.Duration, error)
 	Remove(sandbox string) error
 	SetAside(sandbox string) (string, error)
-	Sweep(now time.Time) error
+	RemoveUnfinished(now time.Time) error
 }
 
 // Collector is the component that fills the ledger. There is one for a folder.
@@ -130,7 +130,7 @@ func (c *Collector) Run(ctx context.Context) error {
 	if err := c.cfg.Validate(); err != nil {
 		return err
 	}
-	if err := c.folder.Sweep(c.cfg.Clock().Wall); err != nil {
+	if err := c.folder.RemoveUnfinished(c.cfg.Clock().Wall); err != nil {
 		c.log.Warn("files of killed processes are left", "error", err)
 	}
 	var ended chan struct{}

@@ -93,8 +93,8 @@ func (f *faulty) SetAside(sandbox string) (to string, err error) {
 	return to, f.around(func() error { to, err = f.folder.SetAside(sandbox); return err })
 }
 
-func (f *faulty) Sweep(now time.Time) error {
-	return f.around(func() error { return f.folder.Sweep(now) })
+func (f *faulty) RemoveUnfinished(now time.Time) error {
+	return f.around(func() error { return f.folder.RemoveUnfinished(now) })
 }
 
 // try scans once. A Collector that dies in it is followed by another.

@@ -29,17 +29,11 @@ func file() sqlfile.Kind {
 		Upgrades: []string{"ALTER TABLE starts ADD COLUMN cluster TEXT NOT NULL DEFAULT ''"}}
 }
 
-// Errors of Open.
-var (
-	ErrNewer   = sqlfile.ErrNewer
-	ErrForeign = sqlfile.ErrForeign
-)
-
 // Ledger is the file of all lives. Several processes may have it open.
 type Ledger struct{ db *sql.DB }
 
-// Open opens the ledger at path and makes it, mode 0600, where there is none. The error is ErrNewer or ErrForeign when this
-// program must not touch the file.
+// Open opens the ledger at path and makes it, mode 0600, where there is none. The error is sqlfile.ErrNewer or
+// sqlfile.ErrForeign when this program must not touch the file.
 func Open(ctx context.Context, path string) (*Ledger, error) {
 	db, err := sqlfile.Open(ctx, path, file())
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/hint"
 	"github.com/nodeless/nodeless/pkg/podsize"
 	"github.com/nodeless/nodeless/pkg/sandboxrecord"
+	"github.com/nodeless/nodeless/pkg/sqlfile"
 )
 
 const thisBoot = "00000000-0000-0000-0000-000000000001"
@@ -228,9 +229,9 @@ func TestOpenRefusesOtherFiles(t *testing.T) {
 		name, statement string
 		want            error
 	}{
-		{"of a newer program", "PRAGMA user_version = 99", ErrNewer},
-		{"of another program", "PRAGMA application_id = 1; PRAGMA user_version = 1", ErrForeign},
-		{"of a program that signs nothing", "PRAGMA application_id = 0; PRAGMA user_version = 0", ErrForeign},
+		{"of a newer program", "PRAGMA user_version = 99", sqlfile.ErrNewer},
+		{"of another program", "PRAGMA application_id = 1; PRAGMA user_version = 1", sqlfile.ErrForeign},
+		{"of a program that signs nothing", "PRAGMA application_id = 0; PRAGMA user_version = 0", sqlfile.ErrForeign},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -35,7 +35,7 @@ func TestDefaultCatalogIsWhole(t *testing.T) {
 	}
 }
 
-// container is one with requests and limits such as "2 4Gi 1", the last being cards; empty for none.
+// container is one with requests and limits such as "2 4Gi 1", the last being GPUs; empty for none.
 func container(requests, limits string) corev1.Container {
 	list := func(text string) corev1.ResourceList {
 		if text == "" {
@@ -85,7 +85,7 @@ func TestPodsAreSized(t *testing.T) {
 		{"one core and 2 GiB", pod(container("1 2Gi", "1 2Gi")), "", "1C2Gi"},
 		{"requests in all and the largest limit", pod(container("2 4Gi", "4 4Gi"), container("1 2Gi", "1 2Gi")), "", "4C8Gi"},
 		{"a GPU", pod(container("4 16Gi", "8 32Gi 1")), "V100", "8C40Gi 1×V100"},
-		{"two cards get four for the sake of the cores", pod(container("", "8 32Gi 1"), container("16 64Gi", "32 128Gi 1")), "V100", "36C160Gi 4×V100"},
+		{"two GPUs get four for the sake of the cores", pod(container("", "8 32Gi 1"), container("16 64Gi", "32 128Gi 1")), "V100", "36C160Gi 4×V100"},
 		{"memory alone", pod(container("- 8Gi", "")), "", "1C8Gi"},
 		{"nothing", pod(container("", "")), "", "1C2Gi"},
 		{"a negative amount, which the API refuses", pod(container("-1 2Gi", "")), "", "0.25C2Gi"},
@@ -145,8 +145,8 @@ func TestNoSize(t *testing.T) {
 		{"too many cores", Demand{CPU: 16001}, ErrTooLarge, "16C64Gi"},
 		{"too much memory", Demand{Memory: 64*Gi + 1}, ErrTooLarge, "16C64Gi"},
 		{"more than there can be", Demand{CPU: math.MaxInt64, Memory: math.MaxInt64}, ErrTooLarge, "type amd"},
-		{"too many cards", Demand{GPU: 9, Types: []string{"V100"}}, ErrTooLarge, "72C320Gi 8×V100"},
-		{"cards of no model", Demand{GPU: 1}, ErrNoSuchSpec, "the types are V100, 1/4*T4"},
+		{"too many GPUs", Demand{GPU: 9, Types: []string{"V100"}}, ErrTooLarge, "72C320Gi 8×V100"},
+		{"GPUs of no model", Demand{GPU: 1}, ErrNoSuchSpec, "the types are V100, 1/4*T4"},
 		{"an unknown model", Demand{GPU: 1, Types: []string{"H100"}}, ErrNoSuchSpec, `"H100"`},
 		{"an unknown CPU", Demand{CPU: 1000, Types: []string{"arm"}}, ErrNoSuchSpec, "the types are intel, amd"},
 		{"cores that are no spec", Demand{CPU: 3000, Memory: 4 * Gi, Exact: true}, ErrNoSuchSpec, "there are 0.25, 0.5, 1, 2, 4, 8, 12, 16 cores"},

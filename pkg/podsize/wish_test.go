@@ -17,7 +17,7 @@ func TestAnnotationsDecide(t *testing.T) {
 		{"less than a core", map[string]string{api.CPU: "0.25", api.Memory: "512Mi"}, "0.25C0.5Gi"},
 		{"AMD first", map[string]string{api.CPU: "8", api.Memory: "8Gi", api.CPUType: "amd, intel"}, "8C8Gi"},
 		{"a family that is not here, then AMD", map[string]string{api.CPUType: "SA5,amd"}, "2C4Gi"},
-		{"cards by annotation", map[string]string{api.GPUCount: "2", api.GPUType: "V100"}, "18C80Gi 2×V100"},
+		{"GPUs by annotation", map[string]string{api.GPUCount: "2", api.GPUType: "V100"}, "18C80Gi 2×V100"},
 		{"a GPU by its model alone", map[string]string{api.GPUType: "T4"}, "8C32Gi 1×T4"},
 		{"a slice of a GPU", map[string]string{api.GPUCount: "1", api.GPUType: "1/4*T4"}, "4C20Gi 1×1/4*T4"},
 		{"a named spec with a GPU", map[string]string{api.CPU: "20", api.Memory: "80Gi", api.GPUCount: "1", api.GPUType: "T4"}, "20C80Gi 1×T4"},

@@ -8,7 +8,7 @@ import (
 )
 
 // hardening is what a host should be where Pods of strangers share it (docs/security.md). None of it keeps a server from working,
-// so Gate does not look.
+// so Require does not look.
 func hardening(h Host, _ Settings) []Result {
 	return slices.Concat(checkThreads(h), checkCPUFlaws(h), checkCoreDumps(h))
 }

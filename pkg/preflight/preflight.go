@@ -105,9 +105,9 @@ func required(ctx context.Context, h Host, s Settings) Report {
 	return r
 }
 
-// Gate is what the server asks at its start: nil, or every reason why this host cannot work. The bundle was verified
+// Require is what the server asks at its start: nil, or every reason why this host cannot work. The bundle was verified
 // when it was unpacked and the accelerator is probed by the worker, so neither is looked at again.
-func Gate(ctx context.Context, h Host, s Settings) (Report, error) {
+func Require(ctx context.Context, h Host, s Settings) (Report, error) {
 	h.Bundle, h.Accel = nil, nil
 	r := required(ctx, h, s)
 	return r, r.Err()

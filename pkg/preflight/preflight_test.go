@@ -198,14 +198,14 @@ func find(t *testing.T, r preflight.Report, name string) preflight.Result {
 	return preflight.Result{}
 }
 
-func TestGateNamesEveryFailureWithItsRemedy(t *testing.T) {
+func TestRequireNamesEveryFailureWithItsRemedy(t *testing.T) {
 	h := good()
 	h.Euid = 1000
 	proc(listening)(&h)
 	h.Accel = func(context.Context) (preflight.Accel, error) { t.Error("probed"); return preflight.Accel{}, nil }
-	_, err := preflight.Gate(context.Background(), h, settings())
+	_, err := preflight.Require(context.Background(), h, settings())
 	if err == nil || !strings.Contains(err.Error(), "check user: uid 1000") || !strings.Contains(err.Error(), "check port 6443: in use") {
-		t.Errorf("Gate = %v", err)
+		t.Errorf("Require = %v", err)
 	}
 	if got := hint.Of(err); len(got) != 2 {
 		t.Errorf("hints = %q, want two", got)

@@ -226,14 +226,14 @@ func (d Dir) LastHeartbeat(sandbox string) (time.Duration, error) {
 	return time.Duration(n), nil
 }
 
-// Sweep deletes what a nodeless-vmm that was killed as it wrote has left. now is by the wall clock, as the files' ages are.
-func (d Dir) Sweep(now time.Time) error {
+// RemoveUnfinished deletes what a nodeless-vmm that was killed as it wrote has left. now is by the wall clock, as the files' ages are.
+func (d Dir) RemoveUnfinished(now time.Time) error {
 	entries, err := os.ReadDir(string(d))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("sweep folder of sandbox records: %w", err)
+		return fmt.Errorf("remove unfinished sandbox records: %w", err)
 	}
 	entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool {
 		info, err := e.Info()

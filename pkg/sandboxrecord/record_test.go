@@ -194,7 +194,7 @@ func TestBeat(t *testing.T) {
 	}
 }
 
-func TestSweepTakesWhatIsOldAlone(t *testing.T) {
+func TestUnfinishedRecordsAreRemovedWhenTheyAreOld(t *testing.T) {
 	dir := sandboxrecord.Dir(t.TempDir())
 	now := time.Now()
 	for name, age := range map[string]time.Duration{".a.json.tmp-1": 2 * time.Hour, ".b.json.tmp-2": time.Minute, "c.json.tmp-3": 2 * time.Hour, ".d": 2 * time.Hour} {
@@ -202,7 +202,7 @@ func TestSweepTakesWhatIsOldAlone(t *testing.T) {
 		must(t, os.WriteFile(path, nil, 0o600))
 		must(t, os.Chtimes(path, now.Add(-age), now.Add(-age)))
 	}
-	must(t, dir.Sweep(now))
+	must(t, dir.RemoveUnfinished(now))
 	var left []string
 	entries, err := os.ReadDir(string(dir))
 	must(t, err)
@@ -212,7 +212,7 @@ func TestSweepTakesWhatIsOldAlone(t *testing.T) {
 	if diff := cmp.Diff([]string{".b.json.tmp-2", ".d", "c.json.tmp-3"}, left); diff != "" {
 		t.Errorf("left (-want +got):\n%s", diff)
 	}
-	must(t, sandboxrecord.Dir("/nonexistent").Sweep(now))
+	must(t, sandboxrecord.Dir("/nonexistent").RemoveUnfinished(now))
 }
 
 func TestPodOf(t *testing.T) {

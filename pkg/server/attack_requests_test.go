@@ -37,7 +37,7 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 
-	"github.com/nodeless/nodeless/pkg/server/apiserver/guard"
+	"github.com/nodeless/nodeless/pkg/server/apiserver/guard/defaults"
 	"github.com/nodeless/nodeless/pkg/users"
 	"github.com/nodeless/nodeless/tests/attack"
 )
@@ -130,7 +130,7 @@ func (p *people) watchAll(t *testing.T, server *process) attack.Outcome {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	before := server.rss(t)
-	tries := guard.DefaultRequests + 20
+	tries := defaults.Requests + 20
 	opened := openUntilRefused(ctx, t, p.clients["alice"], "a", tries)
 	t.Logf("%d watches: %s, and %s before", opened, server.rss(t), before)
 	var took []time.Duration
@@ -170,7 +170,7 @@ func (p *people) watchAll(t *testing.T, server *process) attack.Outcome {
 func (p *people) watchAsMany(t *testing.T) attack.Outcome {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	alice, sum, tries := p.clients["alice"], 0, guard.DefaultRequests*2/3
+	alice, sum, tries := p.clients["alice"], 0, defaults.Requests*2/3
 	for _, name := range []string{"one", "two"} {
 		account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		if _, err := alice.CoreV1().ServiceAccounts("a").Create(ctx, account, metav1.CreateOptions{}); err != nil {
@@ -198,7 +198,7 @@ func (p *people) watchAsMany(t *testing.T) attack.Outcome {
 		})
 		sum += openUntilRefused(ctx, t, client, "a", tries)
 	}
-	if sum > guard.DefaultRequests {
+	if sum > defaults.Requests {
 		return attack.Succeeded
 	}
 	return attack.Refused

@@ -23,7 +23,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/price"
 	"github.com/nodeless/nodeless/pkg/server"
 	"github.com/nodeless/nodeless/pkg/server/apiserver"
-	"github.com/nodeless/nodeless/pkg/server/apiserver/guard"
+	"github.com/nodeless/nodeless/pkg/server/apiserver/guard/defaults"
 	"github.com/nodeless/nodeless/pkg/server/dns"
 )
 
@@ -84,7 +84,7 @@ func testConfig(dir string) server.Config {
 		NodeName: "node1", NodeIP: netip.MustParseAddr("10.99.0.1"), Bind: netip.IPv4Unspecified(), Port: port,
 		ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16"), NodePorts: "30000-32767", DNS: netip.MustParseAddr("10.43.0.10"),
 		DNSBind: netip.MustParseAddr("10.42.0.1"), Domain: "cluster.local", NoMetrics: os.Getenv(noMetricsEnv) != "", NoAudit: os.Getenv(noAuditEnv) != "",
-		Limits: apiserver.Limits{Requests: guard.DefaultRequests, Conns: guard.DefaultConns},
+		Limits: apiserver.Limits{Requests: defaults.Requests, Conns: defaults.Conns},
 	}
 }
 

@@ -182,7 +182,7 @@ func steps(cfg Config, cred *credentials.Credentials, money accounts, worker []r
 		list = append(list, run.Step{Component: quota.New(quota.Config{Access: cred.Access(pki.Supervisor), Class: admission.RuntimeClass}, log), After: []string{"apiserver"}})
 	}
 	if slices.Contains(names(worker), "kubelet") {
-		list = append(list, run.Step{Component: controllermanager.NewVolumeGate(log), After: []string{"apiserver"}})
+		list = append(list, run.Step{Component: controllermanager.NewVolumePlugins(log), After: []string{"apiserver"}})
 		list = append(list, run.Step{Component: nodekeeper.New(cfg.nodeKeeper(cred), log), After: []string{"apiserver"}})
 		worker = after("kubelet", "volume-plugins", worker)
 	}
@@ -198,7 +198,7 @@ func steps(cfg Config, cred *credentials.Credentials, money accounts, worker []r
 	}
 	needs := []string{"apiserver"}
 	if len(worker) > 0 {
-		list = append(list, run.Step{Component: bootstrap.NewGate(cred.Access(pki.Supervisor), log), After: needs})
+		list = append(list, run.Step{Component: bootstrap.NewSchedulableNode(cred.Access(pki.Supervisor), log), After: needs})
 		needs = []string{"schedulable-node"}
 	}
 	if !cfg.NoMetrics {

@@ -63,9 +63,9 @@ func (p process) runsFrom(dirs []string) bool {
 	return false
 }
 
-// mentions tells whether id is part of an argument.
-func (p process) mentions(id string) bool {
-	return slices.ContainsFunc(p.args, func(arg string) bool { return strings.Contains(arg, id) })
+// names tells whether an argument has the sandbox's id in it.
+func (p process) names(id string) bool {
+	return slices.ContainsFunc(p.args, func(arg string) bool { return contract.NamesSandbox(arg, id) })
 }
 
 // shimOf is the sandbox that a living Kata shim serves, ours or another's; empty for every other process.

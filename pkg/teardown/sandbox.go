@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -51,9 +50,6 @@ func (h Host) unmount(path string, flags int) error {
 	return syscall.Unmount(path, flags)
 }
 
-// validID is what containerd gives as an id; nothing else becomes part of a path.
-var validID = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
-
 // Sandboxes lists the ids of our sandboxes of which anything is there, sorted, and whether a shim serves them.
 func (h Host) Sandboxes() (alive, dead []string, err error) {
 	running, err := processes(h.path())
@@ -76,7 +72,7 @@ func (h Host) Sandboxes() (alive, dead []string, err error) {
 	}
 	for id, our := range ours {
 		switch {
-		case !our || !validID.MatchString(id):
+		case !our || !contract.IsSandboxID(id):
 		case served[id]:
 			alive = append(alive, id)
 		default:
@@ -104,16 +100,16 @@ func (h Host) candidates() []string {
 	return slices.Compact(ids)
 }
 
-// isOurs looks for proof: a scratch disk, our vmm in Kata's books, or a process of our bundle that serves it.
+// isOurs looks for proof: a scratch disk, our VMM in Kata's state, or a process of our bundle that serves it.
 func (h Host) isOurs(id string, running []process) bool {
 	if _, err := os.Lstat(h.scratch(id)); err == nil {
 		return true
 	}
-	books, err := os.ReadFile(h.path(contract.KataSandboxes, id, "persist.json"))
-	if err == nil && bytes.Contains(books, []byte("/"+contract.VMM)) {
+	state, err := os.ReadFile(h.path(contract.KataSandboxes, id, "persist.json"))
+	if err == nil && bytes.Contains(state, []byte("/"+contract.VMM)) {
 		return true
 	}
-	return slices.ContainsFunc(running, func(p process) bool { return p.runsFrom(h.Bundles) && p.mentions(id) })
+	return slices.ContainsFunc(running, func(p process) bool { return p.runsFrom(h.Bundles) && p.names(id) })
 }
 
 func (h Host) scratch(id string) string { return h.path(h.ScratchDir, id+contract.DiskSuffix) }
@@ -123,12 +119,12 @@ func (h Host) dirs(id string) []string { return contract.SandboxDirs(h.path(), i
 // RemoveSandbox removes all that the host holds of a sandbox: processes, mounts, folders, disk, sockets, cgroups.
 // What is not there counts as removed.
 func (h Host) RemoveSandbox(id string) error {
-	if !validID.MatchString(id) {
+	if !contract.IsSandboxID(id) {
 		return fmt.Errorf("remove sandbox %q: invalid id", id)
 	}
 	err := killAll(func() ([]process, error) {
 		all, err := processes(h.path())
-		return slices.DeleteFunc(all, func(p process) bool { return !p.runsFrom(h.Bundles) || !p.mentions(id) || p.pid == os.Getpid() }), err
+		return slices.DeleteFunc(all, func(p process) bool { return !p.runsFrom(h.Bundles) || !p.names(id) || p.pid == os.Getpid() }), err
 	}, h.kill)
 	if err != nil {
 		return fmt.Errorf("remove sandbox %s: %w", id, err)

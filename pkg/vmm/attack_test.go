@@ -16,7 +16,7 @@ import (
 	"github.com/nodeless/nodeless/tests/attack"
 )
 
-// smallDisk gives the host's adapters a file system of so many MiB for their disks. It lies in a mount namespace of its own; path is how
+// smallDisk gives the host's VMMs a file system of so many MiB for their disks. It lies in a mount namespace of its own; path is how
 // it is reached from here.
 func (h *host) smallDisk(t *testing.T, mebibytes int) (path string) {
 	t.Helper()

@@ -98,10 +98,10 @@ func call(method, name, body string) []byte {
 // FuzzHTTP is a client that may send anything, with any number of descriptors anywhere: each request has one reply, and no
 // descriptor stays open.
 func FuzzHTTP(f *testing.F) {
-	card := `{"mac":"02:00:00:00:00:01"}`
+	nic := `{"mac":"02:00:00:00:00:01"}`
 	f.Add(call("GET", "vmm.ping", ""), []byte{})
-	f.Add(call("PUT", "vm.add-net", card), []byte{0xfb})
-	f.Add(bytes.Repeat(call("PUT", "vm.add-net", card), 3), []byte{3, 4, 5, 0xfb, 0xfc})
+	f.Add(call("PUT", "vm.add-net", nic), []byte{0xfb})
+	f.Add(bytes.Repeat(call("PUT", "vm.add-net", nic), 3), []byte{3, 4, 5, 0xfb, 0xfc})
 	f.Add(append(call("PUT", "vm.add-net", `{"mac":"x,y"}`), call("GET", "vm.info", "")...), []byte{0xfe})
 	f.Add([]byte("PUT vm.add-net HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}"), []byte{0xfc})
 	f.Add(append(call("PUT", "vm.add-disk", `{"path":"/dev/null"}`), call("PUT", "vm.resize", `{"desired_vcpus":2}`)...), []byte{0x0c, 0x0c})
@@ -275,10 +275,10 @@ func TestMACAddressesAreChecked(t *testing.T) {
 		f, err := os.Open(os.DevNull)
 		must(t, err)
 		if _, err := v.addNet(t.Context(), netConfig{Mac: mac}, []*os.File{f}); err == nil {
-			t.Errorf("a card with the address %q was taken", mac)
+			t.Errorf("a NIC with the address %q was taken", mac)
 		}
 		if f.Close() == nil {
-			t.Errorf("the descriptor of a card with the address %q stayed open", mac)
+			t.Errorf("the descriptor of a NIC with the address %q stayed open", mac)
 		}
 	}
 	for i := range maxNets + 1 {
@@ -286,7 +286,7 @@ func TestMACAddressesAreChecked(t *testing.T) {
 		must(t, err)
 		_, err = v.addNet(t.Context(), netConfig{Mac: fmt.Sprintf("02:00:00:00:00:%02x", i)}, []*os.File{f})
 		if (err != nil) != (i == maxNets) {
-			t.Errorf("card %d of at most %d: %v", i+1, maxNets, err)
+			t.Errorf("NIC %d of at most %d: %v", i+1, maxNets, err)
 		}
 	}
 	must(t, v.cleanup(false))

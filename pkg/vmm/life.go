@@ -142,7 +142,7 @@ func (v *vm) recordResize(c contract.Resize) error {
 	return l.resize(podsize.Size{CPU: c.SpecCPU, Memory: c.SpecMemory}, now)
 }
 
-// resize writes another spec down, unless it is the one that the Pod has. The type and the cards stay.
+// resize writes another spec down, unless it is the one that the Pod has. The type and the GPUs stay.
 func (l *life) resize(to podsize.Size, now time.Duration) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -16,7 +16,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/contract"
 )
 
-// These tests boot real microVMs under emulation and speak to the adapter as Kata does.
+// These tests boot real microVMs under emulation and speak to the VMM as Kata does.
 
 func TestLifeOfAMicroVM(t *testing.T) {
 	t.Parallel()
@@ -51,7 +51,7 @@ func TestLifeOfAMicroVM(t *testing.T) {
 	if err != nil || !strings.Contains(string(console), "testguest: up") {
 		t.Errorf("console log = %q, %v", console, err)
 	}
-	t.Logf("adapter memory: %s", pss(g.pid))
+	t.Logf("VMM memory: %s", pss(g.pid))
 	qemu := g.qemu()
 	g.call("PUT", "vmm.shutdown", nil, nil)
 	g.wantNothing(qemu)
@@ -99,7 +99,7 @@ func hotplugs(t *testing.T, g *guest) {
 		t.Error("a missing disk was added")
 	}
 	g.addNet("02:00:00:00:00:02", openTap(t))
-	eventually(t, "the second card appears", func() bool { return has(g.ask("nets"), "02:00:00:00:00:02") })
+	eventually(t, "the second NIC appears", func() bool { return has(g.ask("nets"), "02:00:00:00:00:02") })
 }
 
 func resizes(t *testing.T, g *guest) {
@@ -147,14 +147,14 @@ func TestNothingIsLeftWhen(t *testing.T) {
 	tests := []struct {
 		name string
 		end  func(g *guest, qemu int)
-		// A killed adapter cannot tidy up; what it leaves is swept.
-		swept bool
+		// A killed VMM cannot tidy up; what it leaves is for orphan collection.
+		orphans bool
 	}{
 		{name: "the shim is killed", end: func(g *guest, _ int) { must(t, g.parent.Process.Kill()) }},
 		{name: "QEMU is killed", end: func(_ *guest, qemu int) { must(t, syscall.Kill(qemu, syscall.SIGKILL)) }},
-		{name: "the adapter is told to end", end: func(g *guest, _ int) { must(t, syscall.Kill(g.pid, syscall.SIGTERM)) }},
+		{name: "the VMM is told to end", end: func(g *guest, _ int) { must(t, syscall.Kill(g.pid, syscall.SIGTERM)) }},
 		{name: "the guest powers off", end: func(g *guest, _ int) { powerOff(g) }},
-		{name: "the adapter is killed", end: func(g *guest, _ int) { must(t, syscall.Kill(g.pid, syscall.SIGKILL)) }, swept: true},
+		{name: "the VMM is killed", end: func(g *guest, _ int) { must(t, syscall.Kill(g.pid, syscall.SIGKILL)) }, orphans: true},
 	}
 	for i, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -164,8 +164,8 @@ func TestNothingIsLeftWhen(t *testing.T) {
 			qemu := g.qemu()
 			g.wantRecord(qemu, false)
 			tt.end(g, qemu)
-			if tt.swept {
-				eventually(t, "QEMU ends with the adapter", func() bool { return !alive(qemu) && !alive(g.pid) })
+			if tt.orphans {
+				eventually(t, "QEMU ends with the VMM", func() bool { return !alive(qemu) && !alive(g.pid) })
 				disks, err := filepath.Glob(filepath.Join(h.cfg.ScratchDir, "*"+contract.DiskSuffix))
 				if err != nil || len(disks) != 1 {
 					t.Fatalf("disks left over: %q, %v, want one", disks, err)
@@ -173,7 +173,7 @@ func TestNothingIsLeftWhen(t *testing.T) {
 				must(t, errors.Join(os.Remove(disks[0]), os.Remove(g.api()), os.Remove(g.agent())))
 			}
 			g.wantNothing(qemu)
-			g.wantRecord(qemu, !tt.swept)
+			g.wantRecord(qemu, !tt.orphans)
 		})
 	}
 }

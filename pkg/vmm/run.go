@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// createTimeout ends an adapter that nobody gives a microVM to.
+	// createTimeout ends a VMM that nobody gives a microVM to.
 	createTimeout = time.Minute
 	// failedBootLinger keeps the API up after a failed boot, so that Kata learns of it: it redials a
 	// socket that has gone, without pause, until its own time-out.
@@ -36,7 +36,7 @@ var (
 	errNoVM       = errors.New("no microVM was asked for")
 )
 
-// Options are what differs from one adapter process to the next.
+// Options are what differs from one VMM process to the next.
 type Options struct {
 	APISocket string
 	Parent    int // the process whose end ends this one; 0 for none
@@ -196,7 +196,7 @@ func openLog(cfg HostConfig, id string, opts Options) (*slog.Logger, *boundedLog
 }
 
 // pruneLogs deletes the oldest log files beyond keep. Those of running microVMs are written to and thus
-// young, or of a Pod that has had nothing to say for long; QEMU and adapter go on without them.
+// young, or of a Pod that has had nothing to say for long; QEMU and the VMM go on without them.
 func pruneLogs(dir string, keep int) {
 	type logFile struct {
 		path string
@@ -213,6 +213,6 @@ func pruneLogs(dir string, keep int) {
 	}
 	slices.SortFunc(files, func(a, b logFile) int { return cmp.Compare(a.age, b.age) })
 	for _, f := range files[min(keep, len(files)):] {
-		_ = os.Remove(f.path) // another adapter may have been faster
+		_ = os.Remove(f.path) // another VMM may have been faster
 	}
 }

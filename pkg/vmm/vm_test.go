@@ -301,7 +301,7 @@ func TestDeviceThatWentByItselfIsRemoved(t *testing.T) {
 	must(t, v.remove(t.Context(), info.ID))
 }
 
-func TestCardAfterBootTravelsByDescriptor(t *testing.T) {
+func TestNICAfterBootTravelsByDescriptor(t *testing.T) {
 	v, peer := runningVM(t, agree)
 	add := func() {
 		f, err := os.Open(os.DevNull)
@@ -318,10 +318,10 @@ func TestCardAfterBootTravelsByDescriptor(t *testing.T) {
 	}
 	add() // Kata sends all its NICs again with each new one
 	if got := len(names(peer)); got != 3 {
-		t.Errorf("%d commands after the same card came again, want no more than 3", got)
+		t.Errorf("%d commands after the same NIC came again, want no more than 3", got)
 	}
 	if _, err := v.addNet(t.Context(), netConfig{Mac: "02:00:00:00:00:02"}, nil); err == nil {
-		t.Error("a card without a tap was added")
+		t.Error("a NIC without a tap was added")
 	}
 }
 

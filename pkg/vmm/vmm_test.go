@@ -75,9 +75,9 @@ type host struct {
 	cfgPath string
 	prog    string
 	initrd  string
-	// enter is what runs an adapter with its working folder elsewhere than here; nil for here.
+	// enter is what runs a VMM with its working folder elsewhere than here; nil for here.
 	enter func(dir string) []string
-	// beside is what the next shim starts besides the adapter, and with which descriptor.
+	// beside is what the next shim starts besides the VMM, and with which descriptor.
 	beside     []string
 	besideFile *os.File
 }
@@ -89,7 +89,7 @@ var built struct {
 	err error
 }
 
-// buildOnce builds the adapter, the wrapper of virtiofsd and the test guest.
+// buildOnce builds the VMM, the wrapper of virtiofsd and the test guest.
 func buildOnce() (dir string, err error) {
 	built.Do(func() {
 		if built.dir, built.err = os.MkdirTemp("", "nodeless-vmm-test-"); built.err != nil {
@@ -104,7 +104,7 @@ func buildOnce() (dir string, err error) {
 	return built.dir, built.err
 }
 
-// needHost finds the bundle and builds the adapter and the test guest, or skips the test. Each test has folders of its own, so that most of
+// needHost finds the bundle and builds the VMM and the test guest, or skips the test. Each test has folders of its own, so that most of
 // them run beside each other.
 func needHost(t *testing.T) *host {
 	t.Helper()
@@ -136,7 +136,7 @@ func needHost(t *testing.T) *host {
 	return h
 }
 
-// configure writes what adapters read.
+// configure writes what VMMs read.
 func (h *host) configure(t *testing.T) {
 	t.Helper()
 	raw, err := json.Marshal(h.cfg)
@@ -163,7 +163,7 @@ func cpio(name string, content []byte) []byte {
 	return b.Bytes()
 }
 
-// guest is a started adapter, spoken to as Kata does.
+// guest is a started VMM, spoken to as Kata does.
 type guest struct {
 	t        *testing.T
 	h        *host
@@ -174,7 +174,7 @@ type guest struct {
 	lastBody string
 }
 
-// launch starts an adapter under a parent of its own.
+// launch starts a VMM under a parent of its own.
 func (h *host) launch(t *testing.T, id string) *guest {
 	t.Helper()
 	g := &guest{t: t, h: h, dir: filepath.Join(h.dir, id)}
@@ -258,7 +258,7 @@ func (g *guest) call(method, call string, body, reply any) {
 
 type object = map[string]any
 
-// config is what Kata sends, shortened by what the adapter ignores.
+// config is what Kata sends, shortened by what the VMM ignores.
 func (g *guest) config(extra string) object {
 	return object{
 		"cpus":   object{"boot_vcpus": 1, "max_vcpus": 2, "topology": object{"threads_per_core": 1}},
@@ -318,7 +318,7 @@ func (g *guest) addNet(mac string, tap *os.File) {
 	}
 }
 
-// qemu is the pid of the adapter's child.
+// qemu is the pid of the VMM's child.
 func (g *guest) qemu() int {
 	g.t.Helper()
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", g.pid))
@@ -331,11 +331,11 @@ func (g *guest) qemu() int {
 			return pid
 		}
 	}
-	g.t.Fatal("the adapter has no child")
+	g.t.Fatal("the VMM has no child")
 	return 0
 }
 
-// wantNothing checks that the adapter, its QEMU and all they made are gone.
+// wantNothing checks that the VMM, its QEMU and all they made are gone.
 func (g *guest) wantNothing(qemu int) {
 	g.t.Helper()
 	for _, pid := range []int{g.pid, qemu} {

@@ -112,16 +112,16 @@ func Steps(cfg Config, log *slog.Logger) ([]run.Step, error) {
 	if err := os.Setenv("PATH", cfg.Bundle.Aux()+":"+os.Getenv("PATH")); err != nil {
 		return nil, fmt.Errorf("set PATH: %w", err)
 	}
-	front := cri.New(cfg.cri(), log)
+	criProxy := cri.New(cfg.cri(), log)
 	steps := []run.Step{
 		{Component: syslogd.New(syslogd.DefaultConfig(), log)},
 		{Component: orphans.New(cfg.host(), log)},
 		{Component: vmmconfig.New(cfg.vmmConfig(), log)},
 		{Component: network.New(cfg.network(pods), log)},
 		{Component: containerd.New(cfg.containerd(), log), After: []string{"syslog", "orphans", "vmm-config", "network"}},
-		{Component: front, After: []string{"vmm-config"}},
+		{Component: criProxy, After: []string{"vmm-config"}},
 		{Component: kubelet.New(cfg.kubelet(pods), log), After: []string{"apiserver", "containerd", "cri"}},
-		{Component: notice.New(cfg.notice(front.Boots), log), After: []string{"kubelet"}},
+		{Component: notice.New(cfg.notice(criProxy.Boots), log), After: []string{"kubelet"}},
 		{Component: ended.New(ended.Config{Socket: cfg.Run.CRI(), Most: endedOfEach * cfg.Node.MaxPods}, log), After: []string{"kubelet"}},
 	}
 	if !cfg.NoProxy {

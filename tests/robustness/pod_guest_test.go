@@ -25,7 +25,7 @@ const (
 	mostVMM    = 64 << 20  // resident memory of its nodeless-vmm
 	mostShim   = 128 << 20 // and of its shim: ttrpc reads messages of up to 4 MiB
 	mostGrowth = 96 << 20  // of the server, and of containerd
-	mostLogs   = 2 << 20   // its files below /run/nodeless/vmm: console and adapter, two of 256 KiB each
+	mostLogs   = 2 << 20   // its files below /run/nodeless/vmm: console and nodeless-vmm, two of 256 KiB each
 	mostSaid   = 512 << 10 // what the server's log grows by
 	// answered is how long a neighbour's exec may take meanwhile, on a machine with two cores and no KVM.
 	answered = 20 * time.Second

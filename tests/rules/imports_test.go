@@ -1,6 +1,8 @@
 package rules
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -23,10 +25,9 @@ var layers = map[string]int{
 
 	"pkg/server": role, "pkg/worker": role,
 
-	"pkg/admission": domain, "pkg/vpc": domain, "pkg/clb": domain, "pkg/cbs": domain, "pkg/cfs": domain, "pkg/cos": domain,
-	"pkg/gpu": domain, "pkg/meter": domain, "pkg/bill": domain, "pkg/join": domain,
+	"pkg/admission": domain, "pkg/meter": domain, "pkg/bill": domain,
 
-	"pkg/vmm": mechanism, "pkg/netdev": mechanism, "pkg/blockdev": mechanism, "pkg/vfio": mechanism, "pkg/cni": mechanism, "pkg/kube": mechanism,
+	"pkg/vmm": mechanism, "pkg/netdev": mechanism, "pkg/cni": mechanism, "pkg/kube": mechanism,
 	"pkg/pki": mechanism, "pkg/proc": mechanism, "pkg/bundle": mechanism, "pkg/preflight": mechanism, "pkg/teardown": mechanism, "pkg/erofs": mechanism,
 	"pkg/users": mechanism, "pkg/agentmux": mechanism, "pkg/ociimage": mechanism, "pkg/syslogd": mechanism, "pkg/registries": mechanism, "pkg/sqlfile": mechanism, "pkg/memcg": mechanism, "pkg/converter": mechanism,
 
@@ -51,6 +52,15 @@ func place(pkg string) (layer int, entry string, ok bool) {
 		}
 	}
 	return layer, entry, ok
+}
+
+// TestLayersAreOfFolders: what has gone is entered no more.
+func TestLayersAreOfFolders(t *testing.T) {
+	for dir := range layers {
+		if info, err := os.Stat(filepath.Join(root(t), dir)); err != nil || !info.IsDir() {
+			t.Errorf("layers has %s, and there is no such folder", dir)
+		}
+	}
 }
 
 func TestImportDirection(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 )
 
 // Leftovers lists what Pods have left in the host: processes of a VM, mounts, network namespaces, links, addresses,
-// cgroups, loop devices, scratch disks, state folders, and entries in containerd's books. It is empty when every Pod is gone
+// cgroups, loop devices, scratch disks, state folders, and entries in containerd's metadata. It is empty when every Pod is gone
 // without a trace.
 func (h *Host) Leftovers(ctx context.Context) ([]string, error) {
 	var found []string
@@ -28,7 +28,7 @@ func (h *Host) Leftovers(ctx context.Context) ([]string, error) {
 		errs = append(errs, err)
 	}
 	if len(found) == 0 { // asking containerd is dear, and as long as there is more its answer does not matter
-		some, err := h.books(ctx)
+		some, err := h.metadata(ctx)
 		found = append(found, some...)
 		errs = append(errs, err)
 	}

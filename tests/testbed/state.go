@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// books are the entries of Pods in containerd's metadata. Images have committed snapshots; containers have active ones.
-func (h *Host) books(ctx context.Context) ([]string, error) {
+// metadata gives the entries of Pods in containerd's metadata. Images have committed snapshots; containers have active ones.
+func (h *Host) metadata(ctx context.Context) ([]string, error) {
 	if _, err := os.Stat(h.Path("/run/nodeless/containerd/containerd.sock")); err != nil {
 		return nil, nil //nolint:nilerr // nothing runs
 	}

@@ -255,7 +255,7 @@ func TestExampleInference(t *testing.T) {
 	}
 }
 
-// TestExampleInferenceOnGPU: with the one annotation that the manifest has as a comment the same Pods are of the spec with a card, and wait
+// TestExampleInferenceOnGPU: with the one annotation that the manifest has as a comment the same Pods are of the spec with a GPU, and wait
 // for a host that has one.
 func TestExampleInferenceOnGPU(t *testing.T) {
 	s := newSpace(t, time.Minute)
@@ -278,7 +278,7 @@ func TestExampleInferenceOnGPU(t *testing.T) {
 		t.Errorf("the Pod is a %q of type %q, want 8C32Gi 1×T4", spec, kind)
 	}
 	if message := condition(pod, corev1.PodScheduled).Message; !strings.Contains(message, "Insufficient nvidia.com/gpu") {
-		t.Errorf("it waits: %s; want that a card is missing", message)
+		t.Errorf("it waits: %s; want that a GPU is missing", message)
 	}
 }
 

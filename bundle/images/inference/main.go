@@ -1,6 +1,6 @@
 // Command inference is the image of the example of online inference: it tells in which language a text is written, over HTTP, by
 // a model that it also makes. The model counts sequences of characters in the sentences of corpus; the image's build trains it.
-// It computes on the CPU, whatever cards its Pod has.
+// It computes on the CPU, whatever GPUs its Pod has.
 //
 //	inference                          serve on :8080 (or $PORT) with the model /model.json (or $MODEL)
 //	inference train -corpus DIR -out FILE  make the model of DIR/LANGUAGE.txt, one sentence a line

@@ -16,7 +16,7 @@ import (
 const (
 	// mostBody bounds a request, in bytes; what a text of that size takes is bounded with it.
 	mostBody = 64 << 10
-	// device is where the model is computed. It is small: a card would not make it faster.
+	// device is where the model is computed. It is small: a GPU would not make it faster.
 	device = "cpu"
 )
 

@@ -1,5 +1,5 @@
 // Command pause holds a sandbox open where something insists on a process: it waits for a signal. In a microVM the
-// agent keeps the pause container in its books only and never starts it.
+// agent keeps the pause container in its state only and never starts it.
 package main
 
 import (

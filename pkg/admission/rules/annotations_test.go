@@ -37,7 +37,7 @@ func TestTableHasEveryKeyOfTheCloudOnce(t *testing.T) {
 		want = append(want, name)
 	}
 	names := map[string]string{}
-	for _, k := range Keys() {
+	for _, k := range table {
 		got = append(got, k.Key)
 		for _, name := range append([]string{k.name()}, k.Also...) {
 			if names[name] != "" {
@@ -61,7 +61,7 @@ func TestTableHasEveryKeyOfTheCloudOnce(t *testing.T) {
 func finds(key, value string) Findings { return Pod(podWith(annotated(key, value)), Settings{}, false) }
 
 func TestKeysNotYetHonouredAreWarnedOf(t *testing.T) {
-	for _, k := range Keys() {
+	for _, k := range table {
 		if k.State != NotYet {
 			continue
 		}
@@ -84,7 +84,7 @@ func TestKeysNotYetHonouredAreWarnedOf(t *testing.T) {
 
 func TestImpliedKeysAreQuiet(t *testing.T) {
 	seen := 0
-	for _, k := range Keys() {
+	for _, k := range table {
 		if k.State != Implied {
 			continue
 		}

@@ -26,7 +26,7 @@ func document(t *testing.T) []string {
 // TestDocumentHasEveryKey: the table of docs/annotations.md is the one of the program, row by row.
 func TestDocumentHasEveryKey(t *testing.T) {
 	var want, got []string
-	for _, k := range Keys() {
+	for _, k := range table {
 		want = append(want, "| `"+k.Key+"` | "+k.State.String()+" | "+k.Here+" | `"+k.Test+"` |")
 	}
 	for _, line := range document(t) {
@@ -61,7 +61,7 @@ func TestDocumentNamesTestsThatExist(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, k := range Keys() {
+	for _, k := range table {
 		if !have[k.Test] {
 			t.Errorf("%s: there is no test %s", k.Key, k.Test)
 		}

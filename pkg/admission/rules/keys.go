@@ -72,9 +72,6 @@ type Key struct {
 // name is the key without its prefix.
 func (k *Key) name() string { return k.Key[strings.IndexByte(k.Key, '/')+1:] }
 
-// Keys lists every annotation that TKE Serverless knows, in the order of docs/annotations.md.
-func Keys() []Key { return slices.Clone(table) }
-
 // Tests that show more than one key.
 const (
 	testSized  = "TestAnnotationsDecide"
@@ -82,13 +79,14 @@ const (
 	testQuiet  = "TestImpliedKeysAreQuiet"
 )
 
-// table is what Keys lists. Here of a key that is not yet honoured is the end of its warning, which has 256 characters.
+// table is every annotation that TKE Serverless knows, in the order of docs/annotations.md. Here of a key that is not
+// yet honoured is the end of its warning, which has 256 characters.
 var table = []Key{
 	{Key: api.CPU, Here: "cores of the Pod's spec, in place of requests and limits; needs `mem`", Test: testSized, Also: []string{"cpus", "cpu-count", "vcpu", "cores"}},
 	{Key: api.Memory, Here: "memory of the Pod's spec, in place of requests and limits; needs `cpu`", Test: testSized, Also: []string{"memory", "ram"}},
 	{Key: api.CPUType, Here: "types of CPU, the preferred first", Test: testSized},
 	{Key: api.GPUType, Here: "models of GPU, the preferred first; alone it means one GPU, and the Pod stays pending where no host has one", Test: testSized, Also: []string{"gpu-model"}},
-	{Key: api.GPUCount, Here: "cards, in place of the containers' requests", Test: testSized, Also: []string{"gpu", "gpus", "gpu-num"}},
+	{Key: api.GPUCount, Here: "GPUs, in place of the containers' requests", Test: testSized, Also: []string{"gpu", "gpus", "gpu-num"}},
 	{Key: api.RootDiskSize, Here: "GiB of the Pod's writable disk, 20 when not given, 2048 at most", Test: "TestRootDiskIsAsLargeAsAsked",
 		Also: []string{"root-disk-size", "system-disk-size", "disk-size", "ephemeral-storage"}},
 	{Key: api.EKS + "root-cbs-type", State: NotYet, Here: "the writable disk is a file on the host's own disk, of whatever kind that is", Test: testWarned},

@@ -183,16 +183,6 @@ func insert(ctx context.Context, tx *sql.Tx, hour time.Time, first int, charges 
 
 const chargeColumns = "cycle, line, billed, usage, cluster, namespace, pod, workload, spec, spec_type, charge, coupon, seconds, amount, currency, digits, why"
 
-// Charges lists what is on the bills of a time, which is whole hours, the end excluded; a zero moment is no bound. They are those of
-// some namespaces, or of all when that is nil, by hour and line.
-func (j *Journal) Charges(ctx context.Context, from, to time.Time, namespaces []string) ([]Charge, error) {
-	where, args, err := billed(from, to, namespaces)
-	if err != nil {
-		return nil, fmt.Errorf("list charges: %w", err)
-	}
-	return j.charges(ctx, where, args...)
-}
-
 // billed is the condition of what is on the bills of a time, such that there is an index for it.
 func billed(from, to time.Time, namespaces []string) (where string, args []any, err error) {
 	where, args = "billed >= ? AND billed < ?", []any{low(from), high(to)}
@@ -257,9 +247,10 @@ type Sum struct {
 	Amount                                      price.Amount
 }
 
-// DailyUpTo adds up what Charges lists, by day, namespace and kind, in the order of these. If that comes to more than most, or comes from
-// ten times as many charges, all workloads of a day are one, called Many. So what comes back stays small, however many names somebody
-// gave to theirs.
+// DailyUpTo adds up what is on the bills of a time, by day, namespace and kind, in the order of these. The time is whole hours, the end
+// excluded; a zero moment is no bound. It takes some namespaces, or all when that is nil. If it comes to more than most, or comes from ten
+// times as many charges, all workloads of a day are one, called Many. So what comes back stays small, however many names somebody gave to
+// theirs.
 func (j *Journal) DailyUpTo(ctx context.Context, from, to time.Time, namespaces []string, most int) ([]Sum, error) {
 	where, args, err := billed(from, to, namespaces)
 	if err != nil {

@@ -81,10 +81,15 @@ func TestAnHourIsSettledOnce(t *testing.T) {
 		t.Error("lines of another hour were settled")
 	}
 	must(t, b.Settle(t.Context(), cycle(hour.Add(2*time.Hour)), nil))
-	got, err := b.Charges(t.Context(), time.Time{}, time.Time{}, nil)
+	got, err := b.Hour(t.Context(), hour)
 	must(t, err)
 	if diff := cmp.Diff(lines, got); diff != "" {
 		t.Errorf("charges (-want +got):\n%s", diff)
+	}
+	for _, other := range []time.Time{hour.Add(time.Hour), hour.Add(2 * time.Hour)} {
+		if got, err := b.Hour(t.Context(), other); err != nil || len(got) != 0 {
+			t.Errorf("charges of %s: %+v, %v, want none", other, got, err)
+		}
 	}
 	hours, err := b.Settled(t.Context(), time.Time{}, time.Time{})
 	must(t, err)
@@ -104,14 +109,14 @@ func TestCharges(t *testing.T) {
 		namespaces []string
 		want       []int64
 	}{
-		{"all", time.Time{}, time.Time{}, nil, []int64{3600, 60, 10}},
+		{"all", time.Time{}, time.Time{}, nil, []int64{60, 3610}},
 		{"no namespace", time.Time{}, time.Time{}, []string{}, nil},
-		{"one", time.Time{}, time.Time{}, []string{"shop"}, []int64{3600, 10}},
+		{"one", time.Time{}, time.Time{}, []string{"shop"}, []int64{3610}},
 		{"one of a hostile name", time.Time{}, time.Time{}, []string{`o"]'; --`}, []int64{60}},
-		{"until the second hour", time.Time{}, next, nil, []int64{3600, 60}},
+		{"until the second hour", time.Time{}, next, nil, []int64{60, 3600}},
 		{"from the second hour", next, time.Time{}, nil, []int64{10}},
 	} {
-		found, err := b.Charges(t.Context(), tt.from, tt.to, tt.namespaces)
+		found, err := b.DailyUpTo(t.Context(), tt.from, tt.to, tt.namespaces, 100)
 		must(t, err)
 		var got []int64
 		for _, c := range found {
@@ -156,8 +161,8 @@ func TestCorrect(t *testing.T) {
 	if len(found) != 2 || found[1].Usage != "b/0" {
 		t.Errorf("lines of the hour: %+v", found)
 	}
-	if found, err = b.Charges(t.Context(), hour, hour.Add(time.Hour), nil); err != nil || len(found) != 1 {
-		t.Errorf("lines of the closed bill: %+v, %v", found, err)
+	if closed, err := b.DailyUpTo(t.Context(), hour, hour.Add(time.Hour), nil, 100); err != nil || len(closed) != 1 || closed[0].Seconds != 3600 {
+		t.Errorf("the closed bill: %+v, %v", closed, err)
 	}
 	must(t, b.Settle(t.Context(), cycle(hour), []Charge{charge(hour, "a/0", "shop", 3600)})) // as it was settled
 }
@@ -309,12 +314,16 @@ func TestReadersSeeWholeHours(t *testing.T) {
 		reader := open(t, dir) // as another process has it
 		wait.Go(func() {
 			for ctx.Err() == nil {
-				found, err := reader.Charges(ctx, time.Time{}, time.Time{}, nil)
+				found, err := reader.DailyUpTo(ctx, time.Time{}, time.Time{}, nil, 100)
 				if ctx.Err() != nil {
 					return
 				}
-				if err != nil || len(found)%7 != 0 {
-					t.Errorf("a reader sees %d lines, %v", len(found), err)
+				var seconds int64
+				for _, s := range found {
+					seconds += s.Seconds
+				}
+				if err != nil || seconds%(7*3600) != 0 {
+					t.Errorf("a reader sees %d seconds, %v", seconds, err)
 					return
 				}
 			}

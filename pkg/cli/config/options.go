@@ -7,6 +7,7 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/datadir"
 	"github.com/nodeless/nodeless/pkg/netdev"
+	"github.com/nodeless/nodeless/pkg/server/apiserver/guard/defaults"
 )
 
 // Kind is the shape of an option's value.
@@ -65,13 +66,13 @@ func Pick(names ...string) []Option {
 
 func pathOptions() []Option {
 	return []Option{
-		{Name: "config", Default: "/etc/nodeless/config.yaml", Usage: "configuration `file`; files in <file>.d/*.yaml are read after it",
+		{Name: "config", Default: datadir.ConfigFile, Usage: "configuration `file`; files in <file>.d/*.yaml are read after it",
 			field: func(c *Config) any { return &c.Paths.File }},
-		{Name: "data-dir", Default: "/var/lib/nodeless", Usage: "`folder` of what outlives a reboot",
+		{Name: "data-dir", Default: string(datadir.Default), Usage: "`folder` of what outlives a reboot",
 			field: func(c *Config) any { return &c.Paths.Data }},
-		{Name: "run-dir", Default: "/run/nodeless", Usage: "`folder` of sockets and generated settings",
+		{Name: "run-dir", Default: string(datadir.DefaultRun), Usage: "`folder` of sockets and generated settings",
 			field: func(c *Config) any { return &c.Paths.Run }},
-		{Name: "write-kubeconfig", Default: "/etc/nodeless/kubeconfig", Usage: "`file` that receives the administrator's kubeconfig",
+		{Name: "write-kubeconfig", Default: datadir.Kubeconfig, Usage: "`file` that receives the administrator's kubeconfig",
 			field: func(c *Config) any { return &c.Paths.Kubeconfig }},
 		{Name: "private-registry", Default: datadir.RegistriesFile, Usage: "`file` of mirrors, credentials and certificates of image registries",
 			field: func(c *Config) any { return &c.Paths.Registries }},
@@ -121,9 +122,9 @@ func apiOptions() []Option {
 			field: func(c *Config) any { return &c.API.Advertise }},
 		{Name: "tls-san", Kind: List, Usage: "further `name` or address in the apiserver's certificate; may be repeated",
 			field: func(c *Config) any { return &c.API.TLSSANs }},
-		{Name: "max-open-requests", Default: "500", Usage: "`number` of requests that last, such as watches and exec, that each user has open; 0 for no limit",
+		{Name: "max-open-requests", Default: strconv.Itoa(defaults.Requests), Usage: "`number` of requests that last, such as watches and exec, that each user has open; 0 for no limit",
 			field: func(c *Config) any { return &c.API.MaxRequests }},
-		{Name: "max-connections", Default: "1000", Usage: "`number` of connections to the apiserver that each address outside of this host has open; 0 for no limit",
+		{Name: "max-connections", Default: strconv.Itoa(defaults.Conns), Usage: "`number` of connections to the apiserver that each address outside of this host has open; 0 for no limit",
 			field: func(c *Config) any { return &c.API.MaxConns }},
 		{Name: "datastore-endpoint", Usage: "etcd `URL`s to use in place of the built-in SQLite",
 			field: func(c *Config) any { return &c.API.Datastore }},

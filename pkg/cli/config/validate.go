@@ -14,6 +14,7 @@ import (
 
 	"github.com/nodeless/nodeless/pkg/hint"
 	"github.com/nodeless/nodeless/pkg/netdev"
+	"github.com/nodeless/nodeless/pkg/server/apiserver/guard/defaults"
 )
 
 // kubeletPort is the kubelet's; the apiserver cannot have it.
@@ -195,10 +196,10 @@ func (a API) faults() (errs []error) {
 		errs = append(errs, invalid("snapshot-interval", d, "too short", "choose a second or more, an hour is usual, or 0 for no snapshots"))
 	}
 	if a.MaxRequests < 0 {
-		errs = append(errs, invalid("max-open-requests", a.MaxRequests, "less than none", "give a number, 500 is usual, or 0 for no limit"))
+		errs = append(errs, invalid("max-open-requests", a.MaxRequests, "less than none", fmt.Sprintf("give a number, %d is usual, or 0 for no limit", defaults.Requests)))
 	}
 	if a.MaxConns < 0 {
-		errs = append(errs, invalid("max-connections", a.MaxConns, "less than none", "give a number, 1000 is usual, or 0 for no limit"))
+		errs = append(errs, invalid("max-connections", a.MaxConns, "less than none", fmt.Sprintf("give a number, %d is usual, or 0 for no limit", defaults.Conns)))
 	}
 	for _, san := range a.TLSSANs {
 		if _, err := netip.ParseAddr(san); err == nil {

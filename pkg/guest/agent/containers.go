@@ -33,7 +33,7 @@ func isPause(spec *specs.Spec) bool {
 }
 
 // CreateContainer mounts the container's storages and makes it. The pause container is only kept in the
-// books; its image is not even mounted.
+// agent's state; its image is not even mounted.
 func (a *Agent) CreateContainer(ctx context.Context, req *pb.CreateContainerRequest) (*emptypb.Empty, error) {
 	id := req.GetContainerId()
 	ctx, created, err := a.creating(ctx, id)

@@ -150,9 +150,7 @@ func (w *world) statement(from, to time.Time, namespaces []string) []entry {
 	w.t.Helper()
 	var entries []entry
 	var settled, open price.Amount
-	charges, err := w.journal.Charges(w.t.Context(), from, to, namespaces)
-	must(w.t, err)
-	for _, c := range charges {
+	for _, c := range w.charges(from, to, namespaces) {
 		entries = append(entries, entry{c, true})
 		settled += c.Amount
 	}
@@ -174,6 +172,25 @@ func (w *world) statement(from, to time.Time, namespaces []string) []entry {
 		w.t.Errorf("the statement lacks %s that are settled and %s that are not", settled.Format(9), open.Format(9))
 	}
 	return entries
+}
+
+// charges lists what is on the bills of a time, in the order in which it was billed; a zero moment is no bound.
+func (w *world) charges(from, to time.Time, namespaces []string) (found []journal.Charge) {
+	w.t.Helper()
+	hours, err := w.journal.Settled(w.t.Context(), time.Time{}, time.Time{})
+	must(w.t, err)
+	for _, hour := range hours {
+		lines, err := w.journal.Hour(w.t.Context(), hour)
+		must(w.t, err)
+		for _, c := range lines {
+			within := !c.Billed.Before(from) && (to.IsZero() || c.Billed.Before(to))
+			if within && (namespaces == nil || slices.Contains(namespaces, c.Namespace)) {
+				found = append(found, c)
+			}
+		}
+	}
+	slices.SortStableFunc(found, func(a, b journal.Charge) int { return a.Billed.Compare(b.Billed) })
+	return found
 }
 
 // everySecondOnce compares what was charged with what was lived. All must have ended and be settled.

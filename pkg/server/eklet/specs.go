@@ -94,7 +94,7 @@ func (e *Eklet) size(pod *corev1.Pod, before podsize.Size) (now podsize.Size, ok
 		return now, false
 	}
 	limits := pod.Spec.Resources.Limits
-	now = before // with its cards
+	now = before // with its GPUs
 	now.CPU, now.Memory = limits.Cpu().MilliValue(), limits.Memory().Value()
 	return now, true
 }

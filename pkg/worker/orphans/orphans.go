@@ -38,7 +38,7 @@ func (c *Collector) Name() string { return "orphans" }
 
 // Run collects orphans until ctx ends. What cannot be removed is no reason not to run Pods.
 func (c *Collector) Run(ctx context.Context) error {
-	if err := teardown.Sweep(ctx, c.host, c.log); err != nil {
+	if err := teardown.CollectOrphans(ctx, c.host, c.log); err != nil {
 		c.log.Warn("remains of earlier microVMs not removed", "error", err)
 	}
 	close(c.ready)

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,7 +32,8 @@ func TestOrphansAreRemovedAtTheSecondLook(t *testing.T) {
 			return err == nil
 		}
 		write("proc/self/mountinfo")
-		write("scratch/before.ext4")
+		before, orphan := "scratch/"+strings.Repeat("0a", 32)+".ext4", "scratch/"+strings.Repeat("0b", 32)+".ext4"
+		write(before)
 		ctx, cancel := context.WithCancel(t.Context())
 		s := New(teardown.Host{Root: root, ScratchDir: "/scratch", CgroupRoot: "/nodeless"}, slog.New(slog.DiscardHandler))
 		done := make(chan error, 1)
@@ -39,18 +41,18 @@ func TestOrphansAreRemovedAtTheSecondLook(t *testing.T) {
 		if err := s.Ready(ctx); err != nil {
 			t.Fatal(err)
 		}
-		if there("scratch/before.ext4") {
+		if there(before) {
 			t.Error("what an earlier run left is there when Pods may start")
 		}
 		time.Sleep(interval / 2)
-		write("scratch/orphan.ext4")
+		write(orphan)
 		time.Sleep(interval) // one look
-		if !there("scratch/orphan.ext4") {
+		if !there(orphan) {
 			t.Error("removed at the first look")
 		}
 		time.Sleep(interval) // the second
 		synctest.Wait()
-		if there("scratch/orphan.ext4") {
+		if there(orphan) {
 			t.Error("still there after the second look")
 		}
 		cancel()

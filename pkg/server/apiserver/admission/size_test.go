@@ -327,7 +327,7 @@ func TestOtherPodsAreLeftAlone(t *testing.T) {
 	}
 }
 
-func TestCardsOfAnAnnotationAreAskedFor(t *testing.T) {
+func TestGPUsOfAnAnnotationAreAskedFor(t *testing.T) {
 	annotated := func(containers ...core.Container) *core.Pod {
 		return with(microVM(containers...), map[string]string{api.GPUCount: "2", api.GPUType: "V100"})
 	}
@@ -348,7 +348,7 @@ func TestCardsOfAnAnnotationAreAskedFor(t *testing.T) {
 		for i, want := range tt.want {
 			got := tt.pod.Spec.Containers[i].Resources.Requests[gpus]
 			if got.Value() != want {
-				t.Errorf("%s: container %d asks for %s cards, want %d", name, i, got.String(), want)
+				t.Errorf("%s: container %d asks for %s GPUs, want %d", name, i, got.String(), want)
 			}
 		}
 	}

@@ -6,10 +6,6 @@ import (
 	"sync"
 )
 
-// DefaultConns is how many connections one address may have open. A connection is memory of the server's before anybody has said who he is;
-// a client that uses HTTP/2 needs one for a hundred requests at once.
-const DefaultConns = 1000
-
 // Listen bounds how many connections each address has open. It closes more at once, before anything is read from them. Addresses of this
 // host have no bound: on it are the cluster's own components, and who is root there needs no connections. Of an IPv6 address the first
 // half counts, which is the network that one is given. There is no bound when most is 0.

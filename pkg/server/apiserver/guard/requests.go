@@ -17,11 +17,6 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 )
 
-// DefaultRequests is how many requests one may have open that last. Each is memory of the server's: 500 watches of a small namespace took
-// some 10 MB, and each has a queue of its own for what changes. A controller has one watch for each kind that it follows, and kubectl has
-// one at a time.
-const DefaultRequests = 500
-
 // retryAfter is when one who has too much open is to try again, in seconds.
 const retryAfter = 5
 

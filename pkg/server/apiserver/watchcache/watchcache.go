@@ -64,9 +64,9 @@ func (f relisting) cached(config *storagebackend.ConfigForResource, prefix strin
 		closeRaw()
 		return nil, nil, err
 	}
-	front := cacher.NewCacheDelegator(c, raw)
-	return waiting{front, c.Ready}, sync.OnceFunc(func() {
-		front.Stop()
+	delegator := cacher.NewCacheDelegator(c, raw)
+	return waiting{delegator, c.Ready}, sync.OnceFunc(func() {
+		delegator.Stop()
 		c.Stop()
 		closeRaw()
 	}), nil

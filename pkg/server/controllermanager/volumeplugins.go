@@ -11,34 +11,34 @@ import (
 	"github.com/nodeless/nodeless/pkg/run"
 )
 
-// volumePatience is how long VolumeGate waits: an operator may have turned the attach-detach controller off.
+// volumePatience is how long VolumePlugins waits: an operator may have turned the attach-detach controller off.
 const volumePatience = 10 * time.Second
 
-// VolumeGate is a component that does nothing and is ready when the attach-detach controller has set up the volume plugins. A kubelet in
+// VolumePlugins is a component that does nothing and is ready when the attach-detach controller has set up the volume plugins. A kubelet in
 // the same process starts after it. The CSI plugin keeps who it works for in a variable of its package, and the last one that sets it up
 // wins. When that is the controller, which is no node, the kubelet asks for a node without a name. It stays NotReady, and ends the
 // process after two minutes.
-type VolumeGate struct{ log *slog.Logger }
+type VolumePlugins struct{ log *slog.Logger }
 
 var (
-	_ run.Component = (*VolumeGate)(nil)
-	_ run.Readier   = (*VolumeGate)(nil)
+	_ run.Component = (*VolumePlugins)(nil)
+	_ run.Readier   = (*VolumePlugins)(nil)
 )
 
-// NewVolumeGate gives the component.
-func NewVolumeGate(log *slog.Logger) *VolumeGate { return &VolumeGate{log: log} }
+// NewVolumePlugins gives the component.
+func NewVolumePlugins(log *slog.Logger) *VolumePlugins { return &VolumePlugins{log: log} }
 
 // Name is "volume-plugins".
-func (g *VolumeGate) Name() string { return "volume-plugins" }
+func (v *VolumePlugins) Name() string { return "volume-plugins" }
 
 // Run waits for the end.
-func (g *VolumeGate) Run(ctx context.Context) error {
+func (v *VolumePlugins) Run(ctx context.Context) error {
 	<-ctx.Done()
 	return nil
 }
 
 // Ready waits until the CSI plugin knows its first user, but not for ever.
-func (g *VolumeGate) Ready(ctx context.Context) error {
+func (v *VolumePlugins) Ready(ctx context.Context) error {
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
 	patience := time.NewTimer(volumePatience)
@@ -48,7 +48,7 @@ func (g *VolumeGate) Ready(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-patience.C:
-			g.log.Warn("attach-detach controller has not set up the volume plugins", "waited", volumePatience)
+			v.log.Warn("attach-detach controller has not set up the volume plugins", "waited", volumePatience)
 			return nil
 		case <-ticker.C:
 		}

@@ -13,37 +13,39 @@ import (
 	"github.com/nodeless/nodeless/pkg/run"
 )
 
-// patience is how long Gate.Ready waits. A host that cannot run Pods must still let its operator see why,
+// patience is how long SchedulableNode.Ready waits. A host that cannot run Pods must still let its operator see why,
 // with a scheduler that says so at each Pod.
 const patience = 60 * time.Second
 
-// Gate is a component that does nothing and is ready when Pods can be scheduled to some node. The scheduler comes
+// SchedulableNode is a component that does nothing and is ready when Pods can be scheduled to some node. The scheduler comes
 // after it: one that starts earlier finds the first Pods unschedulable and makes them wait for another try.
-type Gate struct {
+type SchedulableNode struct {
 	access kube.Access
 	log    *slog.Logger
 }
 
 var (
-	_ run.Component = (*Gate)(nil)
-	_ run.Readier   = (*Gate)(nil)
+	_ run.Component = (*SchedulableNode)(nil)
+	_ run.Readier   = (*SchedulableNode)(nil)
 )
 
-// NewGate gives the component.
-func NewGate(access kube.Access, log *slog.Logger) *Gate { return &Gate{access: access, log: log} }
+// NewSchedulableNode gives the component.
+func NewSchedulableNode(access kube.Access, log *slog.Logger) *SchedulableNode {
+	return &SchedulableNode{access: access, log: log}
+}
 
 // Name is "schedulable-node".
-func (g *Gate) Name() string { return "schedulable-node" }
+func (n *SchedulableNode) Name() string { return "schedulable-node" }
 
 // Run waits for the end.
-func (g *Gate) Run(ctx context.Context) error {
+func (n *SchedulableNode) Run(ctx context.Context) error {
 	<-ctx.Done()
 	return nil
 }
 
 // Ready waits until a node takes Pods, but not for ever.
-func (g *Gate) Ready(ctx context.Context) error {
-	client, err := g.access.Client("nodeless-gate")
+func (n *SchedulableNode) Ready(ctx context.Context) error {
+	client, err := n.access.Client("nodeless-schedulable-node")
 	if err != nil {
 		return fmt.Errorf("make client of the apiserver: %w", err)
 	}
@@ -62,7 +64,7 @@ func (g *Gate) Ready(ctx context.Context) error {
 		return false, nil
 	})
 	if err != nil && ctx.Err() == nil {
-		g.log.Warn("no node takes Pods yet", "waited", patience)
+		n.log.Warn("no node takes Pods yet", "waited", patience)
 		return nil
 	}
 	return err

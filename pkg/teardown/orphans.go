@@ -6,9 +6,9 @@ import (
 	"log/slog"
 )
 
-// Sweep removes what is left of our sandboxes whose shim is gone, and leaves those alone whose shim lives. Call it
+// CollectOrphans removes what is left of our sandboxes whose shim is gone, and leaves those alone whose shim lives. Call it
 // before containerd runs: a sandbox in the making would have no shim yet.
-func Sweep(ctx context.Context, h Host, log *slog.Logger) error {
+func CollectOrphans(ctx context.Context, h Host, log *slog.Logger) error {
 	alive, dead, err := h.Sandboxes()
 	if err != nil {
 		return err
