@@ -38,5 +38,5 @@ scripts/place.sh "$DIST/out/crictl" "$BUNDLE/bin/crictl"
 
 # The template of a Pod's writable disk: 20 GiB, of which 176 KiB are written. The guest grows it where a Pod asks for more.
 scratch=$BUNDLE/guest/scratch.ext4
-[ "$scratch" -nt scripts/scratch-disk.sh ] || scripts/scratch-disk.sh "$scratch" 20G
+[ -n "$(find "$scratch" -newer scripts/scratch-disk.sh 2>/dev/null)" ] || scripts/scratch-disk.sh "$scratch" 20G
 rm -f "$BUNDLE/guest/scratch-large.ext4" # of an earlier build

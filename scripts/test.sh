@@ -16,6 +16,7 @@ go build -o "$results/summary" ./tests/summary
 NODELESS_ATTACKS=$results/attacks.jsonl
 export NODELESS_ATTACKS
 status=0
+lint=
 
 # stage NAME GO-TEST-ARGUMENTS...: one run of go test, its verdicts printed as it ends.
 # vet has a stage of its own: the part of it that go test runs would look at every dependency again.
@@ -36,8 +37,8 @@ carrying=$(go list ./... | grep -E '/pkg/server|/pkg/worker|/pkg/cli$|/cmd/nodel
 
 echo "== vet and shellcheck"
 # shellcheck disable=SC2086 # a list of packages
-go vet $light $driving || status=1
-shellcheck -x scripts/*.sh install.sh .ci/run || status=1
+go vet $light $driving || lint=vet
+shellcheck -x scripts/*.sh install.sh .ci/run || lint="$lint shellcheck"
 
 # shellcheck disable=SC2086
 stage unit -timeout 10m $light
@@ -65,5 +66,9 @@ echo "== attacks among them"
 go run ./tests/attack/count -partial "$NODELESS_ATTACKS" || status=1
 
 echo "== all"
+if [ -n "$lint" ]; then
+	echo "FAIL $lint: what it found stands near the top" # it is no test, and the counts do not have it
+	status=1
+fi
 "$results/summary" -final "$results"/*.json || status=1
 exit "$status"
