@@ -27,8 +27,10 @@ func Run(log *slog.Logger) error {
 	if err := enableControllers(); err != nil {
 		return err
 	}
-	if err := mountScratch(); err != nil {
+	if disk, err := mountScratch(); err != nil {
 		log.Warn("writable layers stay in memory", "err", err)
+	} else if err := growScratch(disk); err != nil {
+		return err // the Pod would have less than it asked for
 	}
 	for _, err := range setParameters() {
 		log.Warn("kernel parameter is not set", "err", err)
@@ -50,24 +52,28 @@ func limits() error {
 	return nil
 }
 
-// mountScratch mounts the scratch disk, and grows the file system, which is of the least size, to the disk. It is attached from the start,
-// so there is nothing to wait for once its driver is loaded.
-func mountScratch() error {
+// mountScratch mounts the scratch disk. It is attached from the start, so there is nothing to wait for once its driver is loaded.
+func mountScratch() (mount.Disk, error) {
 	if err := os.MkdirAll(contract.GuestRoot, 0o755); err != nil {
-		return err
+		return mount.Disk{}, err
 	}
 	disk, err := mount.FindDisk(os.DirFS("/sys"), contract.ScratchSerial)
 	if err != nil {
-		return err
-	}
-	size, err := sizeOf(disk)
-	if err != nil {
-		return err
+		return mount.Disk{}, err
 	}
 	// Nothing on this disk outlives the VM: barriers are not worth their time. It reads as zeros: inode tables need none.
 	err = unix.Mount(disk.Path(), contract.GuestRoot, "ext4", unix.MS_NOATIME, "noauto_da_alloc,nobarrier,noinit_itable")
 	if err != nil {
-		return fmt.Errorf("mount %s on %s: %w", disk.Path(), contract.GuestRoot, err)
+		return mount.Disk{}, fmt.Errorf("mount %s on %s: %w", disk.Path(), contract.GuestRoot, err)
+	}
+	return disk, nil
+}
+
+// growScratch grows the file system, which is of the least size, to its disk.
+func growScratch(disk mount.Disk) error {
+	size, err := sizeOf(disk)
+	if err != nil {
+		return fmt.Errorf("grow the scratch disk: %w", err)
 	}
 	return mount.GrowExt4(contract.GuestRoot, size)
 }

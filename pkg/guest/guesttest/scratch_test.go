@@ -2,10 +2,13 @@ package guesttest
 
 import (
 	"fmt"
-	"os/exec"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	pb "github.com/kata-containers/kata-containers/src/runtime/virtcontainers/pkg/agent/protocols/grpc"
 )
@@ -30,8 +33,32 @@ func TestScratchGrows(t *testing.T) {
 			if bytes := int64(stats.Usage[0].Total); bytes < (gib<<30)*98/100 || bytes > gib<<30 {
 				t.Errorf("a disk of %d GiB has room for %d bytes", gib, bytes)
 			}
-			out, err := exec.CommandContext(t.Context(), "du", "-k", scratch).CombinedOutput()
-			t.Logf("booted in %v, file system ready %v later; allocated in KiB: %s, %v", v.booted, ready, out, err)
+			var disk unix.Stat_t
+			if err := unix.Stat(scratch, &disk); err != nil {
+				t.Fatal(err)
+			}
+			if allocated := disk.Blocks * 512; allocated > 8<<20 {
+				t.Errorf("%d bytes are allocated on the host", allocated)
+			}
+			t.Logf("booted in %v, file system ready %v later; %d KiB allocated", v.booted, ready, disk.Blocks/2)
 		})
 	}
+}
+
+// TestScratchThatDoesNotGrow: a guest whose disk is larger than its file system can become ends, and says why. Its Pod would have less
+// than it asked for.
+func TestScratchThatDoesNotGrow(t *testing.T) {
+	needVM(t)
+	scratch := filepath.Join(t.TempDir(), "scratch.ext4")
+	run(t, "truncate", "-s", "1G", scratch)
+	run(t, "mkfs.ext4", "-q", "-F", "-O", "^has_journal,^resize_inode,sparse_super2", scratch)
+	run(t, "truncate", "-s", "2G", scratch)
+	v := bootOn(t, scratch)
+	if _, err := v.GetVolumeStats(t.Context(), &pb.VolumeStatsRequest{VolumeGuestPath: root}); err == nil {
+		t.Error("the guest works with less than its disk")
+	}
+	until(t, "the console says why", func() bool {
+		console, err := os.ReadFile(filepath.Join(v.dir, "console"))
+		return err == nil && strings.Contains(string(console), "grow file system")
+	})
 }
