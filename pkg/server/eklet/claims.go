@@ -20,6 +20,9 @@ import (
 // warned by the apiserver; nobody reads what that says to an autoscaler or a controller.
 const SharedClaim = "SharedClaim"
 
+// mostClaims is how many claims of one Pod are told of. Each is an event, and a Pod may have two hundred claims.
+const mostClaims = 4
+
 // byClaim is the index of Pods that are bound and have not ended, by the claims that they may write to.
 const byClaim = "claim"
 
@@ -60,23 +63,26 @@ func bound(pod *corev1.Pod) time.Time {
 	return pod.CreationTimestamp.Time
 }
 
-// tellClaims says in an event, once for each claim, that a Pod which was bound lately mounts what another one mounts.
+// tellClaims says in an event, once for each of a few claims, that a Pod which was bound lately mounts what another one mounts.
 func (e *Eklet) tellClaims(ctx context.Context, pod *corev1.Pod, index cache.Indexer) error {
 	if pod.Annotations[api.Spec] == "" || !mounts(pod) || e.now().Sub(bound(pod)) > recent {
 		return nil // it is in no microVM, or it is no news
 	}
-	var errs []error
+	var told []error
 	for _, claim := range claims(pod) {
+		if len(told) == mostClaims {
+			break
+		}
 		others, err := index.ByIndex(byClaim, pod.Namespace+"/"+claim)
 		if err != nil {
 			return fmt.Errorf("look for Pods with claim %s/%s: %w", pod.Namespace, claim, err)
 		}
 		if first := before(pod, others); first != nil {
 			note := kube.Note{Mark: markOf(claim), Type: corev1.EventTypeWarning, Reason: SharedClaim, Message: rules.SharedClaim(claim, "Pod "+first.Name)}
-			errs = append(errs, e.notes.Tell(ctx, e.client, pod, note, e.now()))
+			told = append(told, e.notes.Tell(ctx, e.client, pod, note, e.now()))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(told...)
 }
 
 // markOf tells events about different claims apart. A claim's name may be as long as that of an event.

@@ -2,6 +2,7 @@ package eklet
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -69,6 +70,22 @@ func TestASharedClaimIsNewsOnce(t *testing.T) {
 		long := time.Now().Add(-time.Hour)
 		if got := said(t, fake.NewClientset(claiming("a", "data", false, long), claiming("b", "data", false, long.Add(time.Minute))), nil); len(got) > 0 {
 			t.Errorf("events are %q, want none", got)
+		}
+	})
+}
+
+// TestOfManySharedClaimsAFewAreTold: a Pod of a tenant, with as many claims as it may have, makes few events.
+func TestOfManySharedClaimsAFewAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := claiming("a", "data", false, time.Now().Add(-time.Hour)), claiming("b", "data", false, time.Now())
+		for _, pod := range []*corev1.Pod{a, b} {
+			for i := range 200 {
+				claim := &corev1.PersistentVolumeClaimVolumeSource{ClaimName: fmt.Sprintf("data-%d", i)}
+				pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: claim.ClaimName, VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: claim}})
+			}
+		}
+		if got := said(t, fake.NewClientset(a, b), nil); len(got) != mostClaims {
+			t.Errorf("there are %d events, want %d", len(got), mostClaims)
 		}
 	})
 }
