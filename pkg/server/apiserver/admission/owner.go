@@ -53,7 +53,7 @@ func (o owners) workload(ctx context.Context, namespace string, pod *core.Pod) s
 // above is the controller of an object that is itself a controller; nil if there is none, or nobody knows. The short context is for kinds
 // for which others than this apiserver may answer.
 func (o owners) above(ctx, short context.Context, namespace string, of *metav1.OwnerReference) *metav1.OwnerReference {
-	get := o.getter(namespace, of)
+	get := o.getter(namespace, schema.FromAPIVersionAndKind(of.APIVersion, of.Kind))
 	if get == nil {
 		return o.foreign.above(short, namespace, of)
 	}
@@ -80,11 +80,11 @@ func find(ctx context.Context, of *metav1.OwnerReference, get getter, version st
 type getter func(ctx context.Context, name string, options metav1.GetOptions) (metav1.Object, error)
 
 // getter is how an object of one of Kubernetes' kinds is read that make Pods or what does; nil for other kinds.
-func (o owners) getter(namespace string, of *metav1.OwnerReference) getter {
+func (o owners) getter(namespace string, kind schema.GroupVersionKind) getter {
 	if o.client == nil {
 		return nil
 	}
-	switch schema.FromAPIVersionAndKind(of.APIVersion, of.Kind) {
+	switch kind {
 	case appsv1.SchemeGroupVersion.WithKind("ReplicaSet"):
 		return reads(o.client.AppsV1().ReplicaSets(namespace).Get)
 	case appsv1.SchemeGroupVersion.WithKind("StatefulSet"):

@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
@@ -67,9 +68,9 @@ func (r *ruling) scaled(ctx context.Context, a admission.Attributes) admission.A
 	if !ok || !both || was.Spec.Replicas > 1 || now.Spec.Replicas <= 1 {
 		return nil
 	}
-	kind, external, err := r.scalable(ctx, a)
-	if err != nil || external == nil {
-		return nil // it is for who scales it to say
+	kind, external := r.scalable(ctx, a)
+	if external == nil {
+		return nil
 	}
 	before, err := legacyscheme.Scheme.ConvertToVersion(external, runtime.InternalGroupVersioner)
 	if err != nil {
@@ -82,24 +83,25 @@ func (r *ruling) scaled(ctx context.Context, a admission.Attributes) admission.A
 	return admission.NewAttributesRecord(after, before, gvk, a.GetNamespace(), a.GetName(), a.GetResource(), "", admission.Update, a.GetOperationOptions(), a.IsDryRun(), a.GetUserInfo())
 }
 
-// scalable gets the object that is scaled, if it is one of Kubernetes' own that makes Pods.
-func (r *ruling) scalable(ctx context.Context, a admission.Attributes) (kind string, object runtime.Object, err error) {
-	options := metav1.GetOptions{ResourceVersion: "0"}
-	switch a.GetResource().GroupResource() {
-	case apps.Resource("deployments"):
-		object, err = r.client.AppsV1().Deployments(a.GetNamespace()).Get(ctx, a.GetName(), options)
-		return "Deployment", object, err
-	case apps.Resource("statefulsets"):
-		object, err = r.client.AppsV1().StatefulSets(a.GetNamespace()).Get(ctx, a.GetName(), options)
-		return "StatefulSet", object, err
-	case apps.Resource("replicasets"):
-		object, err = r.client.AppsV1().ReplicaSets(a.GetNamespace()).Get(ctx, a.GetName(), options)
-		return "ReplicaSet", object, err
-	case core.Resource("replicationcontrollers"):
-		object, err = r.client.CoreV1().ReplicationControllers(a.GetNamespace()).Get(ctx, a.GetName(), options)
-		return "ReplicationController", object, err
+// scalableKinds are Kubernetes' own that make Pods and have a scale.
+var scalableKinds = map[schema.GroupResource]string{
+	apps.Resource("deployments"): "Deployment", apps.Resource("statefulsets"): "StatefulSet", apps.Resource("replicasets"): "ReplicaSet",
+	core.Resource("replicationcontrollers"): "ReplicationController",
+}
+
+// scalable gets the object that is scaled, if it is of one of these kinds.
+func (r *ruling) scalable(ctx context.Context, a admission.Attributes) (kind string, object runtime.Object) {
+	kind = scalableKinds[a.GetResource().GroupResource()]
+	get := owners{client: r.client}.getter(a.GetNamespace(), a.GetResource().GroupVersion().WithKind(kind))
+	if get == nil {
+		return "", nil
 	}
-	return "", nil, nil
+	found, err := get(ctx, a.GetName(), metav1.GetOptions{ResourceVersion: "0"})
+	if err != nil {
+		return "", nil // it is for who scales it to say
+	}
+	object, _ = found.(runtime.Object)
+	return kind, object
 }
 
 // replicate sets how many Pods an object makes.
