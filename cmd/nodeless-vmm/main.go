@@ -14,11 +14,15 @@ import (
 	"syscall"
 
 	"github.com/nodeless/nodeless/pkg/contract"
+	"github.com/nodeless/nodeless/pkg/jail"
 	"github.com/nodeless/nodeless/pkg/version"
 	"github.com/nodeless/nodeless/pkg/vmm"
 )
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == jail.Argument { // started by one of its kind, to become QEMU
+		os.Exit(jail.Main(os.Args[2:]))
+	}
 	// One of these runs per Pod and has little to do: few threads, a small heap.
 	runtime.GOMAXPROCS(min(2, runtime.NumCPU()))
 	debug.SetGCPercent(50)

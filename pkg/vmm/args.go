@@ -51,18 +51,18 @@ type Spec struct {
 
 	RootPorts         int
 	RootPortWindowMiB int64
-	Scratch           string // path of the writable disk; empty for none
 	Disk              Disk
 	Share             *ShareSpec
 	Nets              []NetSpec
 
-	// Descriptors that QEMU inherits. AgentFD may be 0: no agent port then.
-	QMPFD, ConsoleFD, AgentFD int
+	// Descriptors that QEMU inherits. AgentFD and ScratchFD may be 0: no agent port then, no writable disk.
+	QMPFD, ConsoleFD, AgentFD, ScratchFD int
 }
 
 // ShareSpec is the folder shared by virtiofsd.
 type ShareSpec struct {
 	Tag, Socket string
+	FD          int // connected to Socket
 	QueueSize   int
 }
 
@@ -90,7 +90,7 @@ func Args(s Spec) []string {
 		"-kernel", s.Kernel, "-initrd", s.Initrd, "-append", s.Cmdline,
 		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", s.QMPFD), "-mon", "chardev=qmp,mode=control",
 		"-chardev", fmt.Sprintf("socket,id=console,fd=%d", s.ConsoleFD), "-serial", "chardev:console",
-		"-object", "rng-random,id=rng,filename=/dev/urandom",
+		"-object", "rng-builtin,id=rng", // asks the kernel, and needs no file
 		"-device", virtio("rng", slotRNG, "rng=rng"),
 	)
 	a = append(a, balloon(s)...)
@@ -169,17 +169,18 @@ func agentPort(s Spec) []string {
 
 // scratch attaches the Pod's writable disk. Its content dies with the microVM, so flushes are not passed on.
 func scratch(s Spec) []string {
-	if s.Scratch == "" {
+	if s.ScratchFD == 0 {
 		return nil
 	}
 	const common = "discard=unmap,cache.no-flush=on"
-	disk := "file.driver=file,file.aio=threads,file.cache.no-flush=on,file.filename=" + escape(s.Scratch)
+	disk := "file.driver=file,file.locking=off,file.aio=threads,file.cache.no-flush=on,file.filename=" + setPath(scratchSet)
 	node := "driver=raw,node-name=scratch," + common + "," + disk
 	if s.Disk.limited() {
 		node = "driver=throttle,throttle-group=" + diskGroup + ",node-name=scratch," + common + ",file.driver=raw,file.cache.no-flush=on,file." +
 			strings.ReplaceAll(disk, ",file.", ",file.file.")
 	}
 	return []string{
+		"-add-fd", fmt.Sprintf("fd=%d,set=%d", s.ScratchFD, scratchSet),
 		"-blockdev", node,
 		"-device", virtio("blk", slotScratch, "id="+scratchID, "drive=scratch", "serial="+contract.ScratchSerial, queues(s.VCPUs)),
 	}
@@ -190,7 +191,7 @@ func share(s Spec) []string {
 		return nil
 	}
 	return []string{
-		"-chardev", "socket,id=share,path=" + escape(s.Share.Socket),
+		"-chardev", fmt.Sprintf("socket,id=share,fd=%d", s.Share.FD),
 		"-device", fmt.Sprintf("vhost-user-fs-pci,bus=pcie.0,%s,chardev=share,tag=%s,queue-size=%d",
 			addr(slotShare), escape(s.Share.Tag), s.Share.QueueSize),
 	}

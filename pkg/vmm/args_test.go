@@ -16,7 +16,7 @@ func TestArgs(t *testing.T) {
 	base := Spec{
 		Name: "abc", Accel: AccelTCG, Firmware: "/b/qemu/share", Kernel: "/b/guest/vmlinux", Initrd: "/b/guest/initrd",
 		Cmdline: "console=ttyS0 quiet", Memory: 256 * mib, MaxMemory: 256 * mib, VCPUs: 1, MaxVCPUs: 1, RootPorts: 2,
-		Scratch: "/s/abc.ext4", QMPFD: 3, ConsoleFD: 4, AgentFD: 5,
+		QMPFD: 3, ConsoleFD: 4, AgentFD: 5, ScratchFD: 9,
 	}
 	tests := []struct {
 		name   string // and file
@@ -25,13 +25,13 @@ func TestArgs(t *testing.T) {
 		{name: "tcg", change: func(*Spec) {}},
 		{name: "kvm-shared-net", change: func(s *Spec) {
 			s.Accel, s.SharedMemory, s.VCPUs, s.MaxVCPUs, s.MaxMemory = AccelKVM, true, 6, 8, 1024*mib
-			s.Share = &ShareSpec{Tag: "kataShared", Socket: "/run/vc/vm/a,b/virtiofsd.sock", QueueSize: 1024}
+			s.Share = &ShareSpec{Tag: "kataShared", Socket: "/run/vc/vm/a,b/virtiofsd.sock", FD: 10, QueueSize: 1024}
 			s.Nets = []NetSpec{{ID: "net0", MAC: "02:00:00:00:00:01", TapFDs: []int{6}, VhostFDs: []int{7}}}
 			s.RootPortWindowMiB = 65536
 		}},
 		{name: "bounded-disk", change: func(s *Spec) { s.Disk = Disk{BytesPerSecond: 1 << 30, OpsPerSecond: 30000} }},
 		{name: "huge-multiqueue-bare", change: func(s *Spec) {
-			s.HugePages, s.Scratch, s.AgentFD, s.RootPorts = true, "", 0, 0
+			s.HugePages, s.ScratchFD, s.AgentFD, s.RootPorts = true, 0, 0, 0
 			s.Nets = []NetSpec{{ID: "net0", MAC: "02:00:00:00:00:01", TapFDs: []int{6, 7}}, {ID: "net1", MAC: "02:00:00:00:00:02", TapFDs: []int{8}}}
 		}},
 	}

@@ -7,5 +7,7 @@
 // is told to stop or dies, and it goes when the shim that started it goes. What it makes on the host
 // (the scratch disk, two sockets) goes with it.
 //
-// It needs the bundle (QEMU, guest kernel, initrd, scratch template) and, with accel=kvm, /dev/kvm.
+// QEMU runs in a jail (pkg/jail), as a user of its own, and opens nothing of a Pod: nodeless-vmm hands it descriptors.
+//
+// It needs root, for the jail, the bundle (QEMU, guest kernel, initrd, scratch template) and, with accel=kvm, /dev/kvm.
 package vmm

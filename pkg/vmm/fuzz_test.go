@@ -221,19 +221,19 @@ func FuzzVMConfig(f *testing.F) {
 			cfg.Accel = AccelKVM
 		}
 		v := newVM(id, cfg, slog.New(slog.DiscardHandler))
-		v.disk.scratch = &scratchDisk{path: "/s/" + id}
 		spec := v.newSpec(c)
+		spec.ScratchFD = 7
 		spec.Nets = []NetSpec{{ID: "net0", MAC: mac, TapFDs: []int{6}}}
 		if spec.MaxMemory < spec.Memory || spec.MaxVCPUs < spec.VCPUs || spec.VCPUs < 1 || spec.Memory < mib {
 			t.Errorf("sizes that make no sense: %+v", spec)
 		}
 		harmless := spec
 		harmless.Nets = []NetSpec{{ID: "net0", MAC: "x", TapFDs: []int{6}}}
-		for _, s := range []*string{&harmless.Name, &harmless.Kernel, &harmless.Initrd, &harmless.Cmdline, &harmless.Scratch} {
+		for _, s := range []*string{&harmless.Name, &harmless.Kernel, &harmless.Initrd, &harmless.Cmdline} {
 			tame(s)
 		}
 		if spec.Share != nil {
-			harmless.Share = &ShareSpec{Tag: "x", Socket: "x", QueueSize: spec.Share.QueueSize}
+			harmless.Share = &ShareSpec{Tag: "x", Socket: "x", FD: spec.Share.FD, QueueSize: spec.Share.QueueSize}
 		}
 		args := Args(spec)
 		if diff := cmp.Diff(shape(Args(harmless)), shape(args)); diff != "" {

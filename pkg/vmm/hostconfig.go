@@ -90,6 +90,9 @@ func (c HostConfig) QEMUEnv() []string {
 	return []string{"QEMU_MODULE_DIR=" + filepath.Join(c.Bundle, "qemu", "modules"), "PATH=/nonexistent"}
 }
 
+// VMM is the bundled nodeless-vmm.
+func (c HostConfig) VMM() string { return filepath.Join(c.Bundle, "bin", contract.VMM) }
+
 // FirmwareDir holds QEMU's firmware and option ROMs.
 func (c HostConfig) FirmwareDir() string { return filepath.Join(c.Bundle, "qemu", "share") }
 

@@ -19,17 +19,18 @@ import (
 type step struct {
 	name string
 	args map[string]any
+	file *os.File // that comes with it; closed after it
 }
 
 // addDisk plugs in a file or a block device node.
 func (v *vm) addDisk(ctx context.Context, c diskConfig) (deviceInfo, error) {
-	st, err := os.Stat(c.Path)
+	f, mode, err := openDisk(c)
 	if err != nil {
 		return deviceInfo{}, fmt.Errorf("add disk: %w", err)
 	}
 	d, err := v.reserve("disk", slots.take)
 	if err != nil {
-		return deviceInfo{}, fmt.Errorf("add disk %s: %w", c.Path, err)
+		return deviceInfo{}, errors.Join(fmt.Errorf("add disk %s: %w", c.Path, err), f.Close())
 	}
 	serial := c.Serial
 	if serial == "" {
@@ -38,9 +39,11 @@ func (v *vm) addDisk(ctx context.Context, c diskConfig) (deviceInfo, error) {
 	v.mu.Lock()
 	vcpus := v.spec.VCPUs
 	v.mu.Unlock()
-	d.undo = []step{{"blockdev-del", map[string]any{"node-name": d.id}}}
+	set := map[string]any{"fdset-id": scratchSet + d.number}
+	d.undo = []step{{name: "remove-fd", args: set}, {name: "blockdev-del", args: map[string]any{"node-name": d.id}}}
 	info, err := v.plug(ctx, d, hotplugBudget,
-		step{"blockdev-add", Disk(v.cfg.Disk).throttled(blockNode(d.id, c, st.Mode()))},
+		step{"add-fd", set, f},
+		step{name: "blockdev-add", args: Disk(v.cfg.Disk).throttled(blockNode(d.id, scratchSet+d.number, c, mode))},
 		v.deviceAdd(d, map[string]any{"driver": "virtio-blk-pci", "drive": d.id, "serial": serial, "num-queues": min(vcpus, 4)}))
 	if err != nil {
 		return deviceInfo{}, fmt.Errorf("add disk %s: %w", c.Path, err)
@@ -48,9 +51,9 @@ func (v *vm) addDisk(ctx context.Context, c diskConfig) (deviceInfo, error) {
 	return info, nil
 }
 
-// blockNode describes how QEMU opens a disk: a device node by its own driver, directly where asked.
-func blockNode(id string, c diskConfig, mode os.FileMode) map[string]any {
-	file := map[string]any{"driver": "file", "filename": c.Path, "aio": "threads"}
+// blockNode describes how QEMU uses a disk that it has a descriptor of: a device node by its own driver, directly where asked.
+func blockNode(id string, set int, c diskConfig, mode os.FileMode) map[string]any {
+	file := map[string]any{"driver": "file", "filename": setPath(set), "locking": "off", "aio": "threads"}
 	if mode&os.ModeDevice != 0 {
 		file["driver"] = "host_device"
 	}
@@ -127,8 +130,8 @@ func (v *vm) plugNet(ctx context.Context, c netConfig, files []*os.File) (device
 	if len(vhost) > 0 {
 		netdev["vhost"] = true
 	}
-	d.undo = []step{{"netdev_del", map[string]any{"id": d.id}}}
-	return v.plug(ctx, d, hotplugBudget, step{"netdev_add", netdev}, v.deviceAdd(d, props))
+	d.undo = []step{{name: "netdev_del", args: map[string]any{"id": d.id}}}
+	return v.plug(ctx, d, hotplugBudget, step{name: "netdev_add", args: netdev}, v.deviceAdd(d, props))
 }
 
 // sendFiles hands descriptors to QEMU and returns the names it knows them by.
@@ -154,6 +157,9 @@ func (v *vm) addDevice(ctx context.Context, c deviceConfig) (deviceInfo, error) 
 	if _, err := os.Stat(c.Path); err != nil {
 		return deviceInfo{}, fmt.Errorf("pass through device: %w", err)
 	}
+	if err := v.inJail(c.Path); err != nil {
+		return deviceInfo{}, err
+	}
 	d, err := v.reserve("vfio", slots.takePort)
 	if err != nil {
 		return deviceInfo{}, fmt.Errorf("pass through %s: %w", c.Path, err)
@@ -178,6 +184,7 @@ func (v *vm) reserve(kind string, take func(slots) (int, error)) (*device, error
 	}
 	v.nextID++
 	d := newDevice(fmt.Sprintf("%s%d", kind, v.nextID), slot)
+	d.number = v.nextID
 	v.devices[d.id] = d
 	return d, nil
 }
@@ -186,7 +193,7 @@ func (v *vm) reserve(kind string, take func(slots) (int, error)) (*device, error
 func (v *vm) deviceAdd(d *device, props map[string]any) step {
 	props["id"] = d.id
 	maps.Copy(props, v.slots.place(d.slot))
-	return step{"device_add", props}
+	return step{name: "device_add", args: props}
 }
 
 // release forgets a device that QEMU does not have, or does not have any more. The slot is free from then on, and others may be in it.
@@ -205,16 +212,16 @@ func (v *vm) release(d *device) {
 func (v *vm) plug(ctx context.Context, d *device, budget time.Duration, steps ...step) (deviceInfo, error) {
 	client, err := v.client()
 	if err != nil {
+		closeStepFiles(steps)
 		v.release(d)
 		return deviceInfo{}, err
 	}
 	info := deviceInfo{ID: d.id, Bdf: bdf(d.slot)}
 	err, late := within(context.WithoutCancel(ctx), budget, func(ctx context.Context) error {
+		defer closeStepFiles(steps)
 		for i, s := range steps {
-			if err := client.Execute(ctx, s.name, s.args, nil); err != nil {
-				if i > 0 {
-					v.undo(ctx, client, d)
-				}
+			if err := s.run(ctx, client); err != nil {
+				v.undo(ctx, client, d, i)
 				v.release(d)
 				close(d.settled)
 				return err
@@ -231,9 +238,26 @@ func (v *vm) plug(ctx context.Context, d *device, budget time.Duration, steps ..
 	return info, err
 }
 
-func (v *vm) undo(ctx context.Context, client *qmp.Client, d *device) {
-	for i := len(d.undo) - 1; i >= 0; i-- {
-		if err := client.Execute(ctx, d.undo[i].name, d.undo[i].args, nil); err != nil {
+// run has QEMU do it.
+func (s step) run(ctx context.Context, client *qmp.Client) error {
+	if s.file != nil {
+		return client.ExecuteWith(ctx, s.name, s.args, s.file)
+	}
+	return client.Execute(ctx, s.name, s.args, nil)
+}
+
+func closeStepFiles(steps []step) {
+	for _, s := range steps {
+		if s.file != nil {
+			_ = s.file.Close() // QEMU has its own, or none
+		}
+	}
+}
+
+// undo takes away what the first steps made, last first: each but the last step has one that undoes it.
+func (v *vm) undo(ctx context.Context, client *qmp.Client, d *device, steps int) {
+	for i := min(steps, len(d.undo)) - 1; i >= 0; i-- {
+		if err := d.undo[i].run(ctx, client); err != nil {
 			v.log.Warn("detach device: back end stays", "device", d.id, "err", err)
 		}
 	}

@@ -7,11 +7,11 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nodeless/nodeless/pkg/jail"
 	"github.com/nodeless/nodeless/pkg/sandboxrecord"
 )
 
@@ -38,15 +38,11 @@ const (
 	fdFirstFree
 )
 
-// startQEMU runs argv with its channels and extra descriptors, which it inherits from fdFirstFree on. QEMU
+// startQEMU runs QEMU as planned, with its channels and extra descriptors, which it inherits from fdFirstFree on. QEMU
 // is killed by the kernel when this process dies.
-func startQEMU(argv, env []string, extra []*os.File) (_ *process, err error) {
+func startQEMU(start starter, plan jail.Plan, extra []*os.File) (_ *process, err error) {
 	p := &process{stderr: &syncTail{}, done: make(chan struct{})}
-	p.cmd = exec.Command(argv[0], argv[1:]...)
-	p.cmd.Env = env
-	p.cmd.Dir = "/"
-	p.cmd.Stderr = p.stderr
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	p.cmd = &exec.Cmd{Stderr: p.stderr}
 	var far []*os.File
 	defer func() {
 		for _, f := range far {
@@ -65,21 +61,18 @@ func startQEMU(argv, env []string, extra []*os.File) (_ *process, err error) {
 	}
 	p.cmd.ExtraFiles = append(append([]*os.File{}, far...), extra...)
 	started := make(chan error)
-	go p.run(started)
+	go p.run(start, plan, started)
 	if err = <-started; err != nil {
-		return nil, fmt.Errorf("start %s: %w", argv[0], err)
+		return nil, fmt.Errorf("start %s: %w", plan.Argv[0], err)
 	}
 	return p, nil
 }
 
 // run starts QEMU and waits for it on one locked thread: the kernel sends the death signal when the
-// thread that forked ends, not the process. The thread, confined as QEMU is, is never unlocked and ends with this function.
-func (p *process) run(started chan<- error) {
+// thread that forked ends, not the process. The thread is never unlocked and ends with this function.
+func (p *process) run(start starter, plan jail.Plan, started chan<- error) {
 	runtime.LockOSThread()
-	err := confine()
-	if err == nil {
-		err = p.cmd.Start()
-	}
+	err := start(p.cmd, plan)
 	if err == nil { // before it is waited for: until then the kernel keeps its start, even if it has ended
 		p.started, _, p.startErr = sandboxrecord.Find(os.DirFS("/proc"), p.cmd.Process.Pid)
 	}

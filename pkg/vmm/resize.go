@@ -212,7 +212,7 @@ func dimmBackend(s Spec, size int64) map[string]any {
 func (v *vm) withdraw(client *qmp.Client, id string) {
 	d := newDevice(id, noSlot)
 	close(d.settled)
-	d.undo = []step{{"object-del", map[string]any{"id": id + "mem"}}}
+	d.undo = []step{{name: "object-del", args: map[string]any{"id": id + "mem"}}}
 	d.removing = &removal{done: make(chan struct{})}
 	v.mu.Lock()
 	v.devices[id] = d

@@ -33,6 +33,7 @@ func TryBoot(ctx context.Context, cfg HostConfig) (err error) {
 	cfg.ScratchDir, cfg.LogDir = dir, dir
 	cfg.RecordDir, cfg.Disk.ReservePercent = "", 0 // nobody's microVM
 	v := newVM("try", cfg, slog.New(slog.DiscardHandler))
+	v.jailed = by(cfg.VMM()) // this program may be another, which has no second stage
 	defer func() {
 		v.shutdown()
 		err = errors.Join(err, v.cleanup(false))

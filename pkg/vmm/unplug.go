@@ -38,6 +38,7 @@ const (
 // device is a hot-plugged device and its slot.
 type device struct {
 	id      string
+	number  int // in id; no other device of this microVM has it
 	slot    int
 	undo    []step        // what to take away after the device, last first
 	settled chan struct{} // closed when it is plugged, or cannot be
@@ -143,7 +144,7 @@ func (v *vm) carryOut(ctx context.Context, client *qmp.Client, d *device, r *rem
 		}
 		return
 	}
-	v.undo(ctx, client, d)
+	v.undo(ctx, client, d, len(d.undo))
 	v.release(d)
 }
 

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nodeless/nodeless/pkg/jail"
 	"github.com/nodeless/nodeless/pkg/vmm/qmp"
 )
 
@@ -55,6 +56,7 @@ type vm struct {
 	qmp      *qmp.Client // guarded by mu
 
 	disk    *keeper
+	jailed  starter // starts QEMU
 	console *boundedLog
 	ended   chan struct{} // closed when QEMU has ended and its log is complete
 	reason  error         // why; read after ended
@@ -70,7 +72,7 @@ func newVM(id string, cfg HostConfig, log *slog.Logger) *vm {
 		id: id, cfg: cfg, log: log, agent: newAgentChannel(log), state: stateNone,
 		slots: newSlots(cfg.rootPorts()), devices: map[string]*device{}, patience: usualPatience(),
 		nics: map[string]deviceInfo{}, arriving: map[string]chan<- error{},
-		ended: make(chan struct{}),
+		jailed: by(jail.Self), ended: make(chan struct{}),
 	}
 	v.disk = &keeper{v: v, bounds: Disk(cfg.Disk), shared: sharer{id: id}, volumes: volumePace{id: id, bounds: Disk(cfg.Disk), log: log}}
 	return v
@@ -109,11 +111,11 @@ func (v *vm) create(body []byte) error {
 func (v *vm) newSpec(c vmConfig) Spec {
 	s := Spec{
 		Name: v.id, Accel: v.cfg.Accel, Debug: v.cfg.Debug, Firmware: v.cfg.FirmwareDir(),
-		Kernel: c.Payload.Kernel, Initrd: c.Payload.Initramfs, Cmdline: KernelCommandLine(c.Payload.Cmdline, v.cfg),
+		Kernel: filepath.Clean(c.Payload.Kernel), Initrd: filepath.Clean(c.Payload.Initramfs), Cmdline: KernelCommandLine(c.Payload.Cmdline, v.cfg),
 		Memory: c.Memory.Size, MaxMemory: maxMemory(c.Memory), SharedMemory: c.Memory.Shared && len(c.Fs) > 0,
 		HugePages: c.Memory.Hugepages, VCPUs: c.Cpus.BootVcpus, MaxVCPUs: maxVCPUs(c.Cpus.BootVcpus),
 		RootPorts: v.cfg.rootPorts(), RootPortWindowMiB: v.cfg.RootPortWindowMiB,
-		Scratch: v.disk.scratch.path, Disk: Disk(v.cfg.Disk), QMPFD: fdQMP, ConsoleFD: fdConsole, AgentFD: fdAgent,
+		Disk: Disk(v.cfg.Disk), QMPFD: fdQMP, ConsoleFD: fdConsole, AgentFD: fdAgent,
 	}
 	for _, f := range c.Fs {
 		s.Share = &ShareSpec{Tag: f.Tag, Socket: f.Socket, QueueSize: max(f.QueueSize, 128)}
@@ -190,9 +192,13 @@ func (v *vm) launch() (*process, error) {
 	v.mu.Lock()
 	spec, extra := v.withNets(v.spec)
 	v.mu.Unlock()
-	argv := append(v.cfg.QEMUCommand(), Args(spec)...)
-	v.log.Debug("starting qemu", "argv", argv)
-	p, err := startQEMU(argv, v.cfg.QEMUEnv(), extra)
+	spec, extra, err := v.withDisk(spec, extra)
+	var p *process
+	if err == nil {
+		plan := v.cfg.plan(spec)
+		v.log.Debug("starting qemu", "argv", plan.Argv, "user", plan.User)
+		p, err = startQEMU(v.jailed, plan, extra)
+	}
 	closeFiles(extra)
 	if err != nil {
 		v.fail(err)
@@ -259,6 +265,27 @@ func (v *vm) withNets(s Spec) (Spec, []*os.File) {
 		s.Nets = append(s.Nets, net)
 	}
 	return s, extra
+}
+
+// withDisk adds the descriptors of the writable disk and of the shared folder, which QEMU inherits like those of the NICs.
+func (v *vm) withDisk(s Spec, extra []*os.File) (Spec, []*os.File, error) {
+	f, err := duplicate(v.disk.scratch.file)
+	if err != nil {
+		return s, extra, fmt.Errorf("hand over the scratch disk: %w", err)
+	}
+	s.ScratchFD = fdFirstFree + len(extra)
+	extra = append(extra, f)
+	if s.Share == nil {
+		return s, extra, nil
+	}
+	c, err := connect(s.Share.Socket)
+	if err != nil {
+		return s, extra, fmt.Errorf("connect to virtiofsd: %w", err)
+	}
+	share := *s.Share
+	share.FD = fdFirstFree + len(extra)
+	s.Share = &share
+	return s, append(extra, c), nil
 }
 
 // openVhost opens the kernel's network back end once per queue where hardware virtualisation can use it.

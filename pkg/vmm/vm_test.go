@@ -59,15 +59,18 @@ func TestDiskIsOpenedAsKataAsks(t *testing.T) {
 		t.Fatalf("addDisk = %v, %v, want %v", got, err, want)
 	}
 	calls := peer.Calls()[1:]
-	want := `{"driver":"raw","file":{"aio":"native","cache":{"direct":true},"driver":"file","filename":"` + path + `"},"node-name":"disk1","read-only":true}`
-	if diff := cmp.Diff(want, string(calls[0].Args)); diff != "" {
+	if string(calls[0].Args) != `{"fdset-id":2}` || !calls[0].File {
+		t.Errorf("add-fd %s with a descriptor: %t", calls[0].Args, calls[0].File)
+	}
+	want := `{"driver":"raw","file":{"aio":"native","cache":{"direct":true},"driver":"file","filename":"/dev/fdset/2","locking":"off"},"node-name":"disk1","read-only":true}`
+	if diff := cmp.Diff(want, string(calls[1].Args)); diff != "" {
 		t.Errorf("blockdev-add (-want +got):\n%s", diff)
 	}
 	want = `{"addr":"0x12","bus":"plug","drive":"disk1","driver":"virtio-blk-pci","id":"disk1","num-queues":1,"serial":"disk1"}`
-	if diff := cmp.Diff(want, string(calls[1].Args)); diff != "" {
+	if diff := cmp.Diff(want, string(calls[2].Args)); diff != "" {
 		t.Errorf("device_add (-want +got):\n%s", diff)
 	}
-	node := blockNode("d", diskConfig{Path: "/dev/loop0"}, os.ModeDevice)
+	node := blockNode("d", 2, diskConfig{Path: "/dev/loop0"}, os.ModeDevice)
 	if driver := node["file"].(map[string]any)["driver"]; driver != "host_device" {
 		t.Errorf("a device node is opened by %v, want host_device", driver)
 	}
@@ -76,12 +79,11 @@ func TestDiskIsOpenedAsKataAsks(t *testing.T) {
 func TestPluggedDiskIsBoundLikeTheOthers(t *testing.T) {
 	v, peer := runningVM(t, agree)
 	v.cfg.Disk.BytesPerSecond = 1 << 30
-	path := image(t)
-	_, err := v.addDisk(t.Context(), diskConfig{Path: path})
+	_, err := v.addDisk(t.Context(), diskConfig{Path: image(t)})
 	must(t, err)
-	want := `{"discard":"unmap","driver":"throttle","file":{"discard":"unmap","driver":"raw","file":{"aio":"threads","driver":"file","filename":"` + path +
-		`"},"read-only":false},"node-name":"disk1","read-only":false,"throttle-group":"pod"}`
-	if diff := cmp.Diff(want, string(peer.Calls()[1].Args)); diff != "" {
+	want := `{"discard":"unmap","driver":"throttle","file":{"discard":"unmap","driver":"raw","file":{"aio":"threads","driver":"file","filename":"/dev/fdset/2",` +
+		`"locking":"off"},"read-only":false},"node-name":"disk1","read-only":false,"throttle-group":"pod"}`
+	if diff := cmp.Diff(want, string(peer.Calls()[2].Args)); diff != "" {
 		t.Errorf("blockdev-add (-want +got):\n%s", diff)
 	}
 }
@@ -98,14 +100,14 @@ func TestFailedPlugLeavesNothing(t *testing.T) {
 			t.Fatalf("addDisk = %v, want QEMU's refusal", err)
 		}
 	}
-	if diff := cmp.Diff([]string{"blockdev-add", "device_add", "blockdev-del"}, names(peer)[:3]); diff != "" {
+	if diff := cmp.Diff([]string{"add-fd", "blockdev-add", "device_add", "blockdev-del", "remove-fd"}, names(peer)[:5]); diff != "" {
 		t.Errorf("commands (-want +got):\n%s", diff)
 	}
 }
 
 func TestSlotsRunOut(t *testing.T) {
 	v, peer := runningVM(t, agree)
-	disk := diskConfig{Path: image(t)}
+	disk := diskConfig{Path: image(t), Readonly: true}
 	for range len(plugSlots()) {
 		_, err := v.addDisk(t.Context(), disk)
 		must(t, err)
@@ -134,7 +136,7 @@ func TestRemoveWaitsForTheGuest(t *testing.T) {
 	info, err := v.addDisk(t.Context(), diskConfig{Path: image(t)})
 	must(t, err)
 	must(t, v.remove(t.Context(), info.ID))
-	if diff := cmp.Diff([]string{"blockdev-add", "device_add", "device_del", "device_del", "blockdev-del"}, names(peer)); diff != "" {
+	if diff := cmp.Diff([]string{"add-fd", "blockdev-add", "device_add", "device_del", "device_del", "blockdev-del", "remove-fd"}, names(peer)); diff != "" {
 		t.Errorf("commands (-want +got):\n%s", diff)
 	}
 	again, err := v.addDisk(t.Context(), diskConfig{Path: image(t)})
@@ -274,7 +276,7 @@ func TestRemovalOfADeviceThatIsStillBeingAttached(t *testing.T) {
 		_, err := v.addDisk(t.Context(), diskConfig{Path: path})
 		added <- err
 	}()
-	for len(names(peer)) < 2 {
+	for len(names(peer)) < 3 {
 		time.Sleep(time.Millisecond)
 	}
 	if err := v.remove(t.Context(), "disk1"); !errors.Is(err, errHeld) {
@@ -284,7 +286,7 @@ func TestRemovalOfADeviceThatIsStillBeingAttached(t *testing.T) {
 	must(t, <-added)
 	v.patience.answer = time.Minute
 	must(t, v.remove(t.Context(), "disk1"))
-	if diff := cmp.Diff([]string{"blockdev-add", "device_add", "device_del", "blockdev-del"}, names(peer)); diff != "" {
+	if diff := cmp.Diff([]string{"add-fd", "blockdev-add", "device_add", "device_del", "blockdev-del", "remove-fd"}, names(peer)); diff != "" {
 		t.Errorf("commands (-want +got):\n%s", diff)
 	}
 }

@@ -26,6 +26,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nodeless/nodeless/pkg/contract"
+	"github.com/nodeless/nodeless/pkg/jail"
 )
 
 // parentEnv makes the test binary play the shim: it starts nodeless-vmm, says its pid and waits for it.
@@ -38,6 +39,16 @@ func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == fakeQEMU {
 		playQEMU()
 		os.Exit(0)
+	}
+	if filepath.Base(os.Args[0]) == escapeName {
+		if err := playEscape(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if len(os.Args) > 1 && os.Args[1] == jail.Argument {
+		os.Exit(jail.Main(os.Args[2:]))
 	}
 	if prog := os.Getenv(parentEnv); prog != "" {
 		if beside := os.Getenv(besideEnv); beside != "" {
@@ -132,7 +143,7 @@ func needHost(t *testing.T) *host {
 	base, err := os.ReadFile(bundle + "/guest/initrd")
 	must(t, err)
 	h.initrd = h.dir + "/initrd"
-	must(t, os.WriteFile(h.initrd, append(base, cpio("testguest", guest)...), 0o600))
+	must(t, os.WriteFile(h.initrd, append(base, cpio("testguest", guest)...), 0o644))
 	return h
 }
 

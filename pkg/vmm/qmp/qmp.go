@@ -91,8 +91,12 @@ func (c *Client) Execute(ctx context.Context, name string, args, result any) err
 
 // SendFile gives QEMU a copy of f under a name that later commands use.
 func (c *Client) SendFile(ctx context.Context, name string, f *os.File) error {
-	rights := syscall.UnixRights(int(f.Fd()))
-	return c.execute(ctx, "getfd", map[string]string{"fdname": name}, nil, rights)
+	return c.ExecuteWith(ctx, "getfd", map[string]string{"fdname": name}, f)
+}
+
+// ExecuteWith runs a command that comes with a file, of which QEMU gets a copy.
+func (c *Client) ExecuteWith(ctx context.Context, name string, args any, f *os.File) error {
+	return c.execute(ctx, name, args, nil, syscall.UnixRights(int(f.Fd())))
 }
 
 // Done is closed when the connection has ended.
