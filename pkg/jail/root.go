@@ -64,6 +64,7 @@ func (p Plan) enterRoot() error {
 	if err := unix.MountSetattr(root, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: readOnly}); err != nil {
 		return fmt.Errorf("make the root read-only: %w", err)
 	}
+	unix.Umask(0o077)
 	return leaveOldRoot()
 }
 

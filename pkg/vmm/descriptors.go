@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// QEMU opens no file of a Pod itself: it is given descriptors, in sets that it knows as /dev/fdset/N. Of a set it takes the one that is open
-// as it would open it: to read only, or to read and write. scratchSet is the writable disk's; those of hot-plugged disks follow.
+// QEMU opens no file of a Pod itself: it is given descriptors, in sets that it knows as /dev/fdset/N. Of a set it takes the one that is
+// open as it would open it: to read only, or to read and write. scratchSet is the writable disk's; those of hot-plugged disks follow.
 const scratchSet = 1
 
 func setPath(set int) string { return fmt.Sprintf("/dev/fdset/%d", set) }

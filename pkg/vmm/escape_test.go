@@ -143,7 +143,7 @@ func socketTries() []try {
 			if err != nil {
 				return err
 			}
-			return unix.Sendto(pair[0], []byte("x"), 0, &unix.SockaddrUnix{Name: e.Abstract})
+			return unix.Sendmsg(pair[0], []byte("x"), nil, &unix.SockaddrUnix{Name: e.Abstract}, 0)
 		}},
 		{"sockets", "connected anew", unix.EPERM, called(unix.SYS_CONNECT, 0, 0, 0)},
 		{"sockets", "bound", unix.EPERM, called(unix.SYS_BIND, 0, 0, 0)},

@@ -40,6 +40,7 @@ func wantJailed(t *testing.T, g *guest) {
 	if diff := cmp.Diff(want, mounts(t, qemu)); diff != "" {
 		t.Errorf("mounts of QEMU (-want +got):\n%s", diff)
 	}
+	wantFound(t, g, qemu)
 	for fd, what := range openFiles(t, qemu) {
 		kind, _, _ := strings.Cut(what, ":")
 		switch {
@@ -47,6 +48,31 @@ func wantJailed(t *testing.T, g *guest) {
 		case what == g.scratch():
 		default:
 			t.Errorf("QEMU has %s open as descriptor %d", what, fd)
+		}
+	}
+}
+
+// wantFound checks what others of the host go by to find QEMU: its program's path, its arguments, its limits and its rank.
+func wantFound(t *testing.T, g *guest, qemu int) {
+	t.Helper()
+	proc := fmt.Sprintf("/proc/%d/", qemu)
+	if exe, err := os.Readlink(proc + "exe"); err != nil || exe != g.h.cfg.QEMUCommand()[0] {
+		t.Errorf("QEMU's program is %s, %v", exe, err)
+	}
+	args, err := os.ReadFile(proc + "cmdline")
+	if name := "guest=" + filepath.Base(g.dir) + ","; err != nil || !strings.Contains(string(args), name) {
+		t.Errorf("QEMU's arguments do not name the sandbox: %q, %v", args, err)
+	}
+	score, err := os.ReadFile(proc + "oom_score_adj")
+	if n, bad := strconv.Atoi(strings.TrimSpace(string(score))); err != nil || bad != nil || n < 2 {
+		t.Errorf("QEMU's rank is %q, %v", score, err)
+	}
+	limits, err := os.ReadFile(proc + "limits")
+	must(t, err)
+	for name, most := range map[string]int{"Max open files": qemuFiles, "Max processes": qemuThreads + maxVCPUs(1), "Max core file size": 0, "Max locked memory": 0} {
+		_, rest, _ := strings.Cut(string(limits), name)
+		if fields := strings.Fields(rest); len(fields) < 2 || fields[0] != strconv.Itoa(most) || fields[1] != fields[0] {
+			t.Errorf("%s: %.40q, want %d", name, rest, most)
 		}
 	}
 }
@@ -145,5 +171,24 @@ func TestDeviceThatTheJailDoesNotShow(t *testing.T) {
 	}
 	if contains(g.try("PUT", "vm.add-device", object{"path": g.h.cfg.Bundle + "/qemu"}, nil), errNotInJail.Error()) {
 		t.Error("what the jail shows is said not to be there")
+	}
+}
+
+// TestTryBoot: what tries whether a host can run microVMs does so in the jail as well. It is another program than nodeless-vmm, and goes by
+// the one of the bundle.
+func TestTryBoot(t *testing.T) {
+	t.Parallel()
+	h := needHost(t)
+	cfg := h.cfg
+	cfg.Bundle = filepath.Join(h.dir, "bundle")
+	must(t, os.MkdirAll(filepath.Dir(cfg.VMM()), 0o755))
+	must(t, os.Symlink(h.prog, cfg.VMM()))
+	for _, part := range []string{"qemu", "guest"} {
+		must(t, os.Symlink(filepath.Join(h.cfg.Bundle, part), filepath.Join(cfg.Bundle, part)))
+	}
+	must(t, TryBoot(t.Context(), cfg))
+	must(t, os.Remove(cfg.VMM()))
+	if err := TryBoot(t.Context(), cfg); err == nil || !contains(err, "enter the jail") {
+		t.Errorf("without a nodeless-vmm: %v", err)
 	}
 }

@@ -117,7 +117,7 @@ func buildOnce() (dir string, err error) {
 
 // needHost finds the bundle and builds the VMM and the test guest, or skips the test. Each test has folders of its own, so that most of
 // them run beside each other.
-func needHost(t *testing.T) *host {
+func needHost(t testing.TB) *host {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("skipped: boots microVMs, not with -short")
@@ -148,7 +148,7 @@ func needHost(t *testing.T) *host {
 }
 
 // configure writes what VMMs read.
-func (h *host) configure(t *testing.T) {
+func (h *host) configure(t testing.TB) {
 	t.Helper()
 	raw, err := json.Marshal(h.cfg)
 	must(t, err)
@@ -389,7 +389,7 @@ func openTap(t *testing.T) *os.File {
 	return r.f
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
