@@ -91,7 +91,7 @@ func crashed(t *testing.T) *fakeHost {
 		"10": {bundleDir + "/bin/" + contract.Shim, contract.Shim, "-namespace", "k8s.io", "-id", alive},
 		"11": {bundleDir + "/bin/nodeless-vmm", "nodeless-vmm", "--api-socket", "/run/vc/vm/" + alive + "/clh-api.sock"},
 		"12": {bundleDir + "/bin/nodeless-vmm (deleted)", "nodeless-vmm", "--api-socket", "/run/vc/vm/" + dead + "/clh-api.sock"},
-		"13": {bundleDir + "/qemu/lib/ld-linux-x86-64.so.2", "qemu-system-x86_64", "-drive", "file=/data/scratch/" + dead + ".ext4"},
+		"13": {bundleDir + "/qemu/lib/ld-linux-x86-64.so.2", "qemu-system-x86_64", "-name", "guest=" + dead + ",process=nodeless-qemu"},
 		"14": {"/opt/kata/bin/virtiofsd", "virtiofsd", "--socket-path=/run/vc/vm/" + dead + "/v.sock"},
 		"15": {"/usr/bin/vi", "vi", "/data/scratch/" + dead + ".ext4"},
 	})

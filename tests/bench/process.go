@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/nodeless/nodeless/tests/testbed"
 )
 
 // process is one process of the measured host, memory in MB (10^6 bytes).
@@ -20,7 +22,7 @@ type process struct {
 // clockTicks per second is 100 on every Linux the product runs on (USER_HZ, proc(5)).
 const clockTicks = 100
 
-// processesOf lists the processes that live in the PID namespace of process init.
+// processesOf lists the processes that live in the PID namespace of process init, and in those made in there.
 func processesOf(init int) ([]process, error) {
 	home, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid_for_children", init))
 	if err != nil {
@@ -32,7 +34,7 @@ func processesOf(init int) ([]process, error) {
 	}
 	var found []process
 	for _, dir := range dirs {
-		if ns, err := os.Readlink(dir + "/ns/pid"); err != nil || ns != home {
+		if !testbed.InPIDNamespace(dir, home) {
 			continue
 		}
 		if p, ok := readProcess(dir); ok {

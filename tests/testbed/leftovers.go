@@ -63,7 +63,7 @@ func (h *Host) Processes() (map[int]string, error) {
 	}
 	found := map[int]string{}
 	for _, dir := range dirs {
-		if ns, err := os.Readlink(dir + "/ns/pid"); err != nil || ns != home {
+		if !InPIDNamespace(dir, home) {
 			continue
 		}
 		raw, err := os.ReadFile(dir + "/cmdline")
