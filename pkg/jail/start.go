@@ -55,7 +55,7 @@ func Start(second string, cmd *exec.Cmd, p Plan) error {
 	err = cmd.Start()
 	_ = far.Close() // the second stage has its own
 	if err != nil {
-		return refusal("start its second stage", err)
+		return refusal("by "+second, err)
 	}
 	if err := command(near, plan); err != nil {
 		_ = cmd.Process.Kill() // fails only when it has ended
@@ -77,7 +77,11 @@ func command(near *os.File, plan []byte) error {
 	word, err := io.ReadAll(io.LimitReader(near, longestWord))
 	switch {
 	case len(word) > 0:
-		return refusal("", errors.New(strings.ToValidUTF8(string(word), "?")))
+		err := errors.New(strings.ToValidUTF8(string(word), "?"))
+		if strings.Contains(err.Error(), unix.EPERM.Error()) {
+			return refusal("", err)
+		}
+		return fmt.Errorf("enter the jail: %w", err)
 	case sent != nil || err != nil:
 		return fmt.Errorf("enter the jail: %w", errors.Join(sent, err))
 	}
@@ -85,8 +89,8 @@ func command(near *os.File, plan []byte) error {
 }
 
 // refusal is the error of a host on which the jail cannot be made.
-func refusal(what string, err error) error {
-	return &hint.Error{Op: "enter the jail", On: what, Err: fmt.Errorf("%w: %w", errRefused, err),
+func refusal(how string, err error) error {
+	return &hint.Error{Op: "enter the jail", On: how, Err: fmt.Errorf("%w: %w", errRefused, err),
 		Do: "run nodeless as root on the host itself, or in a container started with --privileged; sysctl user.max_{mnt,pid,net,ipc,uts,cgroup}_namespaces must allow more namespaces"}
 }
 

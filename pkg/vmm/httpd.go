@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nodeless/nodeless/pkg/hint"
 )
 
 const (
@@ -122,7 +124,7 @@ func writeReply(w io.Writer, reply any, err error, last bool) error {
 	var own *statusError
 	switch {
 	case err != nil:
-		status, body, kind = 500, []byte(err.Error()), "text/plain"
+		status, body, kind = 500, []byte(told(err)), "text/plain"
 		if errors.As(err, &own) {
 			status = own.status
 		}
@@ -219,4 +221,13 @@ func (r *fdReader) take() []*os.File {
 	files := r.files
 	r.files = nil
 	return files
+}
+
+// told is an error with what to do about it: who is told is another process, and passes on words only.
+func told(err error) string {
+	words := err.Error()
+	for _, do := range hint.Of(err) {
+		words += "; " + do
+	}
+	return words
 }

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nodeless/nodeless/pkg/agentmux"
+	"github.com/nodeless/nodeless/pkg/hint"
 )
 
 func contains(err error, text string) bool { return strings.Contains(err.Error(), text) }
@@ -49,6 +50,7 @@ func TestServeConn(t *testing.T) {
 		{name: "no HTTP", send: "hello\r\n", want: []string{"HTTP/1.1 400 Bad Request", `parse request line "hello"`}},
 		{name: "chunked", send: "PUT /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", want: []string{"HTTP/1.1 400 Bad Request", "read body: transfer encodings are not supported"}},
 		{name: "no content", send: "PUT /none HTTP/1.1\r\n\r\n", want: []string{"HTTP/1.1 204 No Content"}},
+		{name: "an error is told with what to do", send: "PUT /mend HTTP/1.1\r\n\r\n", want: []string{"HTTP/1.1 500 Internal Server Error", "open x; mend it"}},
 		{name: "an error is told", send: "PUT /fail HTTP/1.1\r\n\r\n", want: []string{"HTTP/1.1 500 Internal Server Error", "no luck"}},
 	}
 	for _, tt := range tests {
@@ -58,6 +60,8 @@ func TestServeConn(t *testing.T) {
 				switch r.path {
 				case "/none":
 					return nil, nil
+				case "/mend":
+					return nil, &hint.Error{Op: "open", On: "x", Do: "mend it"}
 				case "/fail":
 					return nil, errors.New("no luck")
 				}
