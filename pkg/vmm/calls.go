@@ -26,7 +26,7 @@ func qemuCalls() jail.Calls {
 		{Call: unix.SYS_SOCKETPAIR, Arg: 0, Values: []uint32{unix.AF_UNIX}}, // a channel of virtiofs
 		{Call: unix.SYS_PRCTL, Arg: 0, Values: []uint32{
 			unix.PR_SET_NAME, unix.PR_GET_NAME, unix.PR_SET_NO_NEW_PRIVS, unix.PR_GET_NO_NEW_PRIVS, unix.PR_SET_SECCOMP, unix.PR_GET_SECCOMP,
-			unix.PR_SET_TIMERSLACK, unix.PR_SET_VMA, unix.PR_MCE_KILL,
+			unix.PR_SET_TIMERSLACK, unix.PR_SET_VMA, unix.PR_MCE_KILL, unix.PR_CAPBSET_READ,
 		}},
 	}
 	c.Absent = []uint32{unix.SYS_CLONE3} // what it asks for cannot be seen; the C library calls clone then

@@ -10,7 +10,8 @@ import (
 )
 
 // QEMU opens no file of a Pod itself: it is given descriptors, in sets that it knows as /dev/fdset/N. Of a set it takes the one that is
-// open as it would open it: to read only, or to read and write. scratchSet is the writable disk's; those of hot-plugged disks follow.
+// open as it would open it: to read only, or to read and write; and from 9.1 on, directly or not. scratchSet is the writable disk's; those
+// of hot-plugged disks follow.
 const scratchSet = 1
 
 func setPath(set int) string { return fmt.Sprintf("/dev/fdset/%d", set) }
@@ -34,6 +35,9 @@ func openDisk(c diskConfig) (_ *os.File, mode os.FileMode, err error) {
 	flag, kind := os.O_RDWR, unix.F_WRLCK
 	if c.Readonly {
 		flag, kind = os.O_RDONLY, unix.F_RDLCK
+	}
+	if c.Direct {
+		flag |= unix.O_DIRECT
 	}
 	f, err := os.OpenFile(c.Path, flag, 0)
 	if err != nil {

@@ -117,12 +117,21 @@ func TestDisksAreOpenedAsAskedFor(t *testing.T) {
 	mode := func(f *os.File) int {
 		flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
 		must(t, err)
-		return flags & unix.O_ACCMODE
+		return flags & (unix.O_ACCMODE | unix.O_DIRECT)
 	}
 	first, _, err := openDisk(diskConfig{Path: path, Readonly: true})
 	must(t, err)
 	second, _, err := openDisk(diskConfig{Path: path, Readonly: true})
-	if must(t, err); mode(first) != unix.O_RDONLY {
+	must(t, err)
+	if direct, _, err := openDisk(diskConfig{Path: path, Readonly: true, Direct: true}); errors.Is(err, unix.EINVAL) {
+		t.Logf("not tried: the file system of %s cannot be read directly", path)
+	} else {
+		if must(t, err); mode(direct) != unix.O_RDONLY|unix.O_DIRECT {
+			t.Errorf("a disk to read directly is open with mode %#x", mode(direct))
+		}
+		must(t, direct.Close())
+	}
+	if mode(first) != unix.O_RDONLY {
 		t.Errorf("a disk to read only is open with mode %d", mode(first))
 	}
 	if _, _, err := openDisk(diskConfig{Path: path}); !errors.Is(err, errInUse) {
