@@ -1,6 +1,7 @@
 package jail
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -59,6 +60,15 @@ func play(what string, args []string) int {
 	case "foreign": // the number of getpid among the x32 calls
 		_, _, errno := unix.RawSyscall(firstForeign|unix.SYS_GETPID, 0, 0, 0)
 		fmt.Println(errno)
+	case "look":
+		fmt.Println("ready")
+		for range 1000 {
+			if raw, err := os.ReadFile(args[0]); err == nil {
+				fmt.Println(string(raw))
+				return 0
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
 	case "wait":
 		fmt.Println("ready")
 		time.Sleep(time.Hour)
@@ -176,6 +186,53 @@ func TestShownFilesHaveTheRightsAskedFor(t *testing.T) {
 	if _, err := run(t, p); err == nil || !strings.Contains(err.Error(), "run "+p.Argv[0]+": permission denied") {
 		t.Errorf("a program where there are none: %v", err)
 	}
+}
+
+// TestMountsThatComeLater: what the host mounts on a folder that is shown with its mounts is seen in the jail, and nowhere else.
+func TestMountsThatComeLater(t *testing.T) {
+	needRoot(t)
+	folder := filepath.Join(t.TempDir(), "shared")
+	must(t, os.Mkdir(folder, 0o755))
+	for _, shown := range []bool{true, false} {
+		p, _ := plan(t, "look", folder+"/below/file")
+		p.Shown = append(p.Shown, Shown{Path: folder, Mounts: shown})
+		said := make(chan string)
+		go func() { // on a thread with mounts of its own, which is thrown away
+			runtime.LockOSThread()
+			got, err := lookAtMount(p, folder)
+			said <- fmt.Sprint(got, err)
+		}()
+		if got, want := <-said, map[bool]string{true: "mounted later\n<nil>", false: "<nil>"}[shown]; got != want {
+			t.Errorf("with its mounts: %t: the program says %q, want %q", shown, got, want)
+		}
+	}
+}
+
+// lookAtMount starts a program that looks at a folder, and mounts something there.
+func lookAtMount(p Plan, folder string) (string, error) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		return "", err
+	}
+	defer read.Close()
+	err = errors.Join(unix.Unshare(unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
+		unix.Mount("none", folder, "tmpfs", 0, ""), unix.Mount("", folder, "", unix.MS_SHARED, ""), unix.Mkdir(folder+"/below", 0o755))
+	cmd := &exec.Cmd{Stdout: write, Stderr: os.Stderr}
+	if err == nil {
+		err = Start(Self, cmd, p)
+	}
+	if err = errors.Join(err, write.Close()); err != nil {
+		return "", err
+	}
+	lines := bufio.NewReader(read)
+	if word, err := lines.ReadString('\n'); word != "ready\n" {
+		return word, err
+	}
+	err = errors.Join(unix.Mount("none", folder+"/below", "tmpfs", 0, ""), os.WriteFile(folder+"/below/file", []byte("mounted later"), 0o644))
+	time.AfterFunc(time.Second, func() { _ = cmd.Process.Kill() }) // it looks no longer than that
+	rest, _ := lines.ReadString('\n')
+	_ = cmd.Wait() // killed where there was nothing to see
+	return rest, err
 }
 
 func TestCapabilitiesThatAreKept(t *testing.T) {

@@ -25,11 +25,14 @@ type Plan struct {
 	files int // descriptors that it inherits, from firstFile on; Start counts them
 }
 
-// Shown is a file or folder of the host that the jail has at the same path. What is mounted below it is not shown.
+// Shown is a file or folder of the host that the jail has at the same path.
 type Shown struct {
 	Path     string
 	Writable bool
 	Programs bool // it may be run, and mapped to be run
+	// Mounts shows what is mounted below the folder as well, now and, where the folder is a shared mount of the host, later. What comes
+	// later has the rights that it has on the host.
+	Mounts bool
 }
 
 // Limit bounds a resource, such as unix.RLIMIT_NOFILE. A process that may not raise its limits keeps a lower one that it has.

@@ -27,7 +27,8 @@ type tree struct {
 
 // enterRoot makes the jail's root the root of this process and lets go of the host's.
 func (p Plan) enterRoot() error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+	// Nothing that is mounted here reaches the host. The other way is left open for what is shown with its mounts.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("keep mounts to itself: %w", err)
 	}
 	unix.Umask(0)
@@ -70,7 +71,11 @@ func (p Plan) enterRoot() error {
 
 // take opens what is shown as a mount of its own, with as few rights as it needs.
 func (s Shown) take() (tree, error) {
-	fd, err := unix.OpenTree(unix.AT_FDCWD, s.Path, unix.OPEN_TREE_CLONE|unix.O_CLOEXEC)
+	below, from := uint(0), uint64(unix.MS_PRIVATE)
+	if s.Mounts {
+		below, from = unix.AT_RECURSIVE, unix.MS_SLAVE
+	}
+	fd, err := unix.OpenTree(unix.AT_FDCWD, s.Path, unix.OPEN_TREE_CLONE|unix.O_CLOEXEC|below)
 	if err != nil {
 		return tree{}, fmt.Errorf("show %s: %w", s.Path, err)
 	}
@@ -82,7 +87,7 @@ func (s Shown) take() (tree, error) {
 		attr &^= readOnly
 	}
 	var st unix.Stat_t
-	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: attr}); err != nil {
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|below, &unix.MountAttr{Attr_set: attr, Propagation: from}); err != nil {
 		return tree{}, fmt.Errorf("take rights from %s: %w", s.Path, err)
 	}
 	if err := unix.Fstat(fd, &st); err != nil {
