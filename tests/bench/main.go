@@ -41,6 +41,9 @@ func run(ctx context.Context, args []string) error {
 	if len(args) == 2 && args[0] == "etcd" {
 		return etcdMain(ctx, args[1])
 	}
+	if len(args) > 0 && args[0] == "column" {
+		return columnMain(args[1:])
+	}
 	flags := flag.NewFlagSet("bench", flag.ExitOnError)
 	dist := flags.String("dist", "dist", "folder of the built product")
 	quick := flags.Bool("quick", false, "fewer samples")
