@@ -46,8 +46,8 @@ type Spec struct {
 	MaxMemory    int64 // bytes; equal to Memory when none can be added
 	SharedMemory bool  // virtiofsd reads and writes guest memory
 	HugePages    bool
-	VCPUs        int
-	MaxVCPUs     int
+	VCPUs        int // that the guest uses
+	MaxVCPUs     int // that it has: a kernel that finds itself on no hypervisor that it knows, as under TCG, takes none in later
 
 	RootPorts         int
 	RootPortWindowMiB int64
@@ -85,7 +85,7 @@ func Args(s Spec) []string {
 	a = append(a, accel(s.Accel)...)
 	a = append(a, memory(s)...)
 	a = append(a,
-		"-smp", fmt.Sprintf("%d,maxcpus=%d,sockets=1,cores=%d,threads=1", s.VCPUs, s.MaxVCPUs, s.MaxVCPUs),
+		"-smp", fmt.Sprintf("%d,sockets=1,cores=%d,threads=1", s.MaxVCPUs, s.MaxVCPUs), // the guest uses VCPUs of them
 		"-rtc", "base=utc",
 		"-kernel", s.Kernel, "-initrd", s.Initrd, "-append", s.Cmdline,
 		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", s.QMPFD), "-mon", "chardev=qmp,mode=control",

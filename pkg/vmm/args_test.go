@@ -54,7 +54,7 @@ func TestArgs(t *testing.T) {
 }
 
 func TestUnsafeKernelOptionsNeverReachKVM(t *testing.T) {
-	got := KernelCommandLine("quiet", HostConfig{Accel: AccelKVM, TSCKHz: 2_600_000})
+	got := KernelCommandLine("quiet", 1, HostConfig{Accel: AccelKVM, TSCKHz: 2_600_000})
 	for _, p := range []string{"mitigations=off", "nokaslr", "init_on_alloc=1", "tsc=reliable", "tsc_early_khz", "lpj="} {
 		if strings.Contains(got, p) {
 			t.Errorf("%q is among %q", p, got)
@@ -65,7 +65,7 @@ func TestUnsafeKernelOptionsNeverReachKVM(t *testing.T) {
 func TestKernelCommandLine(t *testing.T) {
 	kata := "root=/dev/pmem0p1 rootflags=dax,data=ordered,errors=remount-ro ro rootfstype=ext4 panic=1 no_timer_check noreplace-smp " +
 		"quiet agent.log=info console=hvc0 systemd.unit=kata.target loglevel=7"
-	common := "console=ttyS0 8250.nr_uarts=1 panic=-1 cryptomgr.notests audit=0 apparmor=0 random.trust_cpu=on no_timer_check memhp_default_state=online "
+	common := "console=ttyS0 8250.nr_uarts=1 panic=-1 cryptomgr.notests audit=0 apparmor=0 random.trust_cpu=on no_timer_check memhp_default_state=online maxcpus=3 "
 	tests := []struct {
 		name string
 		cfg  HostConfig
@@ -80,7 +80,7 @@ func TestKernelCommandLine(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, KernelCommandLine(kata, tt.cfg)); diff != "" {
+			if diff := cmp.Diff(tt.want, KernelCommandLine(kata, 3, tt.cfg)); diff != "" {
 				t.Errorf("KernelCommandLine (-want +got):\n%s", diff)
 			}
 		})

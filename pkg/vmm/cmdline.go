@@ -10,10 +10,11 @@ const kernelHz = 250
 
 // KernelCommandLine turns what Kata asks for into what the guest kernel gets: parameters about a root
 // disk and a console that do not exist are dropped, ours come first, so that Kata's and the operator's
-// remain and win.
-func KernelCommandLine(kata string, cfg HostConfig) string {
+// remain and win. vcpus are as many as the guest brings up at boot.
+func KernelCommandLine(kata string, vcpus int, cfg HostConfig) string {
 	params := []string{"console=ttyS0", "8250.nr_uarts=1", "panic=-1", "cryptomgr.notests", "audit=0", "apparmor=0",
 		"random.trust_cpu=on", "no_timer_check", "memhp_default_state=online"}
+	params = append(params, fmt.Sprintf("maxcpus=%d", vcpus))
 	if !cfg.Debug {
 		params = append(params, "quiet", "loglevel=1")
 	}

@@ -19,8 +19,8 @@ const (
 	balloonPause   = 20 * time.Millisecond
 )
 
-// resize gives the guest the size asked for and returns when QEMU has the vCPUs, which the agent then brings online,
-// and when the guest has taken the memory in or handed it back. The shim calls it (cmd/kata-shim); Kata itself, whose
+// resize gives the guest the size asked for and returns when the guest has taken the memory in or handed it back; its agent then
+// brings vCPUs up, or takes them down. The shim calls it (cmd/kata-shim); Kata itself, whose
 // patience is one second, never does with static resource management. To repeat a call does no harm.
 func (v *vm) resize(ctx context.Context, c contract.Resize) error {
 	v.resizeMu.Lock()
@@ -36,9 +36,9 @@ func (v *vm) resize(ctx context.Context, c contract.Resize) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resizeTimeout)
 	defer cancel()
 	if c.VCPUs > 0 {
-		err = v.resizeVCPUs(ctx, client, c.VCPUs)
+		v.resizeVCPUs(c.VCPUs)
 	}
-	if err == nil && c.Memory > 0 {
+	if c.Memory > 0 {
 		err = v.resizeMemory(ctx, client, c.Memory)
 	}
 	if err == nil && c.Memory > 0 {
@@ -72,51 +72,12 @@ func (v *vm) grow(want int64) int64 {
 	return max(0, (want-v.spec.Memory+dimmBlock-1)/dimmBlock*dimmBlock)
 }
 
-// hotpluggableCPU is one place for a vCPU.
-type hotpluggableCPU struct {
-	Type    string         `json:"type"`
-	Props   map[string]any `json:"props"`
-	QOMPath string         `json:"qom-path"` // empty while the place is
-}
-
-func (v *vm) resizeVCPUs(ctx context.Context, client *qmp.Client, want int) error {
-	v.mu.Lock()
-	have := v.spec.VCPUs
-	v.mu.Unlock()
-	var places []hotpluggableCPU
-	if want > have {
-		if err := client.Execute(ctx, "query-hotpluggable-cpus", nil, &places); err != nil {
-			return err
-		}
-	}
-	for i := len(places) - 1; i >= 0 && have < want; i-- { // QEMU lists the highest first
-		if places[i].QOMPath != "" {
-			continue
-		}
-		args := map[string]any{"driver": places[i].Type, "id": fmt.Sprintf("vcpu%d", have)}
-		for k, p := range places[i].Props {
-			args[k] = p
-		}
-		if err := client.Execute(ctx, "device_add", args, nil); err != nil {
-			return err
-		}
-		have++
-	}
-	for ; have > want; have-- {
-		err := client.Execute(ctx, "device_del", map[string]any{"id": fmt.Sprintf("vcpu%d", have-1)}, nil)
-		var refused *qmp.Error
-		if errors.As(err, &refused) {
-			break // one of those it was booted with: they stay
-		}
-		if err != nil {
-			return err
-		}
-	}
+// resizeVCPUs notes how many of its vCPUs the guest is to use: it has all from the boot, and its agent brings them up and takes them down.
+func (v *vm) resizeVCPUs(want int) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.spec.VCPUs = have
-	v.setConfig("cpus", "boot_vcpus", int64(have))
-	return nil
+	v.spec.VCPUs = want
+	v.setConfig("cpus", "boot_vcpus", int64(want))
 }
 
 // resizeMemory adds one DIMM if there is less than wanted, and waits until the guest says that it uses it. DIMMs are never

@@ -111,8 +111,9 @@ func (v *vm) create(body []byte) error {
 func (v *vm) newSpec(c vmConfig) Spec {
 	s := Spec{
 		Name: v.id, Accel: v.cfg.Accel, Debug: v.cfg.Debug, Firmware: v.cfg.FirmwareDir(),
-		Kernel: filepath.Clean(c.Payload.Kernel), Initrd: filepath.Clean(c.Payload.Initramfs), Cmdline: KernelCommandLine(c.Payload.Cmdline, v.cfg),
-		Memory: c.Memory.Size, MaxMemory: maxMemory(c.Memory), SharedMemory: c.Memory.Shared && len(c.Fs) > 0,
+		Kernel: filepath.Clean(c.Payload.Kernel), Initrd: filepath.Clean(c.Payload.Initramfs),
+		Cmdline: KernelCommandLine(c.Payload.Cmdline, c.Cpus.BootVcpus, v.cfg),
+		Memory:  c.Memory.Size, MaxMemory: maxMemory(c.Memory), SharedMemory: c.Memory.Shared && len(c.Fs) > 0,
 		HugePages: c.Memory.Hugepages, VCPUs: c.Cpus.BootVcpus, MaxVCPUs: maxVCPUs(c.Cpus.BootVcpus),
 		RootPorts: v.cfg.rootPorts(), RootPortWindowMiB: v.cfg.RootPortWindowMiB,
 		Disk: Disk(v.cfg.Disk), QMPFD: fdQMP, ConsoleFD: fdConsole, AgentFD: fdAgent,
@@ -134,7 +135,7 @@ func maxMemory(m memoryConfig) int64 {
 	return grown / dimmBlock * dimmBlock
 }
 
-// maxVCPUs bounds what a guest can grow to: each possible one costs the guest memory. It may be more than the host has, since
+// maxVCPUs is what a guest has, and can grow to use: each costs it memory. It may be more than the host has, since
 // hosts give their CPUs several times. Kata's own bound is what it boots with.
 func maxVCPUs(boot int) int {
 	const extra = 7

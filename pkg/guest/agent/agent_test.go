@@ -5,6 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"testing/fstest"
 
@@ -158,5 +162,35 @@ func TestRemovalDuringCreation(t *testing.T) {
 	}
 	if err := a.unwant(gone, "d"); !errors.Is(err, context.Canceled) {
 		t.Errorf("a removal that nobody waits for = %v, want Canceled", err)
+	}
+}
+
+func TestFlipChangesAsManyAsAreAskedFor(t *testing.T) {
+	dir := t.TempDir()
+	var files []string
+	for i, now := range []string{"1", "0", "0", "0"} {
+		files = append(files, filepath.Join(dir, strconv.Itoa(i)))
+		if err := os.WriteFile(files[i], []byte(now+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		want  string
+		limit int
+		done  int
+		after string
+	}{{"1", 2, 2, "1110"}, {"1", 0, 0, "1110"}, {"0", 1, 1, "0110"}, {"1", -1, 2, "1111"}, {"1", 3, 0, "1111"}} {
+		done, err := flip(files, tt.want, tt.limit)
+		after := ""
+		for _, f := range files {
+			raw, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			after += strings.TrimSpace(string(raw))
+		}
+		if err != nil || done != tt.done || after != tt.after {
+			t.Errorf("flip(%s, %d) = %d, %v and leaves %s; want %d and %s", tt.want, tt.limit, done, err, after, tt.done, tt.after)
+		}
 	}
 }

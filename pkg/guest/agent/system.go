@@ -1,12 +1,14 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -45,53 +47,56 @@ func (a *Agent) GetGuestDetails(_ context.Context, req *pb.GuestDetailsRequest) 
 	return out, nil
 }
 
-// OnlineCPUMem brings hot-plugged processors and memory into use. NbCpus is how many are to be online altogether, so
-// that the call can be repeated.
-func (a *Agent) OnlineCPUMem(ctx context.Context, req *pb.OnlineCPUMemRequest) (*emptypb.Empty, error) {
-	if err := a.onlineCPUs(ctx, int(req.GetNbCpus())); err != nil {
+// OnlineCPUMem has NbCpus processors in use altogether, so that the call can be repeated, and all memory that has been plugged in. Every
+// processor that the microVM may ever have is there from the boot; the kernel brings up as many as its parameter maxcpus says.
+func (a *Agent) OnlineCPUMem(_ context.Context, req *pb.OnlineCPUMemRequest) (*emptypb.Empty, error) {
+	if err := a.fitCPUs(int(req.GetNbCpus())); err != nil {
 		return nil, err
 	}
 	if req.GetCpuOnly() {
 		return &emptypb.Empty{}, nil
 	}
-	_, err := online("/sys/devices/system/memory/memory*/online", -1)
+	files, err := filepath.Glob("/sys/devices/system/memory/memory*/online")
+	if err == nil {
+		_, err = flip(files, "1", -1)
+	}
 	return empty(err)
 }
 
-const (
-	cpuWait  = 20 * time.Second
-	cpuPause = 10 * time.Millisecond
-)
-
-// onlineCPUs brings processors up until n are, waiting for hot-plug to deliver them.
-func (a *Agent) onlineCPUs(ctx context.Context, n int) error {
-	ctx, cancel := context.WithTimeout(ctx, cpuWait)
-	defer cancel()
-	for {
-		raw, err := fs.ReadFile(a.sys, "devices/system/cpu/online")
-		if err != nil {
-			return fmt.Errorf("count processors: %w", err)
-		}
-		up, err := countCPUs(strings.TrimSpace(string(raw)))
-		if err != nil {
-			return err
-		}
-		if up >= n {
-			return nil
-		}
-		done, err := online("/sys/devices/system/cpu/cpu*/online", n-up)
-		if err != nil {
-			return err
-		}
-		if up+done >= n {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("bring processors up: %d of %d have appeared: %w", up+done, n, ctx.Err())
-		case <-time.After(cpuPause):
-		}
+// fitCPUs brings processors up, or takes the last ones down, until n are in use. The first one cannot be taken down.
+func (a *Agent) fitCPUs(n int) error {
+	raw, err := fs.ReadFile(a.sys, "devices/system/cpu/online")
+	if err != nil {
+		return fmt.Errorf("count processors: %w", err)
 	}
+	up, err := countCPUs(strings.TrimSpace(string(raw)))
+	if err != nil || n < 1 || up == n {
+		return err
+	}
+	files, err := cpuFiles()
+	if err != nil {
+		return err
+	}
+	want, change := "1", n-up
+	if up > n {
+		want, change = "0", up-n
+		slices.Reverse(files)
+	}
+	done, err := flip(files, want, change)
+	if err == nil && done < change {
+		err = fmt.Errorf("have %d processors in use: %d of the %d to change could be", n, done, change)
+	}
+	return err
+}
+
+// cpuFiles are what processors are brought up and taken down by, in the order of their numbers.
+func cpuFiles() ([]string, error) {
+	files, err := filepath.Glob("/sys/devices/system/cpu/cpu[0-9]*/online")
+	if err != nil {
+		return nil, fmt.Errorf("list processors: %w", err)
+	}
+	slices.SortFunc(files, func(a, b string) int { return cmp.Or(len(a)-len(b), strings.Compare(a, b)) })
+	return files, nil
 }
 
 // countCPUs counts a list in the kernel's form, such as "0-3,6".
@@ -111,22 +116,18 @@ func countCPUs(list string) (n int, err error) {
 	return n, nil
 }
 
-// online switches on up to limit things that are off, all with a negative limit.
-func online(pattern string, limit int) (done int, err error) {
-	files, err := filepath.Glob(pattern)
-	if err != nil {
-		return 0, fmt.Errorf("bring up: %w", err)
-	}
+// flip writes want, "0" or "1", into up to limit files that hold the other, into all with a negative limit.
+func flip(files []string, want string, limit int) (done int, err error) {
 	for _, f := range files {
 		if done == limit {
 			break
 		}
 		raw, err := os.ReadFile(f)
-		if err != nil || strings.TrimSpace(string(raw)) != "0" {
+		if err != nil || strings.TrimSpace(string(raw)) == want {
 			continue
 		}
-		if err := os.WriteFile(f, []byte("1"), 0o644); err != nil {
-			return done, fmt.Errorf("bring up: %w", err)
+		if err := os.WriteFile(f, []byte(want), 0o644); err != nil {
+			return done, fmt.Errorf("switch %s to %s: %w", f, want, err)
 		}
 		done++
 	}

@@ -129,7 +129,7 @@ func answer(question string) []string {
 			lines = append(lines, read(filepath.Dir(d)+"/address"))
 		}
 	case "cpus":
-		for _, f := range glob("/sys/devices/system/cpu/cpu*/online") {
+		for _, f := range glob("/sys/devices/system/cpu/cpu[" + rest + "]/online") { // the numbers of those to bring up
 			_ = os.WriteFile(f, []byte("1"), 0)
 		}
 		lines = append(lines, read("/sys/devices/system/cpu/online"))
