@@ -17,10 +17,6 @@ if [ "$stamp" != "$(cat "$DIST/stamps/tree" 2>/dev/null)" ] || [ ! -s "$BUNDLE/g
 	echo "$stamp" >"$DIST/stamps/tree"
 fi
 
-# What the packed virtiofsd is started with, so that what is mapped is written where it belongs.
-"${CC:-gcc}" -shared -fPIC -O2 -s -Wall -Werror -o "$DIST/out/append.so" bundle/virtiofsd/append.c
-scripts/place.sh "$DIST/out/append.so" "$BUNDLE/qemu/lib/append.so" 0644
-
 # One small program under the names of the packed ones.
 CGO_ENABLED=0 go build -ldflags '-s -w' -o "$DIST/out/nodeless-exec" ./cmd/nodeless-exec
 if ! cmp -s "$DIST/out/nodeless-exec" "$BUNDLE/aux/nft"; then

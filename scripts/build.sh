@@ -39,7 +39,7 @@ scripts/place.sh "$DIST/out/cni" "$BUNDLE/cni/nodeless"
 
 echo "build: guest/initrd"
 VERSION=$version scripts/build-guest.sh "$DIST/out/nodeless-guest"
-"$DIST/tools/mkinitrd" -versions bundle/versions.yaml -modules "$(echo "$DIST"/kernel/lib/modules/*)" \
+"$DIST/tools/mkinitrd" -versions bundle/versions.yaml -modules "$(echo "$DIST"/kernel/usr/lib/modules/*)" \
 	-init "$DIST/out/nodeless-guest" -out "$DIST/out/initrd"
 scripts/place.sh "$DIST/out/initrd" "$BUNDLE/guest/initrd" 0644
 

@@ -10,9 +10,9 @@ what=${1:-build}
 packages="busybox-static gcc libc6-dev pkg-config libseccomp-dev make git ca-certificates e2fsprogs dpkg"
 case $what in
 build) ;;
-test) packages="$packages iptables nftables iproute2 procps util-linux curl wget erofs-utils xfsprogs qemu-system-x86 shellcheck openssl" ;;
-conformance) packages="$packages bash-static mmdebstrap iptables nftables iproute2 procps util-linux curl wget erofs-utils xfsprogs qemu-system-x86 shellcheck openssl" ;;
-bench) packages="$packages iptables nftables iproute2 procps util-linux curl wget erofs-utils xfsprogs qemu-system-x86 shellcheck openssl runc" ;;
+test) packages="$packages iptables nftables iproute2 procps util-linux curl wget erofs-utils xfsprogs shellcheck openssl" ;;
+conformance) packages="$packages bash-static mmdebstrap iptables nftables iproute2 procps util-linux curl wget erofs-utils xfsprogs shellcheck openssl" ;;
+bench) packages="$packages iptables nftables iproute2 procps util-linux curl wget erofs-utils xfsprogs shellcheck openssl runc" ;;
 *)
 	echo "usage: scripts/deps.sh [build|test|conformance|bench]" >&2
 	exit 2

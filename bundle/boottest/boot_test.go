@@ -81,7 +81,7 @@ func TestBundleBootsByItself(t *testing.T) {
 			t.Skipf("skipped: %v; run scripts/build-bundle.sh first", err)
 		}
 	}
-	modules, err := filepath.Glob(filepath.Join(tree, "../kernel/lib/modules/*"))
+	modules, err := filepath.Glob(filepath.Join(tree, "../kernel/usr/lib/modules/*"))
 	if err != nil || len(modules) != 1 {
 		t.Fatalf("kernel modules: %v, %v; want one folder", modules, err)
 	}
@@ -128,7 +128,7 @@ func TestBundleBootsByItself(t *testing.T) {
 	if err != nil {
 		t.Fatalf("qemu: %v\n%s", err, out)
 	}
-	if strings.Contains(string(out), "guest: module") || !strings.Contains(string(out), "guest: kernel=6.1.") || !strings.Contains(string(out), "err=<nil> scratch=<nil>") {
-		t.Errorf("console:\n%s\nwant every module loaded, a 6.1 kernel and a usable scratch disk", out)
+	if strings.Contains(string(out), "guest: module") || !strings.Contains(string(out), "guest: kernel=6.12.") || !strings.Contains(string(out), "err=<nil> scratch=<nil>") {
+		t.Errorf("console:\n%s\nwant every module loaded, a 6.12 kernel and a usable scratch disk", out)
 	}
 }

@@ -59,9 +59,9 @@ func assemble(program []byte, moduleFiles []string) ([]byte, error) {
 	a.file("init", program, 0o755)
 	var order strings.Builder
 	for _, file := range moduleFiles {
-		content, err := os.ReadFile(file)
+		content, err := readModule(file)
 		if err != nil {
-			return nil, fmt.Errorf("read module: %w", err)
+			return nil, err
 		}
 		name := moduleName(file) + ".ko"
 		a.file("modules/"+name, content, 0o644)

@@ -2,15 +2,22 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"debug/elf"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/ulikunitz/xz"
 )
+
+// packed ends the name of a module that Debian compresses, as it does since 6.12.
+const packed = ".xz"
 
 // moduleTree knows the modules of one kernel by name.
 type moduleTree struct {
@@ -32,7 +39,7 @@ func openModules(dir string) (*moduleTree, error) {
 		t.builtin[moduleName(lines.Text())] = true
 	}
 	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err == nil && strings.HasSuffix(path, ".ko") {
+		if err == nil && strings.HasSuffix(strings.TrimSuffix(path, packed), ".ko") {
 			t.files[moduleName(path)] = path
 		}
 		return err
@@ -45,7 +52,7 @@ func openModules(dir string) (*moduleTree, error) {
 
 // moduleName is how the kernel calls the module in file path.
 func moduleName(path string) string {
-	return strings.ReplaceAll(strings.TrimSuffix(filepath.Base(path), ".ko"), "-", "_")
+	return strings.ReplaceAll(strings.TrimSuffix(strings.TrimSuffix(filepath.Base(path), packed), ".ko"), "-", "_")
 }
 
 // order lists the files to load for the wanted modules, dependencies first. A module that is built in needs no file.
@@ -86,13 +93,36 @@ func (t *moduleTree) order(wanted []string) ([]string, error) {
 	return files, nil
 }
 
-// dependencies reads "depends=a,b" from the .modinfo section of a module.
-func dependencies(file string) ([]string, error) {
-	f, err := elf.Open(file)
+// readModule gives the module in a file, unpacked: a guest would take longer to do that than to load it.
+func readModule(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("read module: %w", err)
+	}
+	defer f.Close()
+	content := io.Reader(f)
+	if strings.HasSuffix(file, packed) {
+		if content, err = xz.NewReader(f); err != nil {
+			return nil, fmt.Errorf("unpack module %s: %w", file, err)
+		}
+	}
+	raw, err := io.ReadAll(content)
 	if err != nil {
 		return nil, fmt.Errorf("read module %s: %w", file, err)
 	}
-	defer f.Close()
+	return raw, nil
+}
+
+// dependencies reads "depends=a,b" from the .modinfo section of a module.
+func dependencies(file string) ([]string, error) {
+	content, err := readModule(file)
+	if err != nil {
+		return nil, err
+	}
+	f, err := elf.NewFile(bytes.NewReader(content))
+	if err != nil {
+		return nil, fmt.Errorf("read module %s: %w", file, err)
+	}
 	section := f.Section(".modinfo")
 	if section == nil {
 		return nil, fmt.Errorf("read module %s: no .modinfo", file)

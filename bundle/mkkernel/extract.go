@@ -6,18 +6,24 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 // Offsets in the header of a bzImage: Documentation/arch/x86/boot.rst of the kernel.
 const (
-	offSetupSects     = 0x1f1
-	offMagic          = 0x202
-	offPayload        = 0x248
-	offPayloadLength  = 0x24c
-	headerEnd         = 0x250
-	sectorSize        = 512
-	lz4LegacyMagic    = 0x184c2102
-	lz4LegacyBlockMax = 8 << 20
+	offSetupSects    = 0x1f1
+	offMagic         = 0x202
+	offPayload       = 0x248
+	offPayloadLength = 0x24c
+	headerEnd        = 0x250
+	sectorSize       = 512
+)
+
+// Bounds of what is unpacked: the kernel's build lets zstd look back over 128 MiB, and a kernel of Debian's has some 60 MiB.
+const (
+	window  = 128 << 20
+	largest = 512 << 20
 )
 
 var errShort = errors.New("file is too short")
@@ -28,7 +34,7 @@ func extract(image []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	kernel, err := unpackLegacyLZ4(payload)
+	kernel, err := unpack(payload)
 	if err != nil {
 		return nil, err
 	}
@@ -57,80 +63,27 @@ func findPayload(image []byte) ([]byte, error) {
 	return image[start:end], nil
 }
 
-// unpackLegacyLZ4 reads the frame that `lz4 -l` writes: a magic, then blocks of at most 8 MiB with their
-// packed length in front. The kernel's build appends the unpacked size as four more bytes.
-func unpackLegacyLZ4(in []byte) ([]byte, error) {
-	if len(in) < 8 || binary.LittleEndian.Uint32(in) != lz4LegacyMagic {
-		return nil, errors.New("the payload is not LZ4 (another kernel release?)")
+// unpack reads a zstd frame, behind which the kernel's build writes the unpacked size as four bytes.
+func unpack(in []byte) ([]byte, error) {
+	magic := []byte{0x28, 0xb5, 0x2f, 0xfd} // RFC 8878, 3.1.1
+	if len(in) < 8 || !bytes.HasPrefix(in, magic) {
+		return nil, errors.New("the payload is not zstd (another kernel release?)")
 	}
 	size := int(binary.LittleEndian.Uint32(in[len(in)-4:]))
-	in = in[4 : len(in)-4]
-	out := make([]byte, 0, size)
-	for len(in) > 0 {
-		if len(in) < 4 {
-			return nil, errShort
-		}
-		n := int(binary.LittleEndian.Uint32(in))
-		if n > len(in)-4 {
-			return nil, errShort
-		}
-		block, err := unpackBlock(out[len(out):], in[4:4+n])
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, block...)
-		in = in[4+n:]
+	if size > largest {
+		return nil, fmt.Errorf("the kernel says that it unpacks to %d bytes; %d are believed", size, largest)
+	}
+	d, err := zstd.NewReader(nil, zstd.WithDecoderMaxWindow(window), zstd.WithDecoderMaxMemory(largest), zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		return nil, fmt.Errorf("unpack: %w", err)
+	}
+	defer d.Close()
+	out, err := d.DecodeAll(in[:len(in)-4], make([]byte, 0, size))
+	if err != nil {
+		return nil, fmt.Errorf("unpack: %w", err)
 	}
 	if len(out) != size {
 		return nil, fmt.Errorf("unpacked %d bytes, the kernel says %d", len(out), size)
 	}
 	return out, nil
-}
-
-// unpackBlock decodes one LZ4 block and appends it to dst.
-func unpackBlock(dst, in []byte) ([]byte, error) {
-	start := len(dst)
-	for len(in) > 0 {
-		token := in[0]
-		literals, rest, err := length(int(token>>4), in[1:])
-		if err != nil || literals > len(rest) {
-			return nil, errShort
-		}
-		dst = append(dst, rest[:literals]...)
-		in = rest[literals:]
-		if len(in) == 0 {
-			break // the last sequence has literals only
-		}
-		if len(in) < 2 {
-			return nil, errShort
-		}
-		distance := int(binary.LittleEndian.Uint16(in))
-		match, rest, err := length(int(token&15), in[2:])
-		if err != nil {
-			return nil, err
-		}
-		in = rest
-		from := len(dst) - distance
-		if distance == 0 || from < start || len(dst)-start > lz4LegacyBlockMax {
-			return nil, errors.New("damaged LZ4 block")
-		}
-		for i := range match + 4 { // byte by byte: source and target may overlap
-			dst = append(dst, dst[from+i])
-		}
-	}
-	return dst, nil
-}
-
-// length extends a four-bit length: 15 means that bytes follow, up to the first that is not 255.
-func length(n int, in []byte) (int, []byte, error) {
-	if n < 15 {
-		return n, in, nil
-	}
-	for i, b := range in {
-		n += int(b)
-		if b != 255 {
-			return n, in[i+1:], nil
-		}
-	}
-	return 0, nil, errShort
 }

@@ -5,59 +5,56 @@ import (
 	"encoding/binary"
 	"strings"
 	"testing"
+
+	"github.com/klauspost/compress/zstd"
 )
 
-func TestUnpackBlock(t *testing.T) {
-	tests := []struct {
-		name  string
-		block []byte
-		want  string
-	}{
-		{name: "literals only", block: []byte("\x50hello"), want: "hello"},
-		{name: "match", block: []byte("\x30abc\x03\x00\x10!"), want: "abcabca!"},
-		{name: "match that overlaps itself", block: []byte("\x14a\x01\x00\x10!"), want: "aaaaaaaaa!"},
-		{name: "long literals", block: append([]byte("\xf0\x05"), strings.Repeat("x", 20)...), want: strings.Repeat("x", 20)},
-		{name: "long match", block: []byte("\x1fa\x01\x00\x05\x10!"), want: strings.Repeat("a", 25) + "!"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			got, err := unpackBlock(nil, tt.block)
-			if err != nil || string(got) != tt.want {
-				t.Errorf("unpackBlock = %q, %v; want %q", got, err, tt.want)
-			}
-		})
-	}
+// bzImage is a file with a payload where the header says.
+func bzImage(payload []byte) []byte {
+	image := make([]byte, 2*sectorSize)
+	copy(image[offMagic:], "HdrS")
+	image[offSetupSects] = 1
+	binary.LittleEndian.PutUint32(image[offPayloadLength:], uint32(len(payload)))
+	return append(image, payload...)
 }
 
-func TestDamagedBlockIsRefused(t *testing.T) {
-	for name, block := range map[string]string{
-		"literals missing":              "\x50hel",
-		"distance missing":              "\x30abc\x03",
-		"distance before the start":     "\x30abc\x04\x00\x10!",
-		"distance of nothing":           "\x30abc\x00\x00\x10!",
-		"length that does not end":      "\xf0\xff\xff",
-		"match length that has no end":  "\x1fa\x01\x00\xff",
-		"literal length without a byte": "\xf0",
-	} {
-		if got, err := unpackBlock(nil, []byte(block)); err == nil {
-			t.Errorf("%s: gave %q", name, got)
-		}
+// packedAs is content as the kernel's build packs it, with a size that need not be right.
+func packedAs(t *testing.T, content []byte, size uint32) []byte {
+	t.Helper()
+	e, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	return binary.LittleEndian.AppendUint32(e.EncodeAll(content, nil), size)
+}
+
+func TestUnpack(t *testing.T) {
+	content := []byte(strings.Repeat("kernel ", 1000))
+	payload, err := findPayload(bzImage(packedAs(t, content, uint32(len(content)))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := unpack(payload); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("unpack = %d bytes, %v; want %d", len(got), err, len(content))
 	}
 }
 
 func TestNoKernelIsRefused(t *testing.T) {
-	image := make([]byte, 4096)
-	copy(image[offMagic:], "HdrS")
-	image[offSetupSects] = 1
-	gzip := bytes.Clone(image)
-	binary.LittleEndian.PutUint32(gzip[offPayloadLength:], 100)
-	beyond := bytes.Clone(image)
+	content := bytes.Repeat([]byte("x"), 4096)
+	beyond := bzImage(nil)
 	binary.LittleEndian.PutUint32(beyond[offPayloadLength:], 1<<20)
+	cut := packedAs(t, content, 4096)
+	cut = append(cut[:len(cut)-8], cut[len(cut)-4:]...)
 	for name, in := range map[string][]byte{
 		"empty":                      nil,
-		"text":                       bytes.Repeat([]byte("x"), 4096),
-		"payload of another kind":    gzip,
+		"text":                       content,
+		"no ELF file within":         bzImage(packedAs(t, content, 4096)),
+		"payload of another kind":    bzImage(make([]byte, 100)),
 		"payload longer than a file": beyond,
+		"size that is not true":      bzImage(packedAs(t, content, 4095)),
+		"size beyond belief":         bzImage(packedAs(t, content, 1<<31)),
+		"damaged":                    bzImage(cut),
 	} {
 		if _, err := extract(in); err == nil {
 			t.Errorf("%s: accepted", name)

@@ -48,7 +48,7 @@ var required = []string{
 	"bin/nodeless", "bin/" + contract.VMM, "bin/nodeless-converter", "bin/virtiofsd", "bin/" + contract.Shim, "bin/crictl", "cni/nodeless",
 	"aux/iptables", "aux/iptables-save", "aux/iptables-restore", "aux/ip6tables", "aux/ip6tables-save", "aux/ip6tables-restore", "aux/nft",
 	"netfilter/bin/xtables-nft-multi", "netfilter/bin/nft", "netfilter/lib/ld-linux-x86-64.so.2",
-	"qemu/bin/qemu-system-x86_64", "qemu/bin/virtiofsd", "qemu/lib/ld-linux-x86-64.so.2", "qemu/lib/append.so", "qemu/modules/accel-tcg-x86_64.so",
+	"qemu/bin/qemu-system-x86_64", "qemu/bin/virtiofsd", "qemu/lib/ld-linux-x86-64.so.2",
 	"qemu/share/bios-256k.bin", "qemu/share/kvmvapic.bin", "qemu/share/linuxboot_dma.bin", "qemu/share/pvh.bin",
 	"guest/vmlinux", "guest/initrd", "guest/scratch.ext4", "images/pause.tar", "images/hello.tar", "images/inference.tar",
 }

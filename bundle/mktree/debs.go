@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"maps"
@@ -24,15 +23,33 @@ type deb struct {
 	used    bool   // at least one file of it is in the bundle
 }
 
+// fetcher gets packages by apt into the folder cache.
+type fetcher struct {
+	cache string
+	apt   *apt
+}
+
 // fetch makes sure that the pinned packages are in the folder cache and lists them.
-func fetch(want recipe.Debian, cache string) ([]*deb, error) {
-	if err := checkRelease(want.Release); err != nil {
+func fetch(want recipe.Versions, work string) ([]*deb, error) {
+	have, err := machineRelease()
+	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(cache, 0o755); err != nil {
+	if have != want.Machine.Release {
+		return nil, fmt.Errorf("this machine runs Debian %q; the bundle is made on Debian %q, whose compilers and tools versions.yaml pins", have, want.Machine.Release)
+	}
+	f := fetcher{cache: filepath.Join(work, "debs")}
+	if err := os.MkdirAll(f.cache, 0o755); err != nil {
 		return nil, fmt.Errorf("make package cache: %w", err)
 	}
-	f := fetcher{cache: cache}
+	if f.apt, err = newApt(filepath.Join(work, "apt"), have, want.Debian.Release); err != nil {
+		return nil, err
+	}
+	return f.all(want.Debian)
+}
+
+// all gives the packages in the order of the recipe, then those of which only libraries are taken.
+func (f *fetcher) all(want recipe.Debian) ([]*deb, error) {
 	var debs []*deb
 	for _, p := range want.Packages {
 		d, err := f.fetch(p.Name, p.Version)
@@ -59,31 +76,6 @@ func fetch(want recipe.Debian, cache string) ([]*deb, error) {
 	return debs, nil
 }
 
-// checkRelease refuses to mix Debian releases: the pinned versions exist in one of them only.
-func checkRelease(want string) error {
-	f, err := os.Open("/etc/os-release")
-	if err != nil {
-		return fmt.Errorf("find the Debian release: %w", err)
-	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		if key, value, _ := strings.Cut(lines.Text(), "="); key == "VERSION_CODENAME" {
-			if got := strings.Trim(value, `"`); got != want {
-				return fmt.Errorf("this machine runs Debian %q; the bundle is made on Debian %q, whose packages versions.yaml pins", got, want)
-			}
-			return nil
-		}
-	}
-	return fmt.Errorf("this machine is not Debian %q, on which the bundle is made", want)
-}
-
-// fetcher gets packages by apt into the folder cache.
-type fetcher struct {
-	cache     string
-	refreshed bool // apt's lists were renewed in this run
-}
-
 // fetch gives the pinned package. Debian removes a version from its mirrors when a security update replaces it;
 // then the newest version of the same release is taken, with a warning, so that a fresh machine still builds.
 func (f *fetcher) fetch(name, pinned string) (*deb, error) {
@@ -91,13 +83,13 @@ func (f *fetcher) fetch(name, pinned string) (*deb, error) {
 	if pinErr == nil {
 		return f.cached(name, pinned), nil
 	}
-	if err := f.refresh(); err != nil {
+	if err := f.apt.refresh(); err != nil {
 		return nil, errors.Join(pinErr, err)
 	}
 	if pinErr = f.get(name, pinned); pinErr == nil {
 		return f.cached(name, pinned), nil
 	}
-	newest, err := candidate(name)
+	newest, err := f.apt.candidate(name)
 	if err != nil {
 		return nil, errors.Join(err, pinErr)
 	}
@@ -116,25 +108,11 @@ func (f *fetcher) get(name, version string) error {
 	if f.cached(name, version) != nil {
 		return nil
 	}
-	cmd := exec.Command("apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", name+"="+version)
-	cmd.Dir = f.cache
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("fetch package %s=%s: %w: %s", name, version, err, strings.TrimSpace(string(out)))
+	if err := f.apt.download(name, version, f.cache); err != nil {
+		return err
 	}
 	if f.cached(name, version) == nil {
 		return fmt.Errorf("fetch package %s=%s: apt-get left no such file in %s", name, version, f.cache)
-	}
-	return nil
-}
-
-// refresh renews apt's lists, once: lists older than the mirror name files that are gone.
-func (f *fetcher) refresh() error {
-	if f.refreshed {
-		return nil
-	}
-	f.refreshed = true
-	if out, err := exec.Command("apt-get", "update", "-qq").CombinedOutput(); err != nil {
-		return fmt.Errorf("apt-get update (it needs root): %w: %s", err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }
@@ -149,20 +127,6 @@ func (f *fetcher) cached(name, version string) *deb {
 		}
 	}
 	return nil
-}
-
-// candidate asks apt which version of a package it would install.
-func candidate(name string) (string, error) {
-	out, err := exec.Command("apt-cache", "policy", name).Output()
-	if err != nil {
-		return "", fmt.Errorf("apt-cache policy %s: %w", name, err)
-	}
-	for line := range strings.Lines(string(out)) {
-		if version, ok := strings.CutPrefix(strings.TrimSpace(line), "Candidate: "); ok && version != "(none)" {
-			return version, nil
-		}
-	}
-	return "", fmt.Errorf("package %s is not known to apt: run scripts/deps.sh", name)
 }
 
 // follow goes from an empty package to the one package it depends on: linux-image-cloud-amd64 to the kernel of the day.

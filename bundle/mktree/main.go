@@ -1,7 +1,7 @@
 // Command mktree makes the parts of the bundle that come from Debian: it fetches the packages pinned in
 // versions.yaml, unpacks each into a folder of its own and copies out the listed files, with the shared
-// libraries they load. Nothing is taken from the machine it runs on except apt's package lists, so two build
-// machines make the same tree.
+// libraries they load. Nothing is taken from the machine it runs on except the names of its mirrors, so two build
+// machines make the same tree, of a release that neither need run.
 package main
 
 import (
@@ -33,7 +33,7 @@ func build(versions, work, out string) error {
 	if err != nil {
 		return err
 	}
-	debs, err := fetch(want.Debian, filepath.Join(work, "debs"))
+	debs, err := fetch(want, work)
 	if err != nil {
 		return err
 	}

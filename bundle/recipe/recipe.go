@@ -20,6 +20,7 @@ type Versions struct {
 
 // Machine is what of the build machine decides which bytes come out.
 type Machine struct {
+	Release  string              `json:"release"`  // Debian's codename
 	Go       string              `json:"go"`       // version of the toolchain, as it calls itself
 	Packages map[string]HostPart `json:"packages"` // Debian's, by name
 }
@@ -83,8 +84,8 @@ func Load(path string) (Versions, error) {
 
 func (v Versions) validate() error {
 	var errs []error
-	if v.Debian.Release == "" {
-		errs = append(errs, errors.New("debian.release is empty"))
+	if v.Debian.Release == "" || v.Machine.Release == "" {
+		errs = append(errs, errors.New("debian.release or machine.release is empty"))
 	}
 	seen := map[string]bool{}
 	for _, p := range v.Debian.Packages {

@@ -55,7 +55,7 @@ func TestIncompleteRecipeIsRefused(t *testing.T) {
 		{name: "package without version", text: "debian: {release: x, packages: [{name: qemu, licence: GPL-2, why: y}]}", want: `"qemu"`},
 		{name: "package twice", text: "debian: {release: x, packages: [{name: a, version: '1', licence: b, why: c}], libraries: {a: {version: '1', licence: b}}}", want: "twice"},
 		{name: "library without licence", text: "debian: {release: x, libraries: {liba: {version: '1'}}}", want: `"liba"`},
-		{name: "build machine's package without licence", text: "debian: {release: x}\nmachine: {packages: {gcc: {version: '1'}}}", want: `"gcc"`},
+		{name: "build machine's package without licence", text: "debian: {release: x}\nmachine: {release: y, packages: {gcc: {version: '1'}}}", want: `"gcc"`},
 		{name: "go module without reason", text: "debian: {release: x}\ngo: [{module: m, version: v1, gomod: go.mod, licence: MIT}]", want: `"m"`},
 	}
 	for _, tt := range tests {

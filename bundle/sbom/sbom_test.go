@@ -94,7 +94,7 @@ func TestBill(t *testing.T) {
 	for _, c := range b.Components {
 		refs = append(refs, c.Ref)
 	}
-	if want := []string{"pkg:deb/debian/libaio1@0.3.113-4?distro=bookworm", "pkg:golang/sigs.k8s.io/yaml@v9.9.9", "program:bin/test"}; !slices.Equal(refs, want) {
+	if want := []string{"pkg:deb/debian/libaio1@0.3.113-4?distro=trixie", "pkg:golang/sigs.k8s.io/yaml@v9.9.9", "program:bin/test"}; !slices.Equal(refs, want) {
 		t.Errorf("components = %q, want %q", refs, want)
 	}
 	if !bytes.Contains(first, []byte(`"license": {`)) || !bytes.Contains(first, []byte(`"id": "MIT"`)) || !bytes.Contains(first, []byte(`"name": "LGPL-2.1+"`)) {

@@ -38,7 +38,7 @@ func kataDirs(sandbox string) (*volumes, error) {
 		unix.Mount("tmpfs", mounts, "tmpfs", 0, ""), unix.Mount("", mounts, "", unix.MS_SHARED, ""),
 		unix.Mount(mounts, shared, "", unix.MS_BIND, ""), unix.Mount("", shared, "", unix.MS_SLAVE, ""),
 		unix.Mount(mounts, shared, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""),
-		unix.Mount("", shared, "", unix.MS_SHARED, "")) // as our virtiofsd does when it starts
+		unix.Mount("", shared, "", unix.MS_SHARED, "")) // as before virtiofsd starts (daemon.go)
 }
 
 func TestExportIsSeenByVirtiofsdAndNeverDeletedThrough(t *testing.T) {

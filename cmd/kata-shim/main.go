@@ -4,6 +4,7 @@
 //   - its `delete` leaves nothing of a sandbox behind (docs/adr/0013), and it looks behind itself when it shuts down;
 //   - it shares a Pod's volumes once for all its containers (docs/adr/0017);
 //   - it lets a microVM grow with its containers (docs/adr/0018);
+//   - it starts virtiofsd in namespaces of its own (docs/adr/0035);
 //   - it puts the metrics of containers right (docs/adr/0019);
 //   - it ends the microVM of a guest that does not obey SIGKILL;
 //   - it tells the end of containers that never ran;
@@ -31,6 +32,7 @@ import (
 	"github.com/kata-containers/kata-containers/src/runtime/pkg/katautils"
 	"github.com/kata-containers/kata-containers/src/runtime/pkg/types"
 	vc "github.com/kata-containers/kata-containers/src/runtime/virtcontainers"
+	"github.com/kata-containers/kata-containers/src/runtime/virtcontainers/utils"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -48,6 +50,7 @@ const (
 func main() {
 	debug.SetGCPercent(gcPercent)
 	debug.SetMemoryLimit(memoryLimit)
+	utils.StartCmd = startDaemon
 	call := parse(os.Args[1:])
 	var err error
 	switch {

@@ -1,5 +1,5 @@
 // Command nodeless-virtiofsd is what Kata Containers starts as its virtiofsd, once per Pod with volumes. It
-// turns itself into the bundled daemon, which takes other arguments.
+// turns itself into the bundled daemon, in a jail.
 package main
 
 import (
@@ -12,7 +12,7 @@ import (
 func main() {
 	bundle, err := virtiofsd.Bundle(os.Getenv)
 	if err == nil {
-		err = virtiofsd.Exec(bundle, os.Args[1:], os.Environ())
+		err = virtiofsd.Exec(bundle, os.Args[1:])
 	}
 	fmt.Fprintln(os.Stderr, "nodeless-virtiofsd:", err)
 	os.Exit(1)

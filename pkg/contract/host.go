@@ -13,6 +13,13 @@ const (
 	VMM  = "nodeless-vmm"
 )
 
+// Virtiofsd is the name of what Kata starts for a Pod's volumes. The shim starts it in VirtiofsdNamespaces, of which it makes its jail:
+// CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWPID and NEWNET of clone(2), as pkg/jail has them.
+const (
+	Virtiofsd           = "virtiofsd"
+	VirtiofsdNamespaces = 0x6e020000
+)
+
 // Folders below which Kata has one for each sandbox, named by its id. They are hard-wired there, below the root of the host. The shim
 // removes them; pkg/teardown does it where the shim could not.
 const (

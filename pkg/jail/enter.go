@@ -43,6 +43,28 @@ func enter(socket *os.File) error {
 	if err := unix.CloseRange(uint(firstFile+p.files), math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return fmt.Errorf("close other descriptors: %w", err)
 	}
+	return p.become(func() error { return dieWith(socket) })
+}
+
+// Become makes this process the program of the plan, in its jail. It has been started in Namespaces of its own, where it is the first
+// process: anywhere else it is refused. Of what it has open the program inherits so many files, from descriptor 3 on. It does not die with
+// who started it. Become returns only on error; the process has to end then.
+func Become(p Plan, files int) error {
+	if os.Getpid() != 1 {
+		return errors.New("enter the jail: this process was not started in namespaces of its own")
+	}
+	if err := p.validate(); err != nil {
+		return err
+	}
+	runtime.LockOSThread()
+	if err := unix.CloseRange(uint(firstFile+files), math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("close other descriptors: %w", err)
+	}
+	return p.become(func() error { return nil })
+}
+
+// become does what both have in common; last is done when nothing more is given up.
+func (p Plan) become(last func() error) error {
 	filter, err := p.Calls.compile()
 	if err != nil {
 		return err
@@ -62,7 +84,7 @@ func enter(socket *os.File) error {
 	if err := p.reach(); err != nil {
 		return err
 	}
-	if err := dieWith(socket); err != nil {
+	if err := last(); err != nil {
 		return err
 	}
 	if err := install(filter); err != nil {

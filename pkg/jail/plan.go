@@ -16,6 +16,7 @@ type Plan struct {
 
 	Shown   []Shown  // files and folders of the host
 	Devices []string // device nodes of the host, by their path; each is made anew in the jail, and is the user's
+	Proc    bool     // the jail has a /proc, of its own processes and nothing else
 
 	User         int       // and group; it has no other groups
 	Capabilities []uintptr // that it keeps
@@ -72,5 +73,5 @@ func (p Plan) validate() error {
 	return nil
 }
 
-// namespaces are those that the jail has of its own.
-const namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP
+// Namespaces are those that the jail has of its own.
+const Namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP

@@ -23,7 +23,7 @@ func (p Plan) giveUp() error {
 			return fmt.Errorf("keep capabilities: %w", err)
 		}
 	}
-	if err := become(p.User); err != nil {
+	if err := changeUser(p.User); err != nil {
 		return err
 	}
 	if err := p.setCapabilities(); err != nil {
@@ -35,8 +35,8 @@ func (p Plan) giveUp() error {
 	return nil
 }
 
-// become changes user and groups of the calling thread alone. Other threads of the second stage end when it becomes the program.
-func become(user int) error {
+// changeUser changes user and groups of the calling thread alone. Other threads of the second stage end when it becomes the program.
+func changeUser(user int) error {
 	id := uintptr(user)
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, 0, 0, 0); errno != 0 {
 		return fmt.Errorf("leave all groups: %w", errno)

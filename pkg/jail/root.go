@@ -62,6 +62,11 @@ func (p Plan) enterRoot() error {
 	if err := p.makeDevices(nodes); err != nil {
 		return err
 	}
+	if p.Proc {
+		if err := mountProc(); err != nil {
+			return err
+		}
+	}
 	if err := unix.MountSetattr(root, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: readOnly}); err != nil {
 		return fmt.Errorf("make the root read-only: %w", err)
 	}
@@ -137,6 +142,24 @@ func newFolder(attr int) (int, error) {
 		return 0, fmt.Errorf("make an empty file system: %w", err)
 	}
 	return fd, nil
+}
+
+// mountProc gives the jail a /proc to read, with no process of the host. What it tells of the host itself (processors, sizes, settings) an
+// empty file system could not stand for: virtiofsd does not start without /proc/sys/fs/nr_open.
+func mountProc() error {
+	fs, err := unix.Fsopen("proc", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("make a /proc: %w", err)
+	}
+	defer unix.Close(fs) //nolint:errcheck // only a handle
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return fmt.Errorf("make a /proc: %w", err)
+	}
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, plain|readOnly)
+	if err != nil {
+		return fmt.Errorf("make a /proc: %w", err)
+	}
+	return tree{fd: fd, path: "/proc", dir: true}.place()
 }
 
 // node is a device.

@@ -51,7 +51,7 @@ func Start(second string, cmd *exec.Cmd, p Plan) error {
 	cmd.Env, cmd.Dir = []string{}, "/"
 	cmd.ExtraFiles = append(cmd.ExtraFiles[:len(cmd.ExtraFiles):len(cmd.ExtraFiles)], far)
 	// Who dies before the signal is set sends none. The second stage finds that its socket has been closed.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: Namespaces, Pdeathsig: syscall.SIGKILL}
 	err = cmd.Start()
 	_ = far.Close() // the second stage has its own
 	if err != nil {

@@ -47,9 +47,9 @@ func TestDiskJudgesWhoTakesTheLastRoom(t *testing.T) {
 
 func TestSharerFindsItsOwn(t *testing.T) {
 	const id = "abc"
-	own := []string{"/b/qemu/lib/ld-linux-x86-64.so.2", "--library-path", "/b/qemu/lib", "/b/qemu/bin/virtiofsd", "-o", "source=/run/kata-containers/shared/sandboxes/abc/shared"}
-	other := []string{"/b/qemu/bin/virtiofsd", "-o", "source=/run/kata-containers/shared/sandboxes/abcd/shared"}
-	named := []string{"/bin/cat", "source=/run/kata-containers/shared/sandboxes/abc/shared"}
+	own := []string{"/b/qemu/lib/ld-linux-x86-64.so.2", "--library-path", "/b/qemu/lib", "/b/qemu/bin/virtiofsd", "--shared-dir=/run/kata-containers/shared/sandboxes/abc/shared"}
+	other := []string{"/b/qemu/bin/virtiofsd", "--shared-dir=/run/kata-containers/shared/sandboxes/abcd/shared"}
+	named := []string{"/bin/cat", "--shared-dir=/run/kata-containers/shared/sandboxes/abc/shared"}
 	if !servesVolumes(own, id) || servesVolumes(other, id) || servesVolumes(named, id) {
 		t.Error("the sandbox's virtiofsd is not told from another's, or from another program")
 	}

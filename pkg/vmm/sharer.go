@@ -102,7 +102,7 @@ func servesVolumes(args []string, id string) bool {
 	daemon, folder := false, false
 	for _, arg := range args {
 		daemon = daemon || filepath.Base(arg) == "virtiofsd"
-		folder = folder || strings.HasPrefix(arg, "source=") && strings.Contains(arg, "/"+id+"/")
+		folder = folder || strings.HasPrefix(arg, "--shared-dir=") && strings.Contains(arg, "/"+id+"/")
 	}
 	return daemon && folder
 }

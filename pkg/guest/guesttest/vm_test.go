@@ -77,7 +77,7 @@ func needVM(t *testing.T) {
 	if os.Getenv("NODELESS_GUEST_VM") != "1" {
 		t.Skip("skipped: boots a VM for some seconds; set NODELESS_GUEST_VM=1 to run it")
 	}
-	needTools(t, "qemu-system-x86_64", "mkfs.ext4", "mkfs.erofs", "busybox")
+	needTools(t, "mkfs.ext4", "mkfs.erofs", "busybox")
 }
 
 func bootOn(t *testing.T, scratch string, extra ...string) *vm {
@@ -98,7 +98,7 @@ func bootOn(t *testing.T, scratch string, extra ...string) *vm {
 		"-chardev", "socket,id=ag,server=on,wait=off,path=" + v.port,
 		"-device", "virtserialport,chardev=ag,name=agent",
 		"-qmp", "unix:" + monitor + ",server=on,wait=off",
-		"-drive", "if=none,id=scratch,format=raw,file=" + scratch,
+		"-drive", "if=none,id=scratch,format=raw,discard=unmap,file=" + scratch, // as pkg/vmm has it
 		"-device", "virtio-blk-pci,drive=scratch,serial=scratch",
 		"-netdev", "user,id=n0,restrict=on", "-device", "virtio-net-pci,netdev=n0,romfile=,mac=" + guestMAC,
 	}
@@ -113,10 +113,28 @@ func bootOn(t *testing.T, scratch string, extra ...string) *vm {
 	return v
 }
 
+// built is the bundle, whose QEMU and virtiofsd go with its kernel.
+func built(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs(setting(t, "NODELESS_BUNDLE", "../../../dist/bundle"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// packed is the command of a program of the bundle, which its own loader starts.
+func packed(t *testing.T, program string, args ...string) *exec.Cmd {
+	t.Helper()
+	dir := filepath.Join(built(t), "qemu")
+	lib := filepath.Join(dir, "lib")
+	return exec.Command(filepath.Join(lib, "ld-linux-x86-64.so.2"), append([]string{"--library-path", lib, filepath.Join(dir, "bin", program)}, args...)...)
+}
+
 // spawn starts QEMU; it dies with the test.
 func (v *vm) spawn(t *testing.T, args []string) {
 	t.Helper()
-	cmd := exec.Command("qemu-system-x86_64", args...)
+	cmd := packed(t, "qemu-system-x86_64", append([]string{"-L", filepath.Join(built(t), "qemu", "share")}, args...)...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -5,26 +5,41 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/nodeless/nodeless/pkg/contract"
+	"github.com/nodeless/nodeless/pkg/jail"
+	"github.com/nodeless/nodeless/tests/attack"
 )
+
+// daemonEnv has this test's program be the daemon.
+const daemonEnv = "NODELESS_TEST_VIRTIOFSD"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(daemonEnv) != "" {
+		fmt.Fprintln(os.Stderr, Exec(os.Args[1], os.Args[2:]))
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
 
 // TestWritesGoWhereTheRequestSays speaks to the bundled daemon as a guest's kernel does. A write of a page cache goes where its offset
 // says, and one of a program to the end if its file is open to append now, whatever it was when it was opened.
 func TestWritesGoWhereTheRequestSays(t *testing.T) {
-	bundle, err := filepath.Abs("../../../dist/bundle")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(filepath.Join(bundle, "qemu/bin/virtiofsd")); err != nil || os.Geteuid() != 0 {
-		t.Skip("skipped: no bundle (make build), or not root")
-	}
+	bundle := built(t)
 	const page = 1 // FUSE_WRITE_CACHE
 	const both, appending = unix.O_RDWR, unix.O_RDWR | unix.O_APPEND
 	for i, tt := range []struct {
@@ -65,6 +80,88 @@ func TestWritesGoWhereTheRequestSays(t *testing.T) {
 	}
 }
 
+// built is the bundle.
+func built(t *testing.T) string {
+	t.Helper()
+	bundle, err := filepath.Abs("../../../dist/bundle")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(bundle, "qemu/bin/virtiofsd")); err != nil || os.Geteuid() != 0 {
+		t.Skip("skipped: no bundle (make build), or not root")
+	}
+	return bundle
+}
+
+// TestAttackRightsOfVirtiofsd reads of a running daemon what it would be for who has taken it over: who it is, what it may, and what of
+// the host it sees. What it sees of a volume that is mounted later is no more than that.
+func TestAttackRightsOfVirtiofsd(t *testing.T) {
+	bundle := built(t)
+	attack.Try(t, "T5", "who has taken over virtiofsd looks for rights, files and mounts of the host", func(t *testing.T) attack.Outcome {
+		lookAtRights(t, bundle, folder(t))
+		if t.Failed() {
+			return attack.Succeeded
+		}
+		return attack.Refused
+	})
+}
+
+func lookAtRights(t *testing.T, bundle, shared string) {
+	t.Helper()
+	if err := errors.Join(unix.Mount(shared, shared, "", unix.MS_BIND, ""), unix.Mount("", shared, "", unix.MS_SHARED, "")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(shared, unix.MNT_DETACH) })
+	if err := os.Mkdir(filepath.Join(shared, "volume"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	g := start(t, bundle, shared, 0)
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", g.pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	user := strconv.Itoa(firstUser + g.pid)
+	want := map[string]string{
+		"Uid": strings.Repeat(user+" ", 3) + user, "Gid": strings.Repeat(user+" ", 3) + user, "Groups": "", "NoNewPrivs": "1", "Seccomp": "2",
+		"CapEff": "00000000000000db", "CapPrm": "00000000000000db", "CapBnd": "00000000000000db",
+	}
+	for line := range strings.Lines(string(raw)) {
+		name, value, _ := strings.Cut(line, ":")
+		if w, listed := want[name]; listed && strings.Join(strings.Fields(value), " ") != w {
+			t.Errorf("%s is %q, want %q", name, value, w)
+		}
+	}
+	mounts := func() []string {
+		raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/mounts", g.pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var points []string
+		for line := range strings.Lines(string(raw)) {
+			points = append(points, strings.Fields(line)[1])
+		}
+		slices.Sort(points)
+		return points
+	}
+	seen := []string{"/", "/proc", shared, filepath.Join(bundle, "qemu")}
+	slices.Sort(seen)
+	if diff := cmp.Diff(seen, mounts()); diff != "" {
+		t.Errorf("mounts (-want +got):\n%s", diff)
+	}
+	volume := filepath.Join(shared, "volume")
+	if err := unix.Mount("volume", volume, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	seen = append(seen, volume)
+	slices.Sort(seen)
+	if diff := cmp.Diff(seen, mounts()); diff != "" {
+		t.Errorf("mounts with a volume (-want +got):\n%s", diff)
+	}
+	if err := unix.Unmount(volume, 0); err != nil {
+		t.Errorf("the volume is held: %v", err)
+	}
+}
+
 // folder is one whose name an option of the daemon can have.
 func folder(t *testing.T) string {
 	t.Helper()
@@ -94,6 +191,7 @@ type guest struct {
 	kick   int // of the queue of requests
 	sent   uint16
 	node   uint64 // of the file
+	pid    int    // of the daemon
 }
 
 // start starts the daemon and connects to it.
@@ -113,12 +211,10 @@ func start(t *testing.T, bundle, dir string, maxPages int) *guest {
 	if err := unix.SetNonblock(int(file.Fd()), false); err != nil {
 		t.Fatal(err)
 	}
-	argv, err := Command(bundle, []string{"--fd=3", "--shared-dir=" + dir, "--cache=auto"})
-	if err != nil {
-		t.Fatal(err)
-	}
 	var said bytes.Buffer
-	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd := exec.Command(jail.Self, bundle, "--fd=3", "--shared-dir="+dir, "--cache=auto")
+	cmd.Env = []string{daemonEnv + "=1"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: contract.VirtiofsdNamespaces} // as the shim starts it
 	cmd.ExtraFiles, cmd.Stdout, cmd.Stderr = []*os.File{file}, &said, &said
 	cmd.WaitDelay = 5 * time.Second
 	if err := cmd.Start(); err != nil {
@@ -135,7 +231,7 @@ func start(t *testing.T, bundle, dir string, maxPages int) *guest {
 			t.Logf("virtiofsd: %v\n%s", err, said.Bytes())
 		}
 	})
-	g := &guest{t: t, conn: conn, node: 1}
+	g := &guest{t: t, conn: conn, node: 1, pid: cmd.Process.Pid}
 	g.connect()
 	g.call(26, 1, append(words(7, 36, 1<<17, uint32(maxPages)), make([]byte, 48)...), nil, 64)
 	return g
@@ -175,6 +271,18 @@ func (g *guest) connect() {
 		g.tell(13, longs(uint64(queue)), call)
 		g.tell(12, longs(uint64(queue)), kick)
 		g.kick = kick
+	}
+	g.settle()
+}
+
+// settle waits for an answer (to GET_FEATURES), as QEMU does before it lets the guest use its queues: messages are taken in order, and the
+// daemon gives up a queue that it is told of while it still prepares it.
+func (g *guest) settle() {
+	g.t.Helper()
+	g.tell(1, nil)
+	answer := make([]byte, 12+8)
+	if _, err := io.ReadFull(g.conn, answer); err != nil {
+		g.t.Fatal(fmt.Errorf("ask virtiofsd for its features: %w", err))
 	}
 }
 

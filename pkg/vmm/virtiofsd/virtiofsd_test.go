@@ -1,9 +1,13 @@
 package virtiofsd
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/nodeless/nodeless/pkg/contract"
+	"github.com/nodeless/nodeless/pkg/jail"
 )
 
 func TestCommandOfKatasArguments(t *testing.T) {
@@ -12,54 +16,71 @@ func TestCommandOfKatasArguments(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"/b/qemu/lib/ld-linux-x86-64.so.2", "--library-path", "/b/qemu/lib", "--preload", "/b/qemu/lib/append.so",
-		"/b/qemu/bin/virtiofsd",
-		"-f", "--rlimit-nofile=0", "-o", "modcaps=-mknod:-setfcap", "-o", "cache=auto", "-o", "source=/run/kata-containers/shared/sandboxes/x/shared", "--fd=3",
-		"--thread-pool-size=1", "-o", "announce_submounts"}
+	want := []string{"/b/qemu/lib/ld-linux-x86-64.so.2", "--library-path", "/b/qemu/lib", "/b/qemu/bin/virtiofsd",
+		"--cache=auto", "--shared-dir=/run/kata-containers/shared/sandboxes/x/shared", "--fd=3", "--thread-pool-size=1", "--announce-submounts",
+		"--sandbox=none", "--seccomp=kill", "--inode-file-handles=never", "--rlimit-nofile=0"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Command (-want +got):\n%s", diff)
 	}
 }
 
-func TestTranslate(t *testing.T) {
-	tests := []struct {
-		name string
-		args []string
-		want []string // behind the ever same beginning and --shared-dir; nil for an error
-	}{
-		{name: "no cache", args: []string{"--cache=never"}, want: []string{"-o", "cache=none"}},
-		{name: "metadata cache is the nearest there is", args: []string{"--cache", "metadata"}, want: []string{"-o", "cache=auto"}},
-		{name: "unknown cache mode", args: []string{"--cache=some"}},
-		{name: "options in the old form pass", args: []string{"-o", "xattr,flock"}, want: []string{"-o", "xattr,flock"}},
-		{name: "always confined", args: []string{"--sandbox=none"}, want: []string{"-o", "sandbox=chroot"}},
-		{name: "own confinement is not chosen", args: []string{"--seccomp=none", "--inode-file-handles=never"}, want: []string{}},
-		{name: "capabilities are not chosen", args: []string{"--modcaps=+sys_admin"}},
-		{name: "capabilities are not chosen in the old form", args: []string{"-o", "modcaps=+mknod"}},
-		{name: "unknown argument is named", args: []string{"--readonly"}},
-		{name: "unknown argument with a value", args: []string{"--colour=red"}},
-		{name: "value is missing", args: []string{"--cache"}},
-		{name: "standard output is no socket", args: []string{"--fd=1"}},
-		{name: "a comma would separate options", args: []string{"--xattrmap=a,b"}},
-		{name: "a comma in what is confined", args: []string{"--sandbox=chroot,source=/"}},
-		{name: "what is shared is said once", args: []string{"--shared-dir=/"}},
-		{name: "what is shared is not said in the old form", args: []string{"-o", "xattr,source=/"}},
+func TestNamespacesAreTheJails(t *testing.T) {
+	if contract.VirtiofsdNamespaces != jail.Namespaces {
+		t.Errorf("the shim starts the daemon in %#x, the jail is made of %#x", contract.VirtiofsdNamespaces, jail.Namespaces)
 	}
-	for _, tt := range tests {
+}
+
+func TestArguments(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		args  []string
+		wrong bool
+	}{
+		{name: "what Kata gives", args: []string{"--cache=never", "--fd=3", "--thread-pool-size=1", "--announce-submounts"}},
+		{name: "walls are not chosen", args: []string{"--sandbox=none"}, wrong: true},
+		{name: "system calls are not chosen", args: []string{"--seccomp=none"}, wrong: true},
+		{name: "capabilities are not chosen", args: []string{"--modcaps=+sys_admin"}, wrong: true},
+		{name: "options in the old form", args: []string{"-o", "source=/"}, wrong: true},
+		{name: "unknown", args: []string{"--colour=red"}, wrong: true},
+		{name: "a value by itself", args: []string{"--cache", "auto"}, wrong: true},
+		{name: "standard output is no socket", args: []string{"--fd=1"}, wrong: true},
+		{name: "what is shared is said once", args: []string{"--shared-dir=/"}, wrong: true},
+	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := Translate(append([]string{"--shared-dir=/s"}, tt.args...))
-			if (err != nil) != (tt.want == nil) {
-				t.Fatalf("Translate = %q, %v", got, err)
-			}
-			if err != nil {
-				return
-			}
-			want := append([]string{"-f", "--rlimit-nofile=0", "-o", "modcaps=-mknod:-setfcap", "-o", "source=/s"}, tt.want...)
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("Translate (-want +got):\n%s", diff)
+			got, err := checked(append([]string{"--shared-dir=/s"}, tt.args...))
+			if (err != nil) != tt.wrong {
+				t.Errorf("checked = %q, %v; want an error: %v", got, err, tt.wrong)
 			}
 		})
 	}
-	if got, err := Translate([]string{"--cache=auto"}); err == nil {
-		t.Errorf("Translate without a folder = %q, want an error", got)
+	for _, args := range [][]string{{"--cache=auto"}, {"--shared-dir=here"}, {"--shared-dir"}} {
+		if got, err := checked(args); err == nil {
+			t.Errorf("checked(%q) = %q, want an error", args, got)
+		}
 	}
+}
+
+// FuzzArguments gives the wrapper any arguments: they are refused, or the daemon shares the one folder it was told to.
+func FuzzArguments(f *testing.F) {
+	f.Add("--syslog", "--shared-dir=/run/s", "--fd=3")
+	f.Add("--shared-dir=/a", "--shared-dir=/b", "--sandbox=none")
+	f.Fuzz(func(t *testing.T, a, b, c string) {
+		args := []string{a, b, c}
+		out, err := checked(args)
+		if err != nil {
+			return
+		}
+		shared := 0
+		for _, arg := range out {
+			if !slices.Contains(args, arg) {
+				t.Errorf("%q becomes %q", args, out)
+			}
+			if len(arg) > len(sharedDir) && arg[:len(sharedDir)] == sharedDir {
+				shared++
+			}
+		}
+		if shared != 1 {
+			t.Errorf("%q becomes %q, which shares %d folders", args, out, shared)
+		}
+	})
 }
