@@ -30,7 +30,7 @@ type machine struct {
 	slow int    // how many seconds of the world are one of the machine's
 }
 
-// Attach gives the machine that NODELESS_MACHINE names as a host, or nil where none is named. The host is not ours: Close leaves it as it is.
+// Attach gives the machine that NODELESS_MACHINE names as a host, or nil where none is named. It is not ours: Close leaves it as it is.
 func Attach() (*Host, error) {
 	dir := os.Getenv(MachineEnv)
 	if dir == "" {
