@@ -1,5 +1,5 @@
 # Every target is a script in scripts/; this file only names them.
-.PHONY: help build bundle release demo run test attacks conformance robustness fuzz bench clean
+.PHONY: help build bundle release demo run test machine attacks conformance robustness fuzz bench clean
 
 build: ## dist/nodeless, the file that ships
 	scripts/deps.sh
@@ -21,6 +21,9 @@ run: ## like demo, but keep the cluster until Ctrl-C
 
 test: ## all tests, those with microVMs included
 	scripts/test.sh
+
+machine: ## install, test, reboot, upgrade and uninstall in an emulated Debian machine with KVM, cgroup v2 and systemd (DEBIAN=13 SHORT=1 KEEP=1 STEP=name)
+	DEBIAN=$(DEBIAN) SHORT=$(SHORT) KEEP=$(KEEP) STEP="$(STEP)" OLD="$(OLD)" RUN="$(RUN)" SLOW=$(SLOW) scripts/machine.sh
 
 attacks: ## try every attack of docs/security.md (ATTACK=name for some) and count what became of them
 	scripts/attacks.sh $(ATTACK)

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what a build needs from Debian and checks the Go toolchain; does nothing when all is there.
-# Usage: scripts/deps.sh [build|test|conformance|bench]   (each includes the ones before it)
+# Usage: scripts/deps.sh [build|test|machine|conformance|bench]   (each includes the ones before it)
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -11,10 +11,11 @@ packages="busybox-static gcc libc6-dev pkg-config libseccomp-dev make git ca-cer
 case $what in
 build) ;;
 test) packages="$packages iptables nftables iproute2 procps util-linux curl wget erofs-utils xfsprogs shellcheck openssl" ;;
+machine) packages="$packages mmdebstrap openssh-client zstd xz-utils iptables nftables iproute2 procps util-linux curl wget erofs-utils xfsprogs qemu-system-x86 shellcheck openssl" ;;
 conformance) packages="$packages bash-static mmdebstrap iptables nftables iproute2 procps util-linux curl wget erofs-utils xfsprogs shellcheck openssl" ;;
 bench) packages="$packages iptables nftables iproute2 procps util-linux curl wget erofs-utils xfsprogs shellcheck openssl runc" ;;
 *)
-	echo "usage: scripts/deps.sh [build|test|conformance|bench]" >&2
+	echo "usage: scripts/deps.sh [build|test|machine|conformance|bench]" >&2
 	exit 2
 	;;
 esac

@@ -30,15 +30,15 @@ stage() {
 }
 
 # Packages that carry Kubernetes or need the built product have stages of their own.
-heavy='/pkg/server|/pkg/worker|/pkg/cli$|/cmd/nodeless$|/pkg/guest/guesttest|/tests/(vm|attacks|script|robustness)'
+heavy='/pkg/server|/pkg/worker|/pkg/cli$|/cmd/nodeless$|/pkg/guest/guesttest|/tests/(vm|machine|attacks|script|robustness)'
 light="$(go list ./... | grep -vE "$heavy") github.com/nodeless/nodeless/pkg/contract" # which is a module of its own
-driving=$(go list ./pkg/guest/guesttest/... ./tests/script/... ./tests/vm/... ./tests/attacks/... ./tests/robustness/...)
+driving=$(go list ./pkg/guest/guesttest/... ./tests/script/... ./tests/vm/... ./tests/machine/... ./tests/attacks/... ./tests/robustness/...)
 carrying=$(go list ./... | grep -E '/pkg/server|/pkg/worker|/pkg/cli$|/cmd/nodeless$')
 
 echo "== vet and shellcheck"
 # shellcheck disable=SC2086 # a list of packages
 go vet $light $driving || lint=vet
-shellcheck -x scripts/*.sh install.sh .ci/run || lint="$lint shellcheck"
+shellcheck -x scripts/*.sh tests/machine/*.sh install.sh .ci/run || lint="$lint shellcheck"
 
 # shellcheck disable=SC2086
 stage unit -timeout 10m $light

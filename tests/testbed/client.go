@@ -12,6 +12,9 @@ import (
 
 // Dial connects from inside the host's network, as a process of the host would.
 func (h *Host) Dial(ctx context.Context, network, addr string) (conn net.Conn, err error) {
+	if h.machine != nil {
+		return h.machine.dial(addr)
+	}
 	netns, err := ns.GetNS(fmt.Sprintf("/proc/%d/ns/net", h.Pid()))
 	if err != nil {
 		return nil, err
@@ -27,11 +30,17 @@ func (h *Host) Dial(ctx context.Context, network, addr string) (conn net.Conn, e
 
 // RESTConfig is the administrator's access to the host's cluster, from outside of the host.
 func (h *Host) RESTConfig() (*rest.Config, error) {
-	cfg, err := clientcmd.BuildConfigFromFlags("", h.Path("/etc/nodeless/kubeconfig"))
+	file, dial := "", h.Dial
+	if h.machine != nil {
+		file, dial = h.machine.kubeconfig(), nil // by the forwarded port
+	} else {
+		file = h.Path("/etc/nodeless/kubeconfig")
+	}
+	cfg, err := clientcmd.BuildConfigFromFlags("", file)
 	if err != nil {
 		return nil, err
 	}
-	cfg.Dial = h.Dial
+	cfg.Dial = dial
 	cfg.QPS, cfg.Burst = 1000, 1000
 	return cfg, nil
 }

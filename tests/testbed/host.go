@@ -42,6 +42,7 @@ type Host struct {
 	pid      atomic.Int64 // of init, 0 when there is none; others dial while the host loses its power
 	alive    io.Closer
 	baseline map[string]bool // mount points of the empty host
+	machine  *machine        // not nil for a host that is another machine
 }
 
 // ErrNeeds marks what a machine lacks to make hosts; tests skip with it, loudly.
@@ -141,8 +142,14 @@ func (h *Host) EnterArgs() []string {
 
 // Command prepares a command that runs inside the host. Paths must be absolute.
 func (h *Host) Command(ctx context.Context, args ...string) *exec.Cmd {
+	var cmd *exec.Cmd
+	if h.machine != nil {
+		cmd = h.machine.command(ctx, h.Program, args)
+		cmd.WaitDelay = 2 * time.Second
+		return cmd
+	}
 	all := append(h.EnterArgs(), args...)
-	cmd := exec.CommandContext(ctx, all[0], all[1:]...)
+	cmd = exec.CommandContext(ctx, all[0], all[1:]...)
 	cmd.Dir = "/"
 	cmd.Env = append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=xterm"}, h.opts.Env...)
 	cmd.WaitDelay = 2 * time.Second
@@ -232,6 +239,9 @@ func (h *Host) stopInit() error {
 
 // Close ends everything in the host and removes what it left on the machine.
 func (h *Host) Close() error {
+	if h.machine != nil {
+		return nil
+	}
 	return errors.Join(h.stopInit(), removeCgroups(h.Cgroup), removeAll(h.Root))
 }
 

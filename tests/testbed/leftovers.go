@@ -1,6 +1,7 @@
 package testbed
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -53,6 +54,9 @@ func (h *Host) UntilClean(ctx context.Context) error {
 
 // Processes gives the command line of every process in the host, by its pid on the machine.
 func (h *Host) Processes() (map[int]string, error) {
+	if h.machine != nil {
+		return h.processes()
+	}
 	home, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", h.Pid()))
 	if err != nil {
 		return nil, err
@@ -97,12 +101,11 @@ func (h *Host) vmProcesses(context.Context) ([]string, error) {
 }
 
 func (h *Host) mountPoints() (map[string]bool, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", h.Pid()))
+	raw, err := h.ReadFile("/proc/1/mountinfo")
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	mounts, err := mountinfo.GetMountsFromReader(f, nil)
+	mounts, err := mountinfo.GetMountsFromReader(bytes.NewReader(raw), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -154,44 +157,36 @@ func (h *Host) podLinks(ctx context.Context) ([]string, error) {
 }
 
 func (h *Host) podCgroups(context.Context) ([]string, error) {
+	all, err := h.Cgroups()
+	if err != nil {
+		return nil, err
+	}
 	var found []string
-	for _, root := range cgroupDirs(h.Cgroup) {
-		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || !d.IsDir() {
-				return nil // it went while we looked
-			}
-			if name := d.Name(); strings.HasPrefix(name, "pod") || strings.HasPrefix(name, "kata_") {
-				found = append(found, "cgroup "+path)
-				return fs.SkipDir
-			}
-			return nil
-		})
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return found, err
+	for _, path := range all {
+		if name := filepath.Base(path); strings.HasPrefix(name, "pod") || strings.HasPrefix(name, "kata_") {
+			found = append(found, "cgroup "+path)
 		}
 	}
 	return found, nil
 }
 
 func (h *Host) podFiles(context.Context) ([]string, error) {
-	var found []string
-	for _, pattern := range []string{
+	names, err := h.Glob(
 		"/var/lib/nodeless/agent/scratch/*", "/var/lib/nodeless/agent/kubelet/pods/*",
 		"/run/vc/sbs/*", "/run/vc/vm/*", "/run/kata-containers/shared/sandboxes/*", "/run/kata-containers/[0-9a-f]*", "/run/netns/*",
 		"/run/containerd/s/*", "/run/nodeless/containerd/state/io.containerd.grpc.v1.cri/*/*",
 		"/run/nodeless/containerd/state/io.containerd.runtime.v2.task/k8s.io/*", "/var/lib/nodeless/agent/cni/*/[0-9]*.[0-9]*", "/var/lib/nodeless/agent/cni/links/*.json",
 		"/var/lib/nodeless/agent/containerd/io.containerd.grpc.v1.cri/*/*", "/var/lib/nodeless/agent/containerd/io.containerd.runtime.v2.task/k8s.io/*",
 		"/var/lib/nodeless/agent/pod-logs/*",
-	} {
-		matches, err := filepath.Glob(h.Path(pattern))
-		if err != nil {
-			return nil, err
-		}
-		for _, m := range matches {
-			if text, err := os.ReadFile(m); err == nil && string(text) == "retired" {
-				continue // an address that belongs to nobody, and rests
-			}
-			found = append(found, "file "+strings.TrimPrefix(m, h.Path("/")))
+	)
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, name := range names {
+		// An address that belongs to nobody rests for a while.
+		if text, err := h.ReadFile(name); err != nil || string(text) != "retired" {
+			found = append(found, "file "+name)
 		}
 	}
 	return found, nil

@@ -16,7 +16,7 @@ import (
 // Server is a `nodeless server` that runs in a host.
 type Server struct {
 	Began time.Time // just before the exec
-	Log   string    // its output on the machine
+	Log   string    // its output on this machine; of a service there is only Tail
 
 	host *Host
 	cmd  *exec.Cmd // the nsenter around it
@@ -54,6 +54,13 @@ func ServerArgs(cgroup string) []string {
 
 // Pid is the server itself as the machine sees it.
 func (s *Server) Pid() (int, error) {
+	if s.host.machine != nil {
+		out, err := s.host.over("systemctl show -P MainPID nodeless")
+		if err != nil {
+			return 0, err
+		}
+		return strconv.Atoi(strings.TrimSpace(out))
+	}
 	kids, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", s.cmd.Process.Pid))
 	if err != nil {
 		return 0, err
@@ -68,7 +75,7 @@ func (s *Server) Signal(sig syscall.Signal) error {
 	if err != nil {
 		return err
 	}
-	return syscall.Kill(pid, sig)
+	return s.host.Kill(pid, sig)
 }
 
 // Wait blocks until the server has ended and returns how. With a context that is done it tells whether it has ended.
@@ -111,6 +118,9 @@ func (s *Server) Stop() error {
 
 // Tail gives the last n lines of the server's log.
 func (s *Server) Tail(n int) string {
+	if s.host.machine != nil {
+		return s.host.journal(n)
+	}
 	b, err := os.ReadFile(s.Log)
 	if err != nil {
 		return err.Error()

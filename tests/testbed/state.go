@@ -16,8 +16,8 @@ import (
 
 // metadata gives the entries of Pods in containerd's metadata. Images have committed snapshots; containers have active ones.
 func (h *Host) metadata(ctx context.Context) ([]string, error) {
-	if _, err := os.Stat(h.Path("/run/nodeless/containerd/containerd.sock")); err != nil {
-		return nil, nil //nolint:nilerr // nothing runs
+	if socket, err := h.Glob("/run/nodeless/containerd/containerd.sock"); err != nil || len(socket) == 0 {
+		return nil, err // nothing runs
 	}
 	var found []string
 	for _, list := range []struct {
@@ -47,6 +47,9 @@ func (h *Host) metadata(ctx context.Context) ([]string, error) {
 // loopDevices are those whose file lies in the host. Loop devices know no namespace, so their files are compared, not
 // their names.
 func (h *Host) loopDevices(context.Context) ([]string, error) {
+	if h.machine != nil {
+		return h.Glob("/sys/block/loop*/loop/backing_file") // all are the product's
+	}
 	devices, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	if err != nil {
 		return nil, err
@@ -155,6 +158,10 @@ func (h *Host) Mounts() ([]string, error) {
 
 // Cgroups lists the cgroups below the root given to the server, and that root, in every hierarchy.
 func (h *Host) Cgroups() ([]string, error) {
+	if h.machine != nil {
+		out, err := h.over("find /sys/fs/cgroup" + h.Cgroup + " -type d 2>/dev/null || :") // some go meanwhile
+		return strings.Fields(out), err
+	}
 	var found []string
 	for _, root := range cgroupDirs(h.Cgroup) {
 		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {

@@ -20,10 +20,10 @@ import (
 // startTimeout is how long a server may take from its start to a Ready node.
 const startTimeout = 2 * time.Minute
 
-// Cluster is a server in a test host. Make it with its Host and Flags, then Start it.
+// Cluster is a server in a test host, or the service of another machine. Make it with its Host and Flags, then Start it.
 type Cluster struct {
 	Host   *testbed.Host
-	Flags  []string // of the server, each time it starts
+	Flags  []string // of the server, each time it starts; a service has those of its installation
 	Server *testbed.Server
 	REST   *rest.Config
 	Client *kubernetes.Clientset
@@ -37,15 +37,19 @@ func (c *Cluster) Start(ctx context.Context) error {
 	return c.UntilUsable(ctx)
 }
 
-// Launch starts the server and waits for nothing.
+// Launch starts the server and waits for nothing. A machine's service runs already.
 func (c *Cluster) Launch() (err error) {
+	if c.Host.IsMachine() {
+		c.Server = c.Host.Service()
+		return nil
+	}
 	c.Server, err = c.Host.StartServer(c.Flags...)
 	return err
 }
 
 // UntilUsable waits until the server that was launched takes Pods, and connects to it.
 func (c *Cluster) UntilUsable(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.Host.Patience(startTimeout))
 	defer cancel()
 	if err := c.Server.UntilNodeReady(ctx); err != nil {
 		return err
@@ -85,16 +89,24 @@ func (c *Cluster) Ended() bool {
 	return c.Server == nil || !errors.Is(c.Server.Wait(ctx), context.Canceled)
 }
 
-// Close stops the server and removes the host.
+// Close stops the server and removes the host. A machine and its service are left as they are.
 func (c *Cluster) Close() error {
 	var err error
-	if !c.Ended() {
+	if !c.Host.IsMachine() && !c.Ended() {
 		err = c.Server.Stop()
 	}
 	return errors.Join(err, c.Host.Close())
 }
 
-// Processes gives the machine's pids of the host's processes whose command line has the text.
+// OwnHost skips a test that looks at its host in ways that a machine reached by ssh does not offer. why names them.
+func (c *Cluster) OwnHost(t *testing.T, why string) {
+	t.Helper()
+	if c.Host.IsMachine() {
+		t.Skipf("skipped: needs a test host on this machine: %s", why)
+	}
+}
+
+// Processes gives the pids of the host's processes whose command line has the text, as Host.Kill wants them.
 func (c *Cluster) Processes(t *testing.T, text string) []int {
 	t.Helper()
 	all, err := c.Host.Processes()

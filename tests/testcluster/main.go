@@ -45,6 +45,12 @@ func Main(m *testing.M, c *Cluster, prepare func(*testbed.Host) (*testregistry.R
 }
 
 func (c *Cluster) start(prepare func(*testbed.Host) (*testregistry.Registry, error)) (stop func() error, err error) {
+	if c.Host, err = testbed.Attach(); err != nil {
+		return nil, err
+	}
+	if c.Host != nil {
+		return c.Close, c.Start(context.Background())
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	if c.Host, err = testbed.New(testbed.Options{}); err != nil {

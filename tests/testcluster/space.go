@@ -25,10 +25,10 @@ type Space struct {
 }
 
 // NewSpace makes a namespace named after the test. It goes at the test's end, with its Pods; everything in it has the
-// time until timeout is over.
+// time until timeout is over, by the host's clock.
 func NewSpace(t *testing.T, c *Cluster, timeout time.Duration) *Space {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	ctx, cancel := context.WithTimeout(context.Background(), c.Host.Patience(timeout))
 	name := strings.ToLower(strings.NewReplacer("TestFault", "", "Test", "", "/", "-", "_", "-").Replace(t.Name()))
 	s := &Space{Cluster: c, T: t, Ctx: ctx, Name: name}
 	t.Cleanup(func() {
@@ -51,7 +51,7 @@ func (s *Space) remove() {
 	if s.Ended() {
 		return // the whole host goes
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), s.Host.Patience(2*time.Minute))
 	defer cancel()
 	if err := s.Client.CoreV1().Namespaces().Delete(ctx, s.Name, metav1.DeleteOptions{}); err != nil {
 		if !apierrors.IsNotFound(err) {

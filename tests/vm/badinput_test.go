@@ -46,6 +46,7 @@ func expectRefusal(t *testing.T, h *testbed.Host, words []string, args ...string
 // newHost is a host of its own, for what cannot be tried beside the shared server.
 func newHost(t *testing.T, program string) *testbed.Host {
 	t.Helper()
+	shared.OwnHost(t, "and one without a server")
 	h, err := testbed.New(testbed.Options{Program: program})
 	if errors.Is(err, testbed.ErrNeeds) {
 		t.Skip(err)
@@ -127,7 +128,7 @@ func TestBadFlagValues(t *testing.T) {
 
 func TestSecondServerIsRefusedWithThePid(t *testing.T) {
 	// The lock holds the pid as the host sees it.
-	pid, err := os.ReadFile(shared.Host.Path("/var/lib/nodeless/server.lock"))
+	pid, err := shared.Host.ReadFile("/var/lib/nodeless/server.lock")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,6 +158,7 @@ func TestMissingKernelFeatureIsNamed(t *testing.T) {
 
 // TestCorruptBundleIsRefused flips one byte in the middle of the file that ships.
 func TestCorruptBundleIsRefused(t *testing.T) {
+	shared.OwnHost(t, "it lays out a bundle of its own")
 	shipped := filepath.Join(filepath.Dir(shared.Host.Program), "..", "..", "nodeless") // dist/bundle/bin/nodeless → dist/nodeless
 	if p := os.Getenv("NODELESS_SHIPPED"); p != "" {
 		shipped = p
@@ -195,6 +197,7 @@ func TestCorruptBundleIsRefused(t *testing.T) {
 
 // TestArchiveThatIsNoImage: the server must say which file is wrong, and run on.
 func TestArchiveThatIsNoImage(t *testing.T) {
+	shared.OwnHost(t, "it writes a file of the host")
 	junk := filepath.Join(shared.Host.Root, "junk.tar")
 	if err := os.WriteFile(junk, bytes.Repeat([]byte("this is no image\n"), 100), 0o600); err != nil {
 		t.Fatal(err)

@@ -26,6 +26,7 @@ spec:
 // TestProcessesOfPodsAreConfined reads of every QEMU and virtiofsd of the host who it is and what it may and sees (docs/security.md, T5).
 func TestProcessesOfPodsAreConfined(t *testing.T) {
 	s := newSpace(t, 4*time.Minute)
+	s.OwnHost(t, "it reads of the host's processes")
 	s.Apply(volumed)
 	s.Ready("confined")
 	users := map[string]int{}

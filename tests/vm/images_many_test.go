@@ -15,6 +15,7 @@ import (
 // TestImagesOfManyFiles: an image of half a million files, about as many as one may have, is unpacked in bounded memory, and its Pod
 // finds each of them. A small download that becomes more names than an image may have is refused with the bound.
 func TestImagesOfManyFiles(t *testing.T) {
+	needRegistry(t)
 	s := newQuietSpace(t, 6*time.Minute)
 	s.push("hub/many", shell("n=0; for d in /many/*; do set -- $d/*; n=$((n+$#)); done; echo $n; cat /many/499/999; touch /many/000/more && ls /many/000 | wc -l"),
 		testregistry.Layer{Tar: manyFiles(), Format: "zstd"})

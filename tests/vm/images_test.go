@@ -95,6 +95,7 @@ func (s *space) untouched(mark string) {
 
 // TestImages looks from inside at what images can be made of.
 func TestImages(t *testing.T) {
+	needRegistry(t)
 	s := newSpace(t, 6*time.Minute)
 	if _, err := registry.Push("hub/layered", "1", s.layered()); err != nil {
 		t.Fatal(err)

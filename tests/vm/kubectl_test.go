@@ -202,6 +202,7 @@ func noInput(s *space) {
 }
 
 func copyBothWays(s *space) {
+	s.OwnHost(s.T, "files are copied to and from it")
 	dir := s.Host.Path("/run/copy")
 	if err := os.MkdirAll(filepath.Join(dir, "tree/sub"), 0o755); err != nil {
 		s.T.Fatal(err)
@@ -289,6 +290,7 @@ func (s *space) untilLog(pod, container, text string) (log string) {
 
 // TestLogsOutliveContainerd: containerd dies, and the server with it; after the next start the log of the same container is whole.
 func TestLogsOutliveContainerd(t *testing.T) {
+	shared.OwnHost(t, "the server is started anew by the test")
 	s := newQuietSpace(t, 5*time.Minute)
 	s.Apply(`
 apiVersion: v1

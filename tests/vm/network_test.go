@@ -109,6 +109,7 @@ spec:
 // nodePort asks Pods at the host's own addresses, from another host by an address that this one had not when its server started.
 func nodePort(s *space) {
 	s.T.Helper()
+	s.OwnHost(s.T, "another host is joined to it")
 	peer, err := testbed.New(testbed.Options{Program: s.Host.Program})
 	if err != nil {
 		s.T.Fatal(err)

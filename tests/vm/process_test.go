@@ -315,6 +315,7 @@ const ownSignal = "docker.io/nodeless/own-signal:1"
 // importOwnSignal makes that image and brings it into the host.
 func (s *space) importOwnSignal() {
 	s.T.Helper()
+	s.OwnHost(s.T, "an image is brought into it")
 	shell, err := os.ReadFile("/bin/busybox")
 	if err != nil {
 		s.T.Fatal(err)

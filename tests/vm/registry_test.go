@@ -55,6 +55,12 @@ func newRegistry(h *testbed.Host) (*testregistry.Registry, error) {
 	return r, testcluster.ServeRegistry(h, r, registriesYAML, "mirror.test private.test")
 }
 
+// needRegistry skips a test where the shared host has no registry of ours.
+func needRegistry(t *testing.T) {
+	t.Helper()
+	shared.OwnHost(t, "the registry of the tests is served in one")
+}
+
 // push puts an image over the tools of the bundle's own image into the registry. A layer below is a layer of tools that
 // all of them share, so that each costs next to nothing.
 func (s *space) push(name string, config v1.ImageConfig, layers ...testregistry.Layer) string {
@@ -196,6 +202,7 @@ func containers(all ...[3]string) string {
 
 // TestRegistry pulls by the operator's file: a mirror with another name for things, the operator's password, the Pod's.
 func TestRegistry(t *testing.T) {
+	needRegistry(t)
 	s := newSpace(t, 6*time.Minute)
 	s.push("hub/tiny", shell("echo from the mirror"))
 	sum := s.push("app/tiny", shell("echo by digest"))

@@ -20,6 +20,7 @@ import (
 // TestReservationKeepsItsPlace: a reservation that holds capacity keeps room for its Pod, and pays for that Pod. Others get the room when
 // it is given back. One that has expired keeps nothing and pays nothing. It is worked out for a host that gives eight CPUs.
 func TestReservationKeepsItsPlace(t *testing.T) {
+	shared.OwnHost(t, "the journal of its server is written to")
 	s := newQuietSpace(t, 6*time.Minute)
 	if cpus := s.allocatable(corev1.ResourceCPU).Value(); cpus != 8 {
 		t.Skipf("skipped: the host gives %d CPUs, and the test is worked out for 8", cpus)

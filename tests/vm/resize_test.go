@@ -3,9 +3,6 @@ package vm_test
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -295,22 +292,13 @@ func (a sight) same(t *testing.T, b sight) {
 // hostLimit reads the memory limit of a Pod's cgroup on the host, in either version of cgroups.
 func (s *space) hostLimit(uid types.UID) int {
 	s.T.Helper()
+	files, err := s.Host.CgroupFiles("pod"+string(uid), "memory.limit_in_bytes", "memory.max")
+	if err != nil {
+		s.T.Fatal(err)
+	}
 	limit := 0
-	for _, root := range []string{"/sys/fs/cgroup/memory", "/sys/fs/cgroup"} {
-		err := filepath.WalkDir(root+s.Host.Cgroup, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || !d.IsDir() || filepath.Base(path) != "pod"+string(uid) {
-				return nil // others come and go
-			}
-			for _, file := range []string{"memory.limit_in_bytes", "memory.max"} {
-				if raw, err := os.ReadFile(filepath.Join(path, file)); err == nil {
-					limit, _ = strconv.Atoi(strings.TrimSpace(string(raw))) // "max" is none
-				}
-			}
-			return fs.SkipDir
-		})
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			s.T.Fatal(err)
-		}
+	for _, text := range files {
+		limit, _ = strconv.Atoi(text) // "max" is none
 	}
 	return limit
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -27,6 +26,7 @@ const collected = 2 * time.Minute
 
 // TestKilledServerLeavesPodsRunning: kill -9 and a new start; the same Pods run on, not restarted. So they do when their Node is deleted.
 func TestKilledServerLeavesPodsRunning(t *testing.T) {
+	shared.OwnHost(t, "the server is started anew by the test")
 	s := newQuietSpace(t, 6*time.Minute)
 	s.Apply(fmt.Sprintf(webDeployment, 2))
 	s.Apply(`
@@ -46,7 +46,7 @@ spec:
 	}
 
 	late := s.bootAnother("late") // and its shim goes with the server
-	if err := errors.Join(syscall.Kill(late, syscall.SIGKILL), s.Server.Signal(syscall.SIGKILL)); err != nil {
+	if err := errors.Join(s.Host.Kill(late, syscall.SIGKILL), s.Server.Signal(syscall.SIGKILL)); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(s.Ctx, time.Minute)
@@ -167,7 +167,7 @@ func TestNothingIsLeftOfDeletedPods(t *testing.T) {
 	s.Kubectl("delete", "deployment", "web")
 	s.Kubectl("delete", "pod", "kept")
 	s.Pods("", 0)
-	ctx, cancel := context.WithTimeout(s.Ctx, collected)
+	ctx, cancel := context.WithTimeout(s.Ctx, s.Host.Patience(collected))
 	defer cancel()
 	if err := s.Host.UntilClean(ctx); err != nil {
 		t.Error(err)
@@ -186,7 +186,7 @@ func TestKilledVMIsCleanedUpAndReplaced(t *testing.T) {
 				t.Fatalf("there is no %s", victim)
 			}
 			for _, pid := range pids {
-				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				if err := s.Host.Kill(pid, syscall.SIGKILL); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -194,7 +194,7 @@ func TestKilledVMIsCleanedUpAndReplaced(t *testing.T) {
 				return testcluster.IsReady(pod) && pod.Status.ContainerStatuses[0].RestartCount == 1
 			})
 			s.Kubectl("delete", "pod", "a")
-			ctx, cancel := context.WithTimeout(s.Ctx, collected)
+			ctx, cancel := context.WithTimeout(s.Ctx, s.Host.Patience(collected))
 			defer cancel()
 			if err := s.Host.UntilClean(ctx); err != nil {
 				t.Error(err)
@@ -238,7 +238,7 @@ func (s *space) killBooting(victim string) {
 	s.T.Helper()
 	s.Until("a microVM boots", func() (bool, error) { return len(s.Processes(s.T, "qemu-system")) > 0, nil })
 	for _, pid := range s.Processes(s.T, victim) {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		if err := s.Host.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 			s.T.Fatal(err)
 		}
 	}
@@ -253,24 +253,19 @@ func (s *space) boundOnHost(pod *corev1.Pod) {
 		s.T.Fatal(err)
 	}
 	want := strconv.FormatInt(size.CPU*100, 10) // microseconds of 100000, by thousandths
-	found := false
-	for _, root := range []string{"/sys/fs/cgroup/cpu", "/sys/fs/cgroup"} {
-		direct, _ := filepath.Glob(root + s.Host.Cgroup + "/kubepods/pod" + string(pod.UID))
-		below, _ := filepath.Glob(root + s.Host.Cgroup + "/*/kubepods/pod" + string(pod.UID))
-		for _, dir := range append(direct, below...) {
-			found = true
-			for _, file := range []string{"cpu.cfs_quota_us", "cpu.max"} {
-				raw, err := os.ReadFile(filepath.Join(dir, file))
-				if got, _, _ := strings.Cut(strings.TrimSpace(string(raw)), " "); err == nil && got != want {
-					s.T.Errorf("%s/%s is %s, want %s", dir, file, got, want)
-				}
-			}
-			if left, _ := filepath.Glob(dir + "/kata_*"); len(left) != 1 {
-				s.T.Errorf("in the Pod's cgroup are %v, want its one microVM's", left)
-			}
+	limits, err := s.Host.CgroupFiles("pod"+string(pod.UID), "cpu.cfs_quota_us", "cpu.max")
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	for file, limit := range limits {
+		if got, _, _ := strings.Cut(limit, " "); got != want {
+			s.T.Errorf("%s is %s, want %s", file, got, want)
+		}
+		if left, err := s.Host.Glob(filepath.Dir(file) + "/kata_*"); err != nil || len(left) != 1 {
+			s.T.Errorf("in the Pod's cgroup are %v, want its one microVM's (%v)", left, err)
 		}
 	}
-	if !found {
+	if len(limits) == 0 {
 		s.T.Errorf("the cgroup of Pod %s is not found", pod.UID)
 	}
 }

@@ -116,6 +116,7 @@ const (
 )
 
 func TestSecurityContexts(t *testing.T) {
+	shared.OwnHost(t, "a seccomp profile is put into it")
 	s := newSpace(t, 5*time.Minute)
 	dir := s.Host.Path(filepath.Join(datadir.Dir("/var/lib/nodeless").Kubelet(), "seccomp", "profiles"))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -190,7 +191,7 @@ func TestPrivilegedIsPrivilegedInItsMicroVM(t *testing.T) {
 	s.Apply(privileged)
 	got := s.facts("privileged", "main")
 	want(t, "privileged container", got, map[string]string{"mount": "done", "sysctl": "4098", "scratch": "1", "kmsg": "there", "kvm": "", "modules": "0"})
-	host, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	host, err := s.Host.ReadFile("/proc/sys/kernel/osrelease")
 	if err != nil {
 		t.Fatal(err)
 	}

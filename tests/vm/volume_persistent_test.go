@@ -96,6 +96,7 @@ const (
 )
 
 func TestPersistentVolumesOutliveTheirPods(t *testing.T) {
+	shared.OwnHost(t, "its server must allow a folder of the host to Pods")
 	s := newSpace(t, 9*time.Minute+filesTime()+time.Duration(largeMB(t)/64)*20*time.Second)
 	host := func(script string) string {
 		out, err := s.Host.Exec(s.Ctx, "/bin/sh", "-c", strings.ReplaceAll(script, "DIR", disksDir))

@@ -2,7 +2,6 @@ package vm_test
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -42,7 +41,7 @@ func TestGuestKernelIsNotTheHosts(t *testing.T) {
 	s := newSpace(t, 3*time.Minute)
 	s.Apply(testcluster.Sleeper("a", ""))
 	s.Ready("a")
-	host, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	host, err := s.Host.ReadFile("/proc/sys/kernel/osrelease")
 	if err != nil {
 		t.Fatal(err)
 	}
