@@ -313,6 +313,7 @@ func startVirtiofsd(t *testing.T, h *host, socket, folder string) int {
 	cmd.Env = append(os.Environ(), "NODELESS_BUNDLE="+h.cfg.Bundle)
 	cmd.ExtraFiles = []*os.File{f}
 	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: contract.VirtiofsdNamespaces} // as the shim starts it
 	must(t, cmd.Start())
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()

@@ -55,6 +55,7 @@ func TestMain(m *testing.M) {
 			words := strings.Split(beside, "\n")
 			cmd := exec.Command(words[0], words[1:]...)
 			cmd.Stderr, cmd.ExtraFiles = os.Stderr, []*os.File{os.NewFile(3, "socket")}
+			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: contract.VirtiofsdNamespaces} // as the shim starts it
 			if err := cmd.Start(); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 				os.Exit(1)
