@@ -84,9 +84,9 @@ func TestDaemonSetsByPolicy(t *testing.T) {
 			t.Fatalf("the Pod is a %s with companions %v, want 0.25C0.5Gi with one", pod.Annotations[api.Spec], pod.Spec.InitContainers)
 		}
 		companion := pod.Spec.InitContainers[0].Name
-		if out := s.Kubectl("logs", "web", "-c", companion); !strings.Contains(out, "agent looks after web") {
-			t.Errorf("the companion says %q", out)
-		}
+		s.Until("the companion says whom it looks after", func() (bool, error) { // it has started, and may not have come that far
+			return strings.Contains(s.Kubectl("logs", "web", "-c", companion), "agent looks after web"), nil
+		})
 		s.Apply(strings.Replace(testcluster.Sleeper("job", "  restartPolicy: Never\n"), `"trap 'exit 0' TERM; while :; do sleep 1 & wait; done"`, `"echo done"`, 1))
 		s.Pod("job", "has succeeded", func(pod *corev1.Pod) bool { return pod.Status.Phase == corev1.PodSucceeded })
 		ds, err := s.Client.AppsV1().DaemonSets(s.Name).Get(s.Ctx, "agent", metav1.GetOptions{})
