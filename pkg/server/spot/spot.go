@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
 	resourcehelper "k8s.io/component-helpers/resource"
 
 	"github.com/nodeless/nodeless/pkg/api"
@@ -93,6 +94,21 @@ func (s *Spot) Run(ctx context.Context) error {
 	}
 	factory := informers.NewSharedInformerFactoryWithOptions(s.client, 0, informers.WithTransform(slim))
 	pods, nodes := factory.Core().V1().Pods().Lister(), factory.Core().V1().Nodes().Lister()
+	gone := make(chan *corev1.Pod)
+	_, err := factory.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: func(object any) {
+		if late, ok := object.(cache.DeletedFinalStateUnknown); ok {
+			object = late.Obj
+		}
+		if pod, ok := object.(*corev1.Pod); ok && isSpot(pod) {
+			select {
+			case gone <- pod:
+			case <-ctx.Done():
+			}
+		}
+	}})
+	if err != nil {
+		return fmt.Errorf("follow Pods that go: %w", err)
+	}
 	factory.Start(ctx.Done())
 	factory.WaitForCacheSync(ctx.Done())
 	defer factory.Shutdown()
@@ -102,10 +118,25 @@ func (s *Spot) Run(ctx context.Context) error {
 		if err := s.look(ctx, pods, nodes); err != nil && ctx.Err() == nil {
 			s.log.Warn("spot Pods not dealt with, will try again", "error", err)
 		}
+		if !s.until(ctx, ticker.C, gone) {
+			return nil
+		}
+	}
+}
+
+// until waits for the next look, false when there is none. A Pod that is pushed out may have gone before it is looked at: it is told of
+// when it goes.
+func (s *Spot) until(ctx context.Context, next <-chan time.Time, gone <-chan *corev1.Pod) bool {
+	for {
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
+			return false
+		case <-next:
+			return true
+		case pod := <-gone:
+			if err := s.pushedOut(ctx, pod); err != nil && ctx.Err() == nil {
+				s.log.Warn("end of a spot Pod not told", "pod", pod.Namespace+"/"+pod.Name, "error", err)
+			}
 		}
 	}
 }

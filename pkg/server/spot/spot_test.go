@@ -193,6 +193,32 @@ func TestPodsThatArePushedOutSayWhy(t *testing.T) {
 	})
 }
 
+// TestPodThatIsPushedOutBetweenTwoLooks: it is deleted, and gone, before anybody has looked at it.
+func TestPodThatIsPushedOutBetweenTwoLooks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := cluster(podOn("cheap", api.ChargeSpot, "1"))
+		running(t, client, func() {
+			time.Sleep(pause + pause/2)
+			pod, err := client.CoreV1().Pods("default").Get(t.Context(), "cheap", metav1.GetOptions{})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonPreemptionByScheduler}}
+			if _, err := client.CoreV1().Pods("default").UpdateStatus(t.Context(), pod, metav1.UpdateOptions{}); err != nil {
+				t.Error(err)
+			}
+			if err := client.CoreV1().Pods("default").Delete(t.Context(), "cheap", metav1.DeleteOptions{}); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(time.Minute)
+		})
+		if all := events(t, client); len(all) != 1 || !strings.Contains(all[0], "without notice") {
+			t.Errorf("events %q, want one of a Pod that was pushed out", all)
+		}
+	})
+}
+
 func TestConfigNamesEveryFault(t *testing.T) {
 	err := Config{Reserve: 101, Notice: -1}.Validate()
 	for _, part := range []string{"no access", "101 percent", "notice of -1ns"} {
