@@ -20,6 +20,7 @@ var fileDifferences = []fileDifference{
 	{regexp.MustCompile(`^\S+ xattr: ENOTSUP; `), "virtiofsd carries no attributes: a guest would set those by which the host's kernel gives rights"},
 	{regexp.MustCompile(`^\S+ device: EPERM; `), "a guest makes no device in a folder of the host"},
 	{regexp.MustCompile(`(collapse|insert)-range[^:]*: .*ENOTSUP`), "FUSE in the guest's kernel has no such call"},
+	{regexp.MustCompile(`^tmpfile \S+: open: ENOTSUP, locally `), "virtiofsd makes no file without a name"},
 	{regexp.MustCompile(`^rdonly fsync: EINVAL EINVAL; `), "EROFS, which an image is, has nothing to write out and says so"},
 	{regexp.MustCompile(`\+direct .*, locally .*EINVAL`), "unaligned writes are passed on to the host, which writes them by its page cache"},
 }

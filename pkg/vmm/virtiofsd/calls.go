@@ -25,7 +25,7 @@ func calls() jail.Calls {
 		{Call: unix.SYS_UNSHARE, Arg: 0, Values: []uint32{unix.CLONE_FS}}, // each thread has a working folder of its own
 		{Call: unix.SYS_PRCTL, Arg: 0, Values: []uint32{
 			unix.PR_SET_NAME, unix.PR_GET_NAME, unix.PR_SET_NO_NEW_PRIVS, unix.PR_GET_NO_NEW_PRIVS, unix.PR_SET_SECCOMP, unix.PR_GET_SECCOMP,
-			unix.PR_CAPBSET_READ, unix.PR_GET_SECUREBITS, unix.PR_CAP_AMBIENT, unix.PR_SET_VMA,
+			unix.PR_CAPBSET_READ, unix.PR_CAPBSET_DROP, unix.PR_GET_SECUREBITS, unix.PR_CAP_AMBIENT, unix.PR_SET_VMA,
 		}},
 	}
 	c.Absent = []uint32{unix.SYS_CLONE3, unix.SYS_IO_URING_SETUP}

@@ -120,10 +120,10 @@ func lookAtRights(t *testing.T, bundle, shared string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	user := strconv.Itoa(firstUser + g.pid)
+	user := strconv.Itoa(owner)
 	want := map[string]string{
 		"Uid": strings.Repeat(user+" ", 3) + user, "Gid": strings.Repeat(user+" ", 3) + user, "Groups": "", "NoNewPrivs": "1", "Seccomp": "2",
-		"CapEff": "00000000000000db", "CapPrm": "00000000000000db", "CapBnd": "00000000000000db",
+		"CapEff": "00000000000000db", "CapPrm": "00000000000000db", "CapBnd": "0000000000000000",
 	}
 	for line := range strings.Lines(string(raw)) {
 		name, value, _ := strings.Cut(line, ":")

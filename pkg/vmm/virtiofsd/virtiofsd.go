@@ -20,8 +20,8 @@ const (
 	fileLimit = 1 << 20
 	// threadLimit is more than it has threads.
 	threadLimit = 64
-	// firstUser is the user of a daemon that had pid 0. The numbers follow those of QEMU's users (pkg/vmm), and are as many.
-	firstUser = 0x78000000 + 1<<22
+	// owner is root: for a guest's root the daemon does not change its user, so that files of that one would belong to whom it is.
+	owner = 0
 )
 
 // Command is the argument vector that starts the bundled daemon with Kata's arguments. The bundled loader comes first, because the host
@@ -35,7 +35,7 @@ func Command(bundle string, args []string) ([]string, error) {
 	lib := filepath.Join(bundle, "qemu", "lib")
 	argv := []string{filepath.Join(lib, "ld-linux-x86-64.so.2"), "--library-path", lib, filepath.Join(bundle, "qemu", "bin", "virtiofsd")}
 	argv = append(argv, args...)
-	return append(argv, "--sandbox=none", "--seccomp=kill", "--inode-file-handles=never", "--rlimit-nofile=0"), nil
+	return append(argv, "--sandbox=none", "--seccomp=kill", "--inode-file-handles=never", "--rlimit-nofile=0", "--modcaps="+dropped), nil
 }
 
 // Exec replaces this process by the bundled daemon, in its jail. It returns only on error.
@@ -47,26 +47,25 @@ func Exec(bundle string, args []string) error {
 	if err := makeBlocking(argv); err != nil {
 		return err
 	}
-	user, err := user()
-	if err != nil {
-		return err
-	}
 	runtime.LockOSThread() // what follows is the thread's, and the daemon's, which begins in it
 	if err := keepRights(); err != nil {
 		return err
 	}
-	p := plan(bundle, argv, user)
+	p := plan(bundle, argv)
 	return jail.Become(p, 1)
 }
 
 // rights are the capabilities that the daemon has use for: files of a volume belong to whomever the guest says, and it opens all of them.
 // It makes no device, gives no file rights of its own, and mounts nothing.
-var rights = []uintptr{unix.CAP_CHOWN, unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER, unix.CAP_FSETID, unix.CAP_SETGID, unix.CAP_SETUID}
+var rights = []uintptr{unix.CAP_CHOWN, unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER, unix.CAP_FSETID, unix.CAP_SETGID, unix.CAP_SETUID, unix.CAP_SETPCAP}
+
+// dropped are capabilities that the daemon would take by itself, and is not given.
+const dropped = "-mknod:-setfcap"
 
 // plan is what the daemon has in its jail: itself, what it shares, and Kata's socket as descriptor 3.
-func plan(bundle string, argv []string, user int) jail.Plan {
+func plan(bundle string, argv []string) jail.Plan {
 	p := jail.Plan{
-		Argv: argv, Name: "nodeless", User: user, Capabilities: rights, Proc: true, Calls: calls(),
+		Argv: argv, Name: "nodeless", User: owner, Capabilities: rights, Proc: true, Calls: calls(),
 		Shown: []jail.Shown{{Path: filepath.Join(bundle, "qemu"), Programs: true}},
 		Limits: []jail.Limit{
 			{Resource: unix.RLIMIT_CORE}, {Resource: unix.RLIMIT_MSGQUEUE}, {Resource: unix.RLIMIT_MEMLOCK},
@@ -79,19 +78,6 @@ func plan(bundle string, argv []string, user int) jail.Plan {
 		}
 	}
 	return p
-}
-
-// user is a user of this daemon alone: by its pid on the host, of which the /proc that it begins with knows.
-func user() (int, error) {
-	self, err := os.Readlink("/proc/self")
-	if err != nil {
-		return 0, fmt.Errorf("find own pid: %w", err)
-	}
-	pid, err := strconv.Atoi(self)
-	if err != nil {
-		return 0, fmt.Errorf("find own pid: %w", err)
-	}
-	return firstUser + pid, nil
 }
 
 // makeBlocking clears the non-blocking mode of an inherited socket: the daemon waits in accept, and Go's

@@ -18,7 +18,7 @@ func TestCommandOfKatasArguments(t *testing.T) {
 	}
 	want := []string{"/b/qemu/lib/ld-linux-x86-64.so.2", "--library-path", "/b/qemu/lib", "/b/qemu/bin/virtiofsd",
 		"--cache=auto", "--shared-dir=/run/kata-containers/shared/sandboxes/x/shared", "--fd=3", "--thread-pool-size=1", "--announce-submounts",
-		"--sandbox=none", "--seccomp=kill", "--inode-file-handles=never", "--rlimit-nofile=0"}
+		"--sandbox=none", "--seccomp=kill", "--inode-file-handles=never", "--rlimit-nofile=0", "--modcaps=-mknod:-setfcap"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Command (-want +got):\n%s", diff)
 	}
