@@ -27,6 +27,15 @@ type Only struct {
 	Must   uint32
 }
 
+// Threads allows to make threads, as the C library makes them, and no processes. SYS_CLONE3 has to be absent: what it is asked for is in
+// memory, where no filter looks.
+var Threads = Only{
+	Call: unix.SYS_CLONE,
+	Bits: unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_THREAD | unix.CLONE_SYSVSEM |
+		unix.CLONE_SETTLS | unix.CLONE_PARENT_SETTID | unix.CLONE_CHILD_CLEARTID | unix.CLONE_DETACHED,
+	Must: unix.CLONE_VM | unix.CLONE_THREAD,
+}
+
 // Where the kernel puts what a filter looks at: struct seccomp_data.
 const (
 	numberAt  = 0

@@ -6,13 +6,6 @@ import (
 	"github.com/nodeless/nodeless/pkg/jail"
 )
 
-// Of a thread, as the C library makes one, and of nothing else.
-const (
-	threadBits = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_THREAD | unix.CLONE_SYSVSEM |
-		unix.CLONE_SETTLS | unix.CLONE_PARENT_SETTID | unix.CLONE_CHILD_CLEARTID | unix.CLONE_DETACHED
-	threadMust = unix.CLONE_VM | unix.CLONE_THREAD
-)
-
 // qemuCalls are the system calls that QEMU has use for, from its loader's first on. They were found by what it calls as microVMs boot, are
 // given and lose disks, NICs, memory, vCPUs and volumes, and end; and by what its libraries fall back to. QEMU takes away more when it has
 // started (-sandbox), running programs among it.
@@ -22,7 +15,7 @@ func qemuCalls() jail.Calls {
 		c.Allow = append(c.Allow, part...)
 	}
 	c.Only = []jail.Only{
-		{Call: unix.SYS_CLONE, Arg: 0, Bits: threadBits, Must: threadMust},
+		jail.Threads,
 		{Call: unix.SYS_SOCKETPAIR, Arg: 0, Values: []uint32{unix.AF_UNIX}}, // a channel of virtiofs
 		{Call: unix.SYS_PRCTL, Arg: 0, Values: []uint32{
 			unix.PR_SET_NAME, unix.PR_GET_NAME, unix.PR_SET_NO_NEW_PRIVS, unix.PR_GET_NO_NEW_PRIVS, unix.PR_SET_SECCOMP, unix.PR_GET_SECCOMP,
