@@ -247,6 +247,29 @@ func TestNobodySawTheEnd(t *testing.T) {
 	}
 }
 
+// TestAHeartbeatDuringAScan: what lives on and dies while a slow scan is at work has lived that long.
+func TestAHeartbeatDuringAScan(t *testing.T) {
+	w := newWorld(t)
+	r := w.start("a")
+	w.scan()
+	looked := false
+	w.c.cfg.Clock = func() Instant {
+		now := w.now
+		if !looked {
+			looked = true
+			w.pass(5 * time.Second)
+			must(t, w.dir.Heartbeat("a", w.now.Boot))
+			w.crash(r)
+		}
+		return now
+	}
+	w.scan()
+	w.want(nil, Life{Record: changed(Life{Record: r}, func(f *Life) { f.EndBoot = r.StartBoot + 5*time.Second }).Record, Estimated: true})
+	if strings.Contains(w.logged.String(), "of the future") {
+		t.Errorf("a heartbeat of the present is said to be of the future:\n%s", &w.logged)
+	}
+}
+
 // TestASlowNodelessVMMIsWaitedFor: on a slow disk the end is written long after QEMU has ended.
 func TestASlowNodelessVMMIsWaitedFor(t *testing.T) {
 	w := newWorld(t)

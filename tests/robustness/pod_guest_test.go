@@ -139,7 +139,7 @@ func (s *space) infect(program []byte, behaviour string) (bad string, restore fu
 	}
 	bad = filepath.Join(s.T.TempDir(), "initrd")
 	more := cpio(map[string][]byte{"init": program, "behaviour": []byte(behaviour)})
-	if err := os.WriteFile(bad, append(base, more...), 0o600); err != nil {
+	if err := os.WriteFile(bad, append(base, more...), 0o644); err != nil {
 		s.T.Fatal(err)
 	}
 	if _, err := s.Host.Exec(s.Ctx, "mount", "--bind", bad, initrd); err != nil {
