@@ -426,6 +426,17 @@ func TestUpgradeKeepsPreviousAndWhatRuns(t *testing.T) {
 	check("second", secondHash, firstHash, firstHash, secondHash)
 	mustUnpack(t, third, bundles)
 	check("third, the first still runs", thirdHash, secondHash, firstHash, secondHash, thirdHash)
+	removeUnused := func(want ...string) {
+		t.Helper()
+		got, err := bundle.RemoveUnused(bundles)
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("removed: %v (-want +got):\n%s", err, diff)
+		}
+	}
+	removeUnused(secondHash)
+	check("unused ones removed, the first still runs", thirdHash, "", firstHash, thirdHash)
+	mustUnpack(t, second, bundles)
+	mustUnpack(t, third, bundles)
 	if err := errors.Join(in.Close(), program.Wait()); err != nil {
 		t.Fatal(err)
 	}
@@ -433,6 +444,30 @@ func TestUpgradeKeepsPreviousAndWhatRuns(t *testing.T) {
 	check("fourth, the first has ended", fourthHash, thirdHash, thirdHash, fourthHash)
 	mustUnpack(t, third, bundles)
 	check("back to the third", thirdHash, fourthHash, thirdHash, fourthHash)
+	removeUnused(fourthHash)
+	removeUnused()
+	check("unused ones removed", thirdHash, "", thirdHash)
+}
+
+// TestOtherFoldersAreLeftAlone: only what Unpack has made is removed.
+func TestOtherFoldersAreLeftAlone(t *testing.T) {
+	build := t.TempDir() // such as dist: no Unpack was here
+	file, hash := release(t, "v1", map[string][]byte{"bin/program": noise(1, 100)})
+	bundles := filepath.Join(t.TempDir(), "bundle")
+	mustUnpack(t, file, bundles)
+	for _, dir := range []string{filepath.Join(build, "0123456789abcdef"), filepath.Join(bundles, "my-backup-of-it1"), filepath.Join(bundles, "0123456789abcde")} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, folder := range []string{build, bundles, filepath.Join(build, "none")} {
+		if removed, err := bundle.RemoveUnused(folder); err != nil || removed != nil {
+			t.Errorf("%s: removed %v, %v", folder, removed, err)
+		}
+	}
+	if got := names(t, bundles); !slices.Contains(got, "my-backup-of-it1") || !slices.Contains(got, hash) {
+		t.Errorf("left: %v", got)
+	}
 }
 
 func TestManifestCannotLeaveItsTree(t *testing.T) {

@@ -1,11 +1,13 @@
 package bundle
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -92,22 +94,38 @@ func relink(bundles, name, target string) error {
 	return nil
 }
 
-// prune removes what killed processes left half-done, and bundles that are neither current nor previous, unless a
-// process still runs out of one: Pods outlive an upgrade of the server.
-func prune(bundles string) error {
+// RemoveUnused removes the bundles beside the current one from which no process runs any more, and names them: Pods outlive an upgrade of
+// the server, and the bundle of before goes when its last Pod has gone. A folder that no Unpack has made is left alone.
+func RemoveUnused(bundles string) (removed []string, err error) {
+	if _, err := os.Readlink(filepath.Join(bundles, currentName)); err != nil {
+		return nil, nil // a tree that was put there by other means, such as a build's
+	}
+	unlock, err := lock(bundles)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if removed, err = prune(bundles, ""); err != nil {
+		return removed, err
+	}
+	before, err := previous(bundles)
+	if err == nil && slices.Contains(removed, before) {
+		err = os.Remove(filepath.Join(bundles, previousName))
+	}
+	return removed, err
+}
+
+// prune removes what killed processes left half-done, and bundles that are neither current nor kept, unless one has a running program.
+func prune(bundles, kept string) (removed []string, err error) {
 	entries, err := os.ReadDir(bundles)
 	if err != nil {
-		return fmt.Errorf("list bundles: %w", err)
-	}
-	previous, err := os.Readlink(filepath.Join(bundles, previousName))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("read previous bundle: %w", err)
+		return nil, fmt.Errorf("list bundles: %w", err)
 	}
 	var running []string // filled when a bundle is to be removed
 	for _, e := range entries {
 		name := e.Name()
 		half := strings.HasPrefix(name, tmpPrefix)
-		if !e.IsDir() || name == previous || isCurrent(bundles, name) || (!half && len(name) != hashLen) {
+		if !e.IsDir() || name == kept || isCurrent(bundles, name) || (!half && !isHash(name)) {
 			continue
 		}
 		dir := filepath.Join(bundles, name)
@@ -120,10 +138,26 @@ func prune(bundles string) error {
 			}
 		}
 		if err := os.RemoveAll(dir); err != nil {
-			return fmt.Errorf("remove old bundle: %w", err)
+			return removed, fmt.Errorf("remove old bundle: %w", err)
 		}
+		removed = append(removed, name)
 	}
-	return nil
+	return removed, nil
+}
+
+// previous is the bundle that was current before, "" when there was none.
+func previous(bundles string) (string, error) {
+	name, err := os.Readlink(filepath.Join(bundles, previousName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read previous bundle: %w", err)
+	}
+	return name, nil
+}
+
+// isHash tells whether a name can be that of a bundle.
+func isHash(name string) bool {
+	_, err := hex.DecodeString(name)
+	return err == nil && len(name) == hashLen
 }
 
 // runningFiles lists the executable of every process.

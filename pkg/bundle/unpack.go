@@ -51,7 +51,12 @@ func Unpack(file *os.File, bundles string) (string, error) {
 	if err := makeCurrent(bundles, t.Hash); err != nil {
 		return "", err
 	}
-	return dir, prune(bundles)
+	kept, err := previous(bundles) // the server that is being replaced may be between two processes
+	if err != nil {
+		return "", err
+	}
+	_, err = prune(bundles, kept)
+	return dir, err
 }
 
 // settle makes sure that dir holds the whole bundle. It runs under the lock.

@@ -115,7 +115,7 @@ func Steps(cfg Config, log *slog.Logger) ([]run.Step, error) {
 	criProxy := cri.New(cfg.cri(), log)
 	steps := []run.Step{
 		{Component: syslogd.New(syslogd.DefaultConfig(), log)},
-		{Component: orphans.New(cfg.host(), log)},
+		{Component: orphans.New(cfg.host(), cfg.Data.Bundles(), log)},
 		{Component: vmmconfig.New(cfg.vmmConfig(), log)},
 		{Component: network.New(cfg.network(pods), log)},
 		{Component: containerd.New(cfg.containerd(), log), After: []string{"syslog", "orphans", "vmm-config", "network"}},

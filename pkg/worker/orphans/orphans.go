@@ -1,6 +1,6 @@
 // Package orphans collects orphans: it clears the host of what crashes have left of microVMs. It does so once before containerd starts,
 // and then for those whose shim dies and whose clean-up fails while the server runs. pkg/worker runs it first. What a microVM leaves is
-// known to pkg/teardown.
+// known to pkg/teardown. Bundles of earlier versions are orphans when their last Pod has gone.
 package orphans
 
 import (
@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/nodeless/nodeless/pkg/bundle"
 	"github.com/nodeless/nodeless/pkg/run"
 	"github.com/nodeless/nodeless/pkg/teardown"
 )
@@ -18,9 +19,10 @@ const interval = time.Minute
 
 // Collector is the component.
 type Collector struct {
-	host  teardown.Host
-	log   *slog.Logger
-	ready chan struct{} // closed when the host is clean
+	host    teardown.Host
+	bundles string // where bundles are unpacked, "" for nowhere
+	log     *slog.Logger
+	ready   chan struct{} // closed when the host is clean
 }
 
 var (
@@ -28,9 +30,9 @@ var (
 	_ run.Readier   = (*Collector)(nil)
 )
 
-// New gives a component that has not touched the host yet.
-func New(host teardown.Host, log *slog.Logger) *Collector {
-	return &Collector{host: host, log: log, ready: make(chan struct{})}
+// New gives a component that has not touched the host yet. bundles is the folder that bundles are unpacked in.
+func New(host teardown.Host, bundles string, log *slog.Logger) *Collector {
+	return &Collector{host: host, bundles: bundles, log: log, ready: make(chan struct{})}
 }
 
 // Name is "orphans".
@@ -51,6 +53,7 @@ func (c *Collector) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 			suspects = c.look(suspects)
+			c.removeBundles()
 		}
 	}
 }
@@ -72,6 +75,20 @@ func (c *Collector) look(suspects map[string]bool) map[string]bool {
 		c.log.Warn("removed what a dead shim had left", "sandbox", id, "error", err)
 	}
 	return next
+}
+
+// removeBundles removes the bundles that Pods of an earlier version have run from.
+func (c *Collector) removeBundles() {
+	if c.bundles == "" {
+		return
+	}
+	removed, err := bundle.RemoveUnused(c.bundles)
+	if err != nil {
+		c.log.Warn("bundles of earlier versions not removed; they take room and do nothing else", "error", err)
+	}
+	for _, hash := range removed {
+		c.log.Info("removed the bundle of an earlier version: nothing runs from it any more", "bundle", hash)
+	}
 }
 
 // Ready waits until the host has no orphans.

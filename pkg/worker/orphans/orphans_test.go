@@ -35,7 +35,13 @@ func TestOrphansAreRemovedAtTheSecondLook(t *testing.T) {
 		before, orphan := "scratch/"+strings.Repeat("0a", 32)+".ext4", "scratch/"+strings.Repeat("0b", 32)+".ext4"
 		write(before)
 		ctx, cancel := context.WithCancel(t.Context())
-		s := New(teardown.Host{Root: root, ScratchDir: "/scratch", CgroupRoot: "/nodeless"}, slog.New(slog.DiscardHandler))
+		write("bundle/00000000000000aa/bin/nodeless")
+		write("bundle/00000000000000bb/bin/nodeless") // of an earlier version
+		if err := os.Symlink("00000000000000aa", filepath.Join(root, "bundle/current")); err != nil {
+			t.Fatal(err)
+		}
+		host := teardown.Host{Root: root, ScratchDir: "/scratch", CgroupRoot: "/nodeless"}
+		s := New(host, filepath.Join(root, "bundle"), slog.New(slog.DiscardHandler))
 		done := make(chan error, 1)
 		go func() { done <- s.Run(ctx) }()
 		if err := s.Ready(ctx); err != nil {
@@ -54,6 +60,9 @@ func TestOrphansAreRemovedAtTheSecondLook(t *testing.T) {
 		synctest.Wait()
 		if there(orphan) {
 			t.Error("still there after the second look")
+		}
+		if there("bundle/00000000000000bb") || !there("bundle/00000000000000aa/bin/nodeless") {
+			t.Error("the bundle that nothing runs from is there still, or the current one is not")
 		}
 		cancel()
 		if err := <-done; err != nil {
