@@ -130,7 +130,30 @@ func TestMachineDevicePassThrough(t *testing.T) {
 		"status 500", "QEMU's jail shows the devices that it was made with", "devices in vm.create")
 	script(t, 2*time.Minute, withDevices+"finish first", nil)
 	wants(t, "a device whose microVM has ended", script(t, 2*time.Minute, withDevices+"refusal "+all, nil), "status 204")
+	wants(t, "devices whose nodeless-vmm is killed", script(t, 4*time.Minute, withDevices+"all='"+all+"'\n"+killed, nil), "QEMU has them", "status 500", "status 204")
 }
+
+// killed starts a microVM with the devices in $all and kills its nodeless-vmm as soon as QEMU has them: both end, and they are free.
+const killed = `
+begin killed
+eval "create killed $all" >$top/killed/said
+ask killed PUT vm.boot >/dev/null 2>&1 &
+for i in $(seq 60); do
+	open=$(find /proc/[0-9]*/fd -lname '*/vfio/vfio' 2>/dev/null | head -n 1)
+	[ -z "$open" ] || break
+	sleep 1
+done
+echo "QEMU has them: ${open:?}"
+eval "refusal $all"
+vmm=$(cat $top/killed/pid)
+kill -9 "$vmm"
+for i in $(seq 30); do
+	free=$(eval "refusal $all")
+	case $free in *204*) break ;; esac
+	sleep 1
+done
+echo "$free"
+rm -r $top/killed`
 
 // drivers says who has the devices, and which of vfio's nodes and modules there are.
 const drivers = `
