@@ -3,6 +3,7 @@ package vmm
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -123,6 +124,22 @@ func TestDeviceOfAnotherMicroVM(t *testing.T) {
 		t.Errorf("after the first one's end: %v", err)
 	}
 	must(t, second.cleanup(false))
+}
+
+// TestMicroVMThatIsNotMadeHoldsNoDevices, so that it can be asked for once more.
+func TestMicroVMThatIsNotMadeHoldsNoDevices(t *testing.T) {
+	const address = "0000:41:00.0"
+	v := newVM("test", HostConfig{LogDir: t.TempDir(), ScratchDir: t.TempDir(), Bundle: t.TempDir()}, slog.New(slog.DiscardHandler))
+	withDevices(t, v, address)
+	err := v.create([]byte(`{"cpus":{"boot_vcpus":1},"memory":{"size":268435456},"payload":{"kernel":"/k","initramfs":"/i"},"vsock":{"socket":"` + t.TempDir() +
+		`/s"},"devices":[{"path":"/sys/bus/pci/devices/` + address + `"}]}`))
+	if !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("without a writable disk: %v", err)
+	}
+	if _, err := v.takeDevices(askFor(address)); err != nil {
+		t.Errorf("the device, once more: %v", err)
+	}
+	must(t, v.cleanup(false))
 }
 
 func TestDevicesAreRefusedWhenTheMicroVMIsMade(t *testing.T) {

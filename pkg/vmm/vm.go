@@ -80,7 +80,7 @@ func newVM(id string, cfg HostConfig, log *slog.Logger) *vm {
 }
 
 // create takes Kata's description, opens the agent socket and copies the scratch disk.
-func (v *vm) create(body []byte) error {
+func (v *vm) create(body []byte) (err error) {
 	v.bootMu.Lock()
 	defer v.bootMu.Unlock()
 	if v.currentState() != stateNone {
@@ -94,6 +94,11 @@ func (v *vm) create(body []byte) error {
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil {
+			v.letGo() // it may be asked for once more
+		}
+	}()
 	if err := v.agent.listen(c.Vsock.Socket); err != nil {
 		return err
 	}
