@@ -204,7 +204,7 @@ step_short() {
 	result kvm "$(grep -q '^pass *microVM.*guest booted' "$run/check" && echo yes || echo no)"
 	say "the probe: $(grep '^[a-z]* *microVM ' "$run/check" | tr -s ' ')"
 	[ "$(of kvm)" = yes ] || give_up "the probe did not find KVM: $(cat "$run/check")"
-	go_test short 120 -run '^TestVMMAlone' ./tests/machine
+	go_test short 400 -run '^TestVMMAlone|^TestMachineDevicePassThrough' ./tests/machine
 	step_install
 }
 

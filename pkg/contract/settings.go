@@ -28,11 +28,11 @@ type HostConfig struct {
 	// LogRate is how many bytes a second all containers of a Pod say to their logs; 0 for no bound.
 	LogRate int64 `json:"logRate,omitempty"`
 
-	// RootPorts is how many devices can be passed through to a microVM, 8 when zero under KVM. Each costs boot time.
-	// Disks and NICs do not need one.
+	// RootPorts is how many root ports a microVM has beside those of the host's devices that it is made with. Each costs boot time, and
+	// disks and NICs do not need one: they go behind a bridge.
 	RootPorts int `json:"rootPorts,omitempty"`
-	// RootPortWindowMiB is the prefetchable 64-bit address window kept free behind each root port, for
-	// passed-through devices with large BARs. Zero leaves the firmware's choice.
+	// RootPortWindowMiB is the prefetchable 64-bit address window kept free behind each of them, for what is plugged in with a large BAR. It
+	// has to be twice the largest BAR: the firmware does not place it as the BAR will have to be. Zero leaves the firmware's choice.
 	RootPortWindowMiB int64 `json:"rootPortWindowMiB,omitempty"`
 }
 

@@ -57,6 +57,10 @@ func play(what string, args []string) int {
 	case "device":
 		_, err := unix.Open(args[0], unix.O_RDWR, 0)
 		fmt.Println(err)
+	case "link":
+		says, _ := os.Readlink(args[0]) // shown as ""
+		_, err := os.ReadFile(args[0])
+		fmt.Println(says, err)
 	case "foreign": // the number of getpid among the x32 calls
 		_, _, errno := unix.RawSyscall(firstForeign|unix.SYS_GETPID, 0, 0, 0)
 		fmt.Println(errno)
@@ -269,6 +273,33 @@ func TestDevicesOfTheJail(t *testing.T) {
 	}
 }
 
+// TestDevicesInAFolder: some devices are in folders of /dev.
+func TestDevicesInAFolder(t *testing.T) {
+	needRoot(t)
+	const device = "/dev/net/tun"
+	if _, err := os.Stat(device); err != nil {
+		t.Skipf("skipped: no device in a folder of /dev here: %v", err)
+	}
+	p, _ := plan(t, "device", device)
+	p.Devices = []string{"/dev/null", device}
+	if got, err := run(t, p); err != nil || got != "<nil>\n" {
+		t.Errorf("a device that it was given: %q, %v", got, err)
+	}
+	p.Devices = p.Devices[:1]
+	if got, err := run(t, p); err != nil || !strings.Contains(got, "no such file") {
+		t.Errorf("one that it was not given: %q, %v", got, err)
+	}
+}
+
+func TestLinksOfTheJail(t *testing.T) {
+	needRoot(t)
+	p, _ := plan(t, "link", "/sys/a/b")
+	p.Links = []Link{{"/sys/a/b", "../../etc/passwd"}, {"/sys/a/c", "5"}}
+	if got, err := run(t, p); err != nil || got != "../../etc/passwd open /sys/a/b: no such file or directory\n" {
+		t.Errorf("a link says and leads to %q, %v; want its text, and nothing", got, err)
+	}
+}
+
 func TestForeignCallEndsTheProgram(t *testing.T) {
 	needRoot(t)
 	p, _ := plan(t, "foreign")
@@ -312,16 +343,23 @@ func TestJailThatCannotBeMadeIsExplained(t *testing.T) {
 		change func(*Plan)
 		want   string
 	}{
-		"a file that is not there":    {func(p *Plan) { p.Shown = append(p.Shown, Shown{Path: "/nonexistent"}) }, "show /nonexistent: no such file"},
-		"a file that it may not read": {func(p *Plan) { p.Shown = append(p.Shown, Shown{Path: secret(t)}) }, "has to be readable for every user"},
-		"a program that is not there": {func(p *Plan) { p.Argv[0] += "2" }, "run " + prisonerSuffix + ": no such file"},
-		"a device that is not there":  {func(p *Plan) { p.Devices = []string{"/dev/nonexistent"} }, "find device /dev/nonexistent"},
-		"a device that is none":       {func(p *Plan) { p.Devices = []string{"/dev/pts"} }, "is not a device"},
-		"a path that leads elsewhere": {func(p *Plan) { p.Shown[0].Path += "/.." }, "not absolute and clean"},
-		"a folder of devices":         {func(p *Plan) { p.Devices = []string{"/etc/passwd"} }, "is not in /dev"},
-		"no filter":                   {func(p *Plan) { p.Calls = Calls{} }, "no system call is allowed"},
-		"no program":                  {func(p *Plan) { p.Argv = nil }, "no program"},
-		"a user that cannot be":       {func(p *Plan) { p.User = -1 }, "user -1"},
+		"a file that is not there":            {func(p *Plan) { p.Shown = append(p.Shown, Shown{Path: "/nonexistent"}) }, "show /nonexistent: no such file"},
+		"a file that it may not read":         {func(p *Plan) { p.Shown = append(p.Shown, Shown{Path: secret(t)}) }, "has to be readable for every user"},
+		"a program that is not there":         {func(p *Plan) { p.Argv[0] += "2" }, "run " + prisonerSuffix + ": no such file"},
+		"a device that is not there":          {func(p *Plan) { p.Devices = []string{"/dev/nonexistent"} }, "find device /dev/nonexistent"},
+		"a device that is none":               {func(p *Plan) { p.Devices = []string{"/dev/pts"} }, "is not a device"},
+		"a path that leads elsewhere":         {func(p *Plan) { p.Shown[0].Path += "/.." }, "not absolute and clean"},
+		"a folder of devices":                 {func(p *Plan) { p.Devices = []string{"/etc/passwd"} }, "is not in /dev"},
+		"a device that is hidden":             {func(p *Plan) { p.Devices = []string{"/dev/../etc/passwd"} }, "is not in /dev"},
+		"a link into what is shown":           {func(p *Plan) { p.Links = []Link{{p.Shown[0].Path + "/a", "b"}} }, "meets what is shown"},
+		"a link that what is shown is behind": {func(p *Plan) { p.Links = []Link{{filepath.Dir(p.Shown[0].Path), "/etc"}} }, "meets what is shown"},
+		"a link among the devices":            {func(p *Plan) { p.Links = []Link{{"/dev/a", "b"}} }, "meets what is shown"},
+		"a link behind a link":                {func(p *Plan) { p.Links = []Link{{"/a", "/etc"}, {"/a/b", "c"}} }, "meets what is shown"},
+		"a link twice":                        {func(p *Plan) { p.Links = []Link{{"/a", "b"}, {"/a", "c"}} }, "meets what is shown"},
+		"a link that leads elsewhere":         {func(p *Plan) { p.Links = []Link{{"/a/../b", "c"}} }, "not absolute and clean"},
+		"no filter":                           {func(p *Plan) { p.Calls = Calls{} }, "no system call is allowed"},
+		"no program":                          {func(p *Plan) { p.Argv = nil }, "no program"},
+		"a user that cannot be":               {func(p *Plan) { p.User = -1 }, "user -1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, _ := plan(t, "tell")

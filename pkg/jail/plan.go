@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +17,7 @@ type Plan struct {
 
 	Shown   []Shown  // files and folders of the host
 	Devices []string // device nodes of the host, by their path; each is made anew in the jail, and is the user's
+	Links   []Link   // symbolic links of the jail's own
 	Proc    bool     // the jail has a /proc, of its own processes and nothing else
 
 	User         int       // and group; it has no other groups
@@ -35,6 +37,9 @@ type Shown struct {
 	// later has the rights that it has on the host.
 	Mounts bool
 }
+
+// Link is a symbolic link that the jail has at a path. What it says is only text: it leads to nothing that is not shown.
+type Link struct{ Path, Target string }
 
 // Limit bounds a resource, such as unix.RLIMIT_NOFILE. A process that may not raise its limits keeps a lower one that it has.
 type Limit struct {
@@ -63,14 +68,48 @@ func (p Plan) validate() error {
 		}
 	}
 	for _, path := range p.Devices {
-		if filepath.Dir(path) != deviceDir {
+		if !below(path, deviceDir) {
 			errs = append(errs, fmt.Errorf("device %q is not in %s", path, deviceDir))
+		}
+	}
+	for _, l := range p.Links {
+		if !filepath.IsAbs(l.Path) || filepath.Clean(l.Path) != l.Path || l.Path == "/" || l.Target == "" || p.meets(l.Path) {
+			errs = append(errs, fmt.Errorf("link %q is not absolute and clean, says nothing, or meets what is shown", l.Path))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("plan a jail: %w", err)
 	}
 	return nil
+}
+
+// below tells whether a clean path is below a folder.
+func below(path, dir string) bool {
+	return filepath.Clean(path) == path && strings.HasPrefix(path, dir+"/")
+}
+
+// meets tells whether a link would be in what is shown, or what is shown, and the links made later, behind it: the jail is built by paths,
+// while the host's root is still there to be led to.
+func (p Plan) meets(link string) bool {
+	paths := []string{deviceDir, procDir}
+	for _, s := range p.Shown {
+		paths = append(paths, s.Path)
+	}
+	for _, path := range paths {
+		if path == link || below(path, link) || below(link, path) {
+			return true
+		}
+	}
+	others := 0
+	for _, l := range p.Links {
+		if below(l.Path, link) {
+			return true
+		}
+		if l.Path == link {
+			others++
+		}
+	}
+	return others > 1
 }
 
 // Namespaces are those that the jail has of its own.

@@ -1,6 +1,7 @@
 package jail
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,8 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// deviceDir is where the devices of a jail are.
-const deviceDir = "/dev"
+// Where the devices of a jail are, and its processes.
+const (
+	deviceDir = "/dev"
+	procDir   = "/proc"
+)
 
 // Attributes of mounts.
 const (
@@ -58,6 +62,9 @@ func (p Plan) enterRoot() error {
 		if err := t.place(); err != nil {
 			return fmt.Errorf("show %s: %w", t.path, err)
 		}
+	}
+	if err := p.makeLinks(); err != nil {
+		return err
 	}
 	if err := p.makeDevices(nodes); err != nil {
 		return err
@@ -159,12 +166,12 @@ func mountProc() error {
 	if err != nil {
 		return fmt.Errorf("make a /proc: %w", err)
 	}
-	return tree{fd: fd, path: "/proc", dir: true}.place()
+	return tree{fd: fd, path: procDir, dir: true}.place()
 }
 
 // node is a device.
 type node struct {
-	name   string
+	name   string // below deviceDir
 	kind   uint32 // unix.S_IFCHR or unix.S_IFBLK
 	number int
 }
@@ -181,7 +188,7 @@ func readDevices(paths []string) ([]node, error) {
 		if kind != unix.S_IFCHR && kind != unix.S_IFBLK {
 			return nil, fmt.Errorf("%s is not a device", path)
 		}
-		nodes = append(nodes, node{name: filepath.Base(path), kind: kind, number: int(st.Rdev)})
+		nodes = append(nodes, node{name: strings.TrimPrefix(path, deviceDir+"/"), kind: kind, number: int(st.Rdev)})
 	}
 	return nodes, nil
 }
@@ -197,6 +204,11 @@ func (p Plan) makeDevices(nodes []node) error {
 		return err
 	}
 	for _, n := range nodes {
+		if folder, _, nested := strings.Cut(n.name, "/"); nested {
+			if err := unix.Mkdirat(dir, folder, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+				return fmt.Errorf("make a folder of devices: %w", err)
+			}
+		}
 		if err := unix.Mknodat(dir, n.name, n.kind|0o600, n.number); err != nil {
 			return fmt.Errorf("make device %s: %w", n.name, err)
 		}
@@ -209,6 +221,21 @@ func (p Plan) makeDevices(nodes []node) error {
 	}
 	if err := (tree{fd: dir, path: deviceDir, dir: true}).place(); err != nil {
 		return fmt.Errorf("mount the devices: %w", err)
+	}
+	return nil
+}
+
+// makeLinks makes links below the working folder.
+func (p Plan) makeLinks() error {
+	for _, l := range p.Links {
+		at := strings.TrimPrefix(l.Path, "/")
+		err := os.MkdirAll(filepath.Dir(at), 0o755)
+		if err == nil {
+			err = os.Symlink(l.Target, at)
+		}
+		if err != nil {
+			return fmt.Errorf("make link %s: %w", l.Path, err)
+		}
 	}
 	return nil
 }

@@ -58,7 +58,7 @@ func (a *api) change(ctx context.Context, r request, call string) (any, error) {
 	case "PUT vm.add-disk":
 		return decoded(r, func(c diskConfig) (any, error) { return a.vm.addDisk(ctx, c) })
 	case "PUT vm.add-device":
-		return decoded(r, func(c deviceConfig) (any, error) { return a.vm.addDevice(ctx, c) })
+		return decoded(r, func(c deviceConfig) (any, error) { return a.vm.addDevice(c) })
 	case "PUT vm.remove-device":
 		return decoded(r, func(c removeDevice) (any, error) { return nil, a.vm.remove(ctx, c.ID) })
 	case "PUT " + contract.CallResize:

@@ -49,8 +49,10 @@ type Spec struct {
 	VCPUs        int // that the guest uses
 	MaxVCPUs     int // that it has: a kernel that finds itself on no hypervisor that it knows, as under TCG, takes none in later
 
-	RootPorts         int
+	RootPorts         int // beside those of Devices
 	RootPortWindowMiB int64
+	Devices           []HostDevice
+	FillThreads       int // that fill the guest's memory before it starts; 0 leaves it empty
 	Disk              Disk
 	Share             *ShareSpec
 	Nets              []NetSpec
@@ -82,7 +84,7 @@ func Args(s Spec) []string {
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 		"-machine", machine(s.Accel),
 	}
-	a = append(a, accel(s.Accel)...)
+	a = append(a, accel(s)...)
 	a = append(a, memory(s)...)
 	a = append(a,
 		"-smp", fmt.Sprintf("%d,sockets=1,cores=%d,threads=1", s.MaxVCPUs, s.MaxVCPUs), // the guest uses VCPUs of them
@@ -100,6 +102,7 @@ func Args(s Spec) []string {
 	a = append(a, share(s)...)
 	a = append(a, nets(s)...)
 	a = append(a, rootPorts(s)...)
+	a = append(a, hostDevices(s)...)
 	return append(a, "-device", fmt.Sprintf("pci-bridge,id=%s,bus=pcie.0,%s,chassis_nr=%d,shpc=on", bridgeID, addr(slotBridge), slotBridge))
 }
 
@@ -111,13 +114,18 @@ func machine(accel string) string {
 	return opts
 }
 
-// accel names what executes the guest's code. The emulator runs a "rep movsb" byte by byte, so the emulated CPU must not
-// claim that it does that well (ERMS): without the claim Linux clears and copies memory in larger pieces.
-func accel(accel string) []string {
-	if accel == AccelKVM {
-		return []string{"-accel", "kvm", "-cpu", "host"}
+// accel names what executes the guest's code. On KVM a guest's addresses are as long as the host's, so that cards of the host have room.
+// The emulator runs a "rep movsb" byte by byte, so the emulated CPU must not claim that it does that well (ERMS): without the claim Linux
+// clears and copies memory in larger pieces.
+func accel(s Spec) []string {
+	if s.Accel == AccelKVM {
+		return []string{"-accel", "kvm", "-cpu", "host,host-phys-bits=on"}
 	}
-	return []string{"-accel", "tcg,thread=multi,tb-size=128", "-cpu", "max,erms=off"}
+	cpu := "max,erms=off"
+	if len(s.Devices) > 0 {
+		cpu += fmt.Sprintf(",phys-bits=%d", emulatedPhysBits)
+	}
+	return []string{"-accel", "tcg,thread=multi,tb-size=128", "-cpu", cpu}
 }
 
 // memory puts the guest's RAM into a memfd where virtiofsd must map it too or where it is made of huge
@@ -131,13 +139,17 @@ func memory(s Spec) []string {
 }
 
 func memoryBackend(s Spec) string {
+	kind := "memory-backend-ram"
 	switch {
 	case s.HugePages:
-		return "memory-backend-memfd,share=on,hugetlb=on"
+		kind = "memory-backend-memfd,share=on,hugetlb=on"
 	case s.SharedMemory:
-		return "memory-backend-memfd,share=on"
+		kind = "memory-backend-memfd,share=on"
 	}
-	return "memory-backend-ram"
+	if s.FillThreads > 0 {
+		kind += fmt.Sprintf(",prealloc=on,prealloc-threads=%d", s.FillThreads)
+	}
+	return kind
 }
 
 // virtio describes a device on the root bus.
@@ -225,11 +237,13 @@ func fds(key string, list []int) string {
 	return "," + key + "s=" + strings.Join(parts, ":")
 }
 
+// rootPorts are those of the cards first. The firmware gives these the windows that their cards need.
 func rootPorts(s Spec) []string {
 	var a []string
-	for _, slot := range portSlots(s.RootPorts) {
+	cards := s.cards()
+	for i, slot := range portSlots(cards + s.RootPorts) {
 		p := fmt.Sprintf("pcie-root-port,id=%s,bus=pcie.0,%s,chassis=%d,slot=%d", portID(slot), addr(slot), slot, slot)
-		if s.RootPortWindowMiB > 0 {
+		if i >= cards && s.RootPortWindowMiB > 0 {
 			p += fmt.Sprintf(",pref64-reserve=%dM", s.RootPortWindowMiB)
 		}
 		a = append(a, "-device", p)

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/nodeless/nodeless/pkg/vfio"
 )
 
 var update = flag.Bool("update", false, "write testdata/*.args anew")
@@ -28,6 +30,19 @@ func TestArgs(t *testing.T) {
 			s.Share = &ShareSpec{Tag: "kataShared", Socket: "/run/vc/vm/a,b/virtiofsd.sock", FD: 10, QueueSize: 1024}
 			s.Nets = []NetSpec{{ID: "net0", MAC: "02:00:00:00:00:01", TapFDs: []int{6}, VhostFDs: []int{7}}}
 			s.RootPortWindowMiB = 65536
+		}},
+		{name: "kvm-devices", change: func(s *Spec) {
+			s.Accel, s.RootPortWindowMiB, s.FillThreads = AccelKVM, 65536, 16
+			s.RootPorts = 1
+			s.Devices = []HostDevice{
+				{Device: vfio.Device{Address: "0000:41:00.0", Group: 7}, Port: 0x10, Slot: 0, Together: true},
+				{Device: vfio.Device{Address: "0000:41:00.1", Group: 7}, Port: 0x10, Slot: 1, Together: true},
+				{Device: vfio.Device{Address: "0000:42:00.0", Group: 8}, Port: 0x11},
+			}
+		}},
+		{name: "tcg-device", change: func(s *Spec) {
+			s.RootPorts, s.HugePages, s.FillThreads = 0, true, 2
+			s.Devices = []HostDevice{{Device: vfio.Device{Address: "0000:43:00.4", Group: 9}, Port: 0x10}}
 		}},
 		{name: "bounded-disk", change: func(s *Spec) { s.Disk = Disk{BytesPerSecond: 1 << 30, OpsPerSecond: 30000} }},
 		{name: "huge-multiqueue-bare", change: func(s *Spec) {

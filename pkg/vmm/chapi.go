@@ -20,8 +20,8 @@ type vmConfig struct {
 	// Ways to a root file system that nodeless does not use; naming them gives a clear error.
 	Disks []json.RawMessage `json:"disks"`
 	Pmem  []json.RawMessage `json:"pmem"`
-	// Devices of the host to pass through. A microVM that came up without one that it was to have would be found out late.
-	Devices []json.RawMessage `json:"devices"`
+	// Devices of the host that the guest has from its boot on.
+	Devices []deviceConfig `json:"devices"`
 }
 
 type cpusConfig struct {
@@ -65,9 +65,10 @@ type diskConfig struct {
 	Serial   string `json:"serial"`
 }
 
-// deviceConfig is the body of vm.add-device.
+// deviceConfig is a PCI device of the host, in vm.create and as the body of vm.add-device.
 type deviceConfig struct {
-	Path string `json:"path"`
+	Path  string `json:"path"`  // below /sys/bus/pci/devices, or where that leads to
+	Iommu bool   `json:"iommu"` // behind an IOMMU of the guest
 }
 
 type removeDevice struct {
@@ -131,9 +132,6 @@ func parseVMConfig(body []byte) (vmConfig, map[string]json.RawMessage, error) {
 	}
 	if len(c.Disks) > 0 || len(c.Pmem) > 0 {
 		errs = append(errs, errors.New("disks, pmem: a root image is not supported, use an initrd"))
-	}
-	if len(c.Devices) > 0 {
-		errs = append(errs, errors.New("devices: this version passes none through; run the Pod without them"))
 	}
 	if c.Vsock == nil || c.Vsock.Socket == "" {
 		errs = append(errs, errors.New("vsock.socket: no path for the agent channel"))

@@ -8,6 +8,7 @@
 // (the scratch disk, two sockets) goes with it.
 //
 // QEMU runs in a jail (pkg/jail), as a user of its own, and opens nothing of a Pod: nodeless-vmm hands it descriptors.
+// Devices of the host it opens itself: those that the microVM is made with, which are then in its jail (pkg/vfio).
 //
 // It needs root, for the jail, the bundle (QEMU, guest kernel, initrd, scratch template) and, with accel=kvm, /dev/kvm.
 package vmm

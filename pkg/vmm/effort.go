@@ -46,12 +46,26 @@ type bounds struct {
 	most   time.Duration // of CPU time that it may use in all
 }
 
+// fillTime is how long QEMU may take for memory and devices beside the time that goes with the memory's size: each device is reset.
+const fillTime = 5 * time.Minute
+
 // bootBounds are several times what a boot takes on a slow host.
 func bootBounds(accel string) bounds {
 	if accel == AccelKVM {
 		return bounds{idle: time.Minute, silent: 2 * time.Minute, most: 5 * time.Minute}
 	}
 	return bounds{idle: time.Minute, silent: 5 * time.Minute, most: 15 * time.Minute}
+}
+
+// with gives a microVM with devices of the host more time: before QEMU says a word, all of the guest's memory is filled and locked for
+// them, which takes a second for each GiB of it at most.
+func (b bounds) with(devices int, memory int64) bounds {
+	if devices == 0 {
+		return b
+	}
+	more := fillTime + time.Duration(memory>>30)*time.Second
+	b.idle, b.silent, b.most = b.idle+more, b.silent+more, b.most+more
+	return b
 }
 
 // tally is what a wait has seen so far.

@@ -178,7 +178,7 @@ func deviceTries() []try {
 		{"devices", "ports of the machine", unix.EPERM, called(unix.SYS_IOPL, 0)},
 		{"devices", "some ports of the machine", unix.EPERM, called(unix.SYS_IOPERM, 0, 1, 0)},
 	}
-	for _, name := range []string{"null", "zero", "kmsg", "kvm", "mem", "net/tun", "vhost-net", "fuse"} {
+	for _, name := range []string{"null", "zero", "kmsg", "kvm", "mem", "net/tun", "vhost-net", "fuse", "vfio/vfio"} {
 		if _, err := os.Stat("/dev/" + name); err != nil && os.Getpid() != 1 { // outside: not on this host
 			continue
 		}

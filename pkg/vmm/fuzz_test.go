@@ -221,7 +221,7 @@ func FuzzVMConfig(f *testing.F) {
 			cfg.Accel = AccelKVM
 		}
 		v := newVM(id, cfg, slog.New(slog.DiscardHandler))
-		spec := v.newSpec(c)
+		spec := v.newSpec(c, nil)
 		spec.ScratchFD = 7
 		spec.Nets = []NetSpec{{ID: "net0", MAC: mac, TapFDs: []int{6}}}
 		if spec.MaxMemory < spec.Memory || spec.MaxVCPUs < spec.VCPUs || spec.VCPUs < 1 || spec.Memory < mib {

@@ -17,10 +17,7 @@ const (
 	AccelTCG = contract.AccelTCG
 )
 
-const (
-	defaultRootPorts = 8 // with hardware virtualisation; devices are not passed through to emulated machines
-	maxRootPorts     = lastPortSlot - firstPortSlot + 1
-)
+const maxRootPorts = lastPortSlot - firstPortSlot + 1
 
 // HostConfig is what every microVM of a host has in common: the settings of the contract, and what follows from them.
 type HostConfig contract.HostConfig
@@ -67,13 +64,6 @@ func (c HostConfig) Validate() error {
 		errs = append(errs, fmt.Errorf("rootPortWindowMiB: %d is negative", c.RootPortWindowMiB))
 	}
 	return errors.Join(errs...)
-}
-
-func (c HostConfig) rootPorts() int {
-	if c.RootPorts == 0 && c.Accel == AccelKVM {
-		return defaultRootPorts
-	}
-	return c.RootPorts
 }
 
 // QEMUCommand is how the bundled QEMU starts: by the bundled loader with the bundled libraries.

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -28,7 +27,7 @@ func (v *vm) addDisk(ctx context.Context, c diskConfig) (deviceInfo, error) {
 	if err != nil {
 		return deviceInfo{}, fmt.Errorf("add disk: %w", err)
 	}
-	d, err := v.reserve("disk", slots.take)
+	d, err := v.reserve("disk")
 	if err != nil {
 		return deviceInfo{}, errors.Join(fmt.Errorf("add disk %s: %w", c.Path, err), f.Close())
 	}
@@ -106,7 +105,7 @@ func (v *vm) addNet(ctx context.Context, c netConfig, files []*os.File) (deviceI
 }
 
 func (v *vm) plugNet(ctx context.Context, c netConfig, files []*os.File) (deviceInfo, error) {
-	d, err := v.reserve("nic", slots.take)
+	d, err := v.reserve("nic")
 	if err != nil {
 		return deviceInfo{}, err
 	}
@@ -151,34 +150,14 @@ func (v *vm) sendFiles(ctx context.Context, prefix string, files []*os.File) ([]
 	return names, nil
 }
 
-// addDevice passes a host PCI device through. Pinning a large guest's memory may take longer than Kata
-// waits, so after the budget the work goes on and the guest agent waits for the device.
-func (v *vm) addDevice(ctx context.Context, c deviceConfig) (deviceInfo, error) {
-	if _, err := os.Stat(c.Path); err != nil {
-		return deviceInfo{}, fmt.Errorf("pass through device: %w", err)
-	}
-	if err := v.inJail(c.Path); err != nil {
-		return deviceInfo{}, err
-	}
-	d, err := v.reserve("vfio", slots.takePort)
-	if err != nil {
-		return deviceInfo{}, fmt.Errorf("pass through %s: %w", c.Path, err)
-	}
-	info, err := v.plug(ctx, d, hotplugBudget, v.deviceAdd(d, map[string]any{"driver": "vfio-pci", "sysfsdev": filepath.Clean(c.Path)}))
-	if err != nil {
-		return deviceInfo{}, fmt.Errorf("pass through %s: %w", c.Path, err)
-	}
-	return info, nil
-}
-
 // reserve takes a slot and a name for a device.
-func (v *vm) reserve(kind string, take func(slots) (int, error)) (*device, error) {
+func (v *vm) reserve(kind string) (*device, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.state != stateRunning {
 		return nil, errState
 	}
-	slot, err := take(v.slots)
+	slot, err := v.slots.take()
 	if err != nil {
 		return nil, err
 	}

@@ -1,16 +1,17 @@
 package vmm
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/nodeless/nodeless/pkg/hint"
 	"github.com/nodeless/nodeless/pkg/jail"
+	"github.com/nodeless/nodeless/pkg/vfio"
 )
 
 // firstUser is the user of a microVM whose nodeless-vmm has pid 0. Pids are below 2^22, so each microVM of a host has a user and a group of
@@ -49,10 +50,14 @@ func (c HostConfig) plan(s Spec) jail.Plan {
 	if s.Initrd != s.Kernel {
 		p.Shown = append(p.Shown, jail.Shown{Path: s.Initrd})
 	}
-	pinned := uint64(0)
 	if s.Accel == AccelKVM {
 		p.Devices = kvmDevices()
+	}
+	pinned := uint64(0)
+	if len(s.Devices) > 0 {
 		pinned = uint64(s.MaxMemory) + pinnedBeside
+		nodes, links := passThrough(s.Devices)
+		p.Devices, p.Links = append(p.Devices, nodes...), links
 	}
 	p.Limits = append(p.Limits, jail.Limit{Resource: unix.RLIMIT_MEMLOCK, Most: pinned})
 	return p
@@ -62,23 +67,23 @@ func (c HostConfig) plan(s Spec) jail.Plan {
 // (-accel kvm,device=/dev/fdset/N); one way for both is a node, which leads to nothing that the descriptor does not.
 func kvmDevices() []string { return []string{"/dev/kvm"} }
 
-// errNotInJail says that QEMU cannot reach what it would have to open itself.
-var errNotInJail = errors.New("QEMU's jail shows no devices of the host")
-
-// inJail refuses what QEMU would open by a path that its jail does not have. For a device that is passed through it would have to show the
-// device's folder below /sys with that of its IOMMU group, /dev/vfio/vfio and the node of the group: known before boot, as plan makes the
-// jail once. QEMU from 8.2 on can be given descriptors instead (vfio-pci,fd=, iommufd,fd=). The memory that it pins is in plan's limits.
-func (v *vm) inJail(path string) error {
-	v.mu.Lock()
-	p := v.proc
-	v.mu.Unlock()
-	if p == nil {
-		return nil
+// passThrough is what QEMU needs to take devices of the host, and no more: the node by which groups are joined, those of the devices'
+// groups, which nobody else can open while it has them, and of /sys the name of each device's group, as a link that leads nowhere. All else
+// of a device it reads and writes through its group. It needs no capability, and no call that it does not make anyway.
+//
+// A Linux from 6.6 on has a node for each device as well (iommufd), and QEMU from 8.2 on takes those as descriptors. Debian 12's 6.1 has
+// none; groups are the one way for both.
+func passThrough(devices []HostDevice) (nodes []string, links []jail.Link) {
+	nodes = []string{vfio.Container}
+	for _, d := range devices {
+		if node := vfio.Node(d.Group); !slices.Contains(nodes, node) {
+			nodes = append(nodes, node)
+		}
+		links = append(links, jail.Link{
+			Path: "/sys/bus/pci/devices/" + d.Address + "/iommu_group", Target: "../../../../kernel/iommu_groups/" + strconv.Itoa(d.Group),
+		})
 	}
-	if _, err := os.Lstat(fmt.Sprintf("/proc/%d/root%s", p.cmd.Process.Pid, filepath.Clean(path))); err != nil {
-		return &hint.Error{Op: "pass through", On: path, Err: errNotInJail, Do: "run the Pod without the device: this version passes none through"}
-	}
-	return nil
+	return nodes, links
 }
 
 // noDumps keeps the memory of this process, and of those that it starts, out of files: a guest's Secrets are in it.

@@ -168,21 +168,6 @@ func TestUsersOfMicroVMs(t *testing.T) {
 	}
 }
 
-// TestDeviceThatTheJailDoesNotShow is not passed through, with words on why.
-func TestDeviceThatTheJailDoesNotShow(t *testing.T) {
-	h := needHost(t)
-	g := h.launch(t, "device")
-	g.call("PUT", "vm.create", g.config(""), nil)
-	g.call("PUT", "vm.boot", nil, nil)
-	err := g.try("PUT", "vm.add-device", object{"path": "/sys/devices/system"}, nil)
-	if err == nil || !contains(err, errNotInJail.Error()) {
-		t.Errorf("add-device = %v", err)
-	}
-	if contains(g.try("PUT", "vm.add-device", object{"path": g.h.cfg.Bundle + "/qemu"}, nil), errNotInJail.Error()) {
-		t.Error("what the jail shows is said not to be there")
-	}
-}
-
 // TestTryBoot: what tries whether a host can run microVMs does so in the jail as well. It is another program than nodeless-vmm, and goes by
 // the one of the bundle.
 func TestTryBoot(t *testing.T) {

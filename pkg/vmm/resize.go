@@ -166,6 +166,9 @@ func dimmBackend(s Spec, size int64) map[string]any {
 	if s.HugePages {
 		backend["hugetlb"] = true
 	}
+	if s.FillThreads > 0 {
+		backend["prealloc"], backend["prealloc-threads"] = true, s.FillThreads
+	}
 	return backend
 }
 

@@ -5,20 +5,22 @@ import (
 	"fmt"
 )
 
-var (
-	errNoSlot = errors.New("no free slot")
-	errNoPort = errors.New("no free root port (rootPorts in the configuration of the hypervisor makes more)")
-)
+var errNoSlot = errors.New("no free slot")
 
-// slots are the numbers of hot-plugged devices: first those of root ports, then those behind the plug bridge.
+// slots are the numbers of hot-plugged devices: first those of root ports, then those behind the plug bridge. The first root ports have the
+// guest's devices of the host.
 type slots struct {
 	order []int
 	ports int // how many of them are root ports
 	used  map[int]bool
 }
 
-func newSlots(ports int) slots {
-	return slots{order: plugSlots(), ports: ports, used: map[int]bool{}}
+func newSlots(cards, ports int) slots {
+	s := slots{order: plugSlots(), ports: len(portSlots(cards + ports)), used: map[int]bool{}}
+	for _, slot := range portSlots(cards) {
+		s.used[slot] = true
+	}
+	return s
 }
 
 // take gives a slot behind the bridge, and a root port when there is none.
@@ -29,14 +31,6 @@ func (s slots) take() (int, error) {
 		}
 	}
 	return 0, fmt.Errorf("%w: all %d are in use", errNoSlot, len(s.order))
-}
-
-// takePort gives a root port: what is passed through from the host may need PCI Express.
-func (s slots) takePort() (int, error) {
-	if slot, ok := s.first(s.order[:s.ports]); ok {
-		return slot, nil
-	}
-	return 0, fmt.Errorf("%w: there are %d", errNoPort, s.ports)
 }
 
 func (s slots) first(of []int) (slot int, ok bool) {

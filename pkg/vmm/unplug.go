@@ -114,7 +114,7 @@ func (v *vm) removal(ctx context.Context, id string) (*removal, error) {
 
 // handedOut tells whether a device has had the name; mu is held.
 func (v *vm) handedOut(id string) bool {
-	for _, kind := range []string{"disk", "nic", "vfio"} {
+	for _, kind := range []string{"disk", "nic"} {
 		var n int
 		if _, err := fmt.Sscanf(id, kind+"%d", &n); err == nil && n > 0 && n <= v.nextID && id == fmt.Sprintf("%s%d", kind, n) {
 			return true

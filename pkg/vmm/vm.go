@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nodeless/nodeless/pkg/jail"
+	"github.com/nodeless/nodeless/pkg/vfio"
 	"github.com/nodeless/nodeless/pkg/vmm/qmp"
 )
 
@@ -55,8 +56,8 @@ type vm struct {
 	proc     *process    // guarded by mu
 	qmp      *qmp.Client // guarded by mu
 
-	disk    *keeper
-	jailed  starter // starts QEMU
+	disk *keeper
+	hostSide
 	console *boundedLog
 	ended   chan struct{} // closed when QEMU has ended and its log is complete
 	reason  error         // why; read after ended
@@ -70,16 +71,16 @@ type pendingNet struct {
 func newVM(id string, cfg HostConfig, log *slog.Logger) *vm {
 	v := &vm{
 		id: id, cfg: cfg, log: log, agent: newAgentChannel(log), state: stateNone,
-		slots: newSlots(cfg.rootPorts()), devices: map[string]*device{}, patience: usualPatience(),
+		slots: newSlots(0, cfg.RootPorts), devices: map[string]*device{}, patience: usualPatience(),
 		nics: map[string]deviceInfo{}, arriving: map[string]chan<- error{},
-		jailed: by(jail.Self), ended: make(chan struct{}),
+		hostSide: hostSide{jailed: by(jail.Self), sys: os.DirFS("/sys"), groups: vfio.Host()}, ended: make(chan struct{}),
 	}
 	v.disk = &keeper{v: v, bounds: Disk(cfg.Disk), shared: sharer{id: id}, volumes: volumePace{id: id, bounds: Disk(cfg.Disk), log: log}}
 	return v
 }
 
 // create takes Kata's description, opens the agent socket and copies the scratch disk.
-func (v *vm) create(body []byte) error {
+func (v *vm) create(body []byte) (err error) {
 	v.bootMu.Lock()
 	defer v.bootMu.Unlock()
 	if v.currentState() != stateNone {
@@ -89,6 +90,15 @@ func (v *vm) create(body []byte) error {
 	if err != nil {
 		return err
 	}
+	devices, err := v.takeDevices(c.Devices)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			v.letGo() // it may be asked for once more
+		}
+	}()
 	if err := v.agent.listen(c.Vsock.Socket); err != nil {
 		return err
 	}
@@ -103,19 +113,20 @@ func (v *vm) create(body []byte) error {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.spec, v.config, v.state = v.newSpec(c), raw, stateCreated
+	v.spec, v.config, v.state = v.newSpec(c, devices), raw, stateCreated
+	v.slots = newSlots(v.spec.cards(), v.spec.RootPorts)
 	return nil
 }
 
 // newSpec decides how the microVM looks; the NICs come later.
-func (v *vm) newSpec(c vmConfig) Spec {
+func (v *vm) newSpec(c vmConfig, devices []HostDevice) Spec {
 	s := Spec{
 		Name: v.id, Accel: v.cfg.Accel, Debug: v.cfg.Debug, Firmware: v.cfg.FirmwareDir(),
 		Kernel: filepath.Clean(c.Payload.Kernel), Initrd: filepath.Clean(c.Payload.Initramfs),
 		Cmdline: KernelCommandLine(c.Payload.Cmdline, c.Cpus.BootVcpus, v.cfg),
 		Memory:  c.Memory.Size, MaxMemory: maxMemory(c.Memory), SharedMemory: c.Memory.Shared && len(c.Fs) > 0,
 		HugePages: c.Memory.Hugepages, VCPUs: c.Cpus.BootVcpus, MaxVCPUs: maxVCPUs(c.Cpus.BootVcpus),
-		RootPorts: v.cfg.rootPorts(), RootPortWindowMiB: v.cfg.RootPortWindowMiB,
+		RootPorts: v.cfg.RootPorts, RootPortWindowMiB: v.cfg.RootPortWindowMiB, Devices: devices, FillThreads: fillThreads(devices),
 		Disk: Disk(v.cfg.Disk), QMPFD: fdQMP, ConsoleFD: fdConsole, AgentFD: fdAgent,
 	}
 	for _, f := range c.Fs {
@@ -150,7 +161,10 @@ func (v *vm) boot(ctx context.Context) error {
 		return fmt.Errorf("boot VM: %w", errState)
 	}
 	begun := time.Now()
-	if err := v.start(ctx, bootBounds(v.cfg.Accel)); err != nil {
+	v.mu.Lock()
+	b := bootBounds(v.cfg.Accel).with(len(v.spec.Devices), v.spec.Memory)
+	v.mu.Unlock()
+	if err := v.start(ctx, b); err != nil {
 		return fmt.Errorf("boot VM: %w", err)
 	}
 	v.log.Info("guest agent answered", "took", time.Since(begun).Round(time.Millisecond).String())
@@ -168,7 +182,11 @@ func (v *vm) start(ctx context.Context, b bounds) error {
 	if err = v.greet(ctx, p); err == nil {
 		select {
 		case <-v.agent.ready:
-			return nil
+			if err = v.checkPlaced(ctx); err != nil {
+				p.kill()
+				<-v.ended
+			}
+			return err
 		case <-v.ended:
 			return v.reason
 		case <-ctx.Done():
@@ -177,7 +195,7 @@ func (v *vm) start(ctx context.Context, b bounds) error {
 	if ctx.Err() == nil { // QEMU has hung up, or talks nonsense
 		p.kill()
 		<-v.ended
-		return v.reason
+		return explain(v.reason, len(v.given()))
 	}
 	text := v.console.digest()
 	p.kill() // how it ends says nothing
@@ -377,6 +395,7 @@ func (v *vm) cleanup(keepLog bool) error {
 	}
 	v.nets = nil
 	v.mu.Unlock()
+	v.letGo()
 	errs := []error{v.agent.close(), v.disk.scratch.remove(), v.disk.forget()}
 	if v.console != nil {
 		errs = append(errs, v.console.drop(keepLog))

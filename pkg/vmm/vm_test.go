@@ -119,9 +119,6 @@ func TestSlotsRunOut(t *testing.T) {
 	if _, err := v.addDisk(t.Context(), disk); !errors.Is(err, errNoSlot) {
 		t.Errorf("one disk more than slots = %v, want errNoSlot", err)
 	}
-	if _, err := v.addDevice(t.Context(), deviceConfig{Path: disk.Path}); !errors.Is(err, errNoPort) {
-		t.Errorf("a device to pass through = %v, want errNoPort", err)
-	}
 }
 
 func TestRemoveWaitsForTheGuest(t *testing.T) {
@@ -424,8 +421,8 @@ func TestCallsOutOfOrderAreRefused(t *testing.T) {
 }
 
 func TestConfigFaultsAreAllNamed(t *testing.T) {
-	_, _, err := parseVMConfig([]byte(`{"disks":[{}],"devices":[{}],"fs":[{},{}]}`))
-	for _, field := range []string{"cpus", "memory", "payload", "disks", "devices", "vsock", "fs"} {
+	_, _, err := parseVMConfig([]byte(`{"disks":[{}],"fs":[{},{}]}`))
+	for _, field := range []string{"cpus", "memory", "payload", "disks", "vsock", "fs"} {
 		if err == nil || !contains(err, field) {
 			t.Errorf("parseVMConfig = %v, want a fault in %s", err, field)
 		}

@@ -1,7 +1,7 @@
 // Package machine_test holds what only a whole machine shows: KVM, cgroup v2, systemd. The product is installed in the machine that
 // NODELESS_MACHINE names; scripts/machine.sh makes one and calls these tests (docs/machine.md).
 //
-// Tests named TestVMM need a bundle that is laid out, those named TestMachine a server.
+// Tests named TestVMM need a bundle that is laid out, and so does TestMachineDevicePassThrough; the others named TestMachine need a server.
 package machine_test
 
 import (

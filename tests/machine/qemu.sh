@@ -109,6 +109,8 @@ start() {
 		-drive "file=$run/product.img,if=none,id=d1,format=raw,readonly=on" -device virtio-blk-pci,drive=d1,serial=product,addr=0x6 \
 		-device bochs-display,addr=0x10 -device edu,addr=0x11 -device e1000e,addr=0x12,romfile= \
 		-drive "file=$run/nvme.img,if=none,id=d2,format=raw" -device nvme,drive=d2,serial=spare,addr=0x13 \
+		-device bochs-display,addr=0x14.0,multifunction=on -device edu,addr=0x14.1 \
+		-object memory-backend-ram,id=large,size=16G,reserve=off -device ivshmem-plain,memdev=large,addr=0x15 \
 		-chardev "file,id=console,path=$run/console,append=on" -serial chardev:console -pidfile "$run/pid" -daemonize \
 		2>"$run/qemu.log" 8>&- || die "QEMU does not start: $(cat "$run/qemu.log")"
 	running || die "QEMU has ended at once: $(cat "$run/qemu.log")"

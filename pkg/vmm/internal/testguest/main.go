@@ -46,6 +46,9 @@ func run() error {
 	if err := loadModules(); err != nil {
 		return err
 	}
+	if strings.Contains(string(cmdline), "testguest.devices") {
+		useDevices()
+	}
 	port, err := agentPort()
 	if err != nil {
 		return err
@@ -128,6 +131,8 @@ func answer(question string) []string {
 		for _, d := range glob("/sys/class/net/*/device") {
 			lines = append(lines, read(filepath.Dir(d)+"/address"))
 		}
+	case "pci":
+		lines = append(lines, pci()...)
 	case "cpus":
 		for _, f := range glob("/sys/devices/system/cpu/cpu[" + rest + "]/online") { // the numbers of those to bring up
 			_ = os.WriteFile(f, []byte("1"), 0)
@@ -243,12 +248,13 @@ func share(tag string) string {
 	return read(dir + "/host")
 }
 
-// way is the slot of each bridge to a device and its own, such as 1e/10: behind the plug bridge.
+// way is the slot of each bridge to a device and its own, such as 1e/10: behind the plug bridge. A function other than the first is named:
+// 10/00.1.
 func way(path string) string {
 	var slots []string
 	for part := range strings.SplitSeq(path, "/") {
-		if slot, ok := strings.CutSuffix(part, ".0"); ok && strings.HasPrefix(part, "0000:") {
-			slots = append(slots, slot[len("0000:00:"):])
+		if strings.HasPrefix(part, "0000:") {
+			slots = append(slots, strings.TrimSuffix(part[len("0000:00:"):], ".0"))
 		}
 	}
 	return strings.Join(slots, "/")
