@@ -1,33 +1,131 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/nodeless/nodeless/pkg/contract"
+	"github.com/nodeless/nodeless/pkg/contract/owners"
 )
 
-// startDaemon starts what Kata starts for a sandbox, in the place of its own function. virtiofsd begins in namespaces of its own, of which
-// it makes its jail.
-func startDaemon(cmd *exec.Cmd) error {
+// daemon starts the sandbox's virtiofsd, and shows it what is shared with the Pod. Kata does both one after the other.
+type daemon struct {
+	kubelet string                       // the folder of all Pods' volumes, empty if it is not known
+	table   func() ([]mountPoint, error) // the host's mounts
+	pod     func() string                // the Pod's uid, empty if it is not known
+
+	users *owners.Users // that it acts for; nil while there is none, and if it has to be the host's root
+}
+
+// newDaemon is the one of the sandbox whose configuration lies in the working folder, where containerd has started us.
+func newDaemon(c contract.HostConfig) *daemon {
+	return &daemon{kubelet: c.KubeletDir, table: hostMounts, pod: podUID}
+}
+
+// podUID reads the uid of the sandbox's Pod.
+func podUID() string {
+	raw, err := os.ReadFile("config.json")
+	var d description
+	if err != nil || json.Unmarshal(raw, &d) != nil {
+		return ""
+	}
+	return d.Annotations[contract.CRISandbox+"uid"]
+}
+
+// start starts what Kata starts for a sandbox, in the place of its own function. virtiofsd begins in namespaces of its own, of which it
+// makes its jail. It is nobody of the host's where all that it may have to show can be shown so; else it is the host's root.
+func (d *daemon) start(cmd *exec.Cmd) error {
 	if filepath.Base(cmd.Path) != contract.Virtiofsd {
 		return cmd.Start()
 	}
+	shared := ""
 	for _, arg := range cmd.Args {
 		if dir, ok := strings.CutPrefix(arg, "--shared-dir="); ok {
-			if err := passOnMounts(dir); err != nil {
+			shared = filepath.Clean(dir)
+			if err := passOnMounts(shared); err != nil {
 				return err
 			}
 		}
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: contract.VirtiofsdNamespaces}
-	return cmd.Start()
+	users, err := d.usersFor(cmd.Path, shared)
+	if errors.Is(err, owners.ErrUnknown) {
+		fmt.Fprintln(os.Stderr, "containerd-shim-kata-v2: virtiofsd is root on the host:", err)
+	} else if err != nil {
+		return err
+	}
+	d.users = users
+	programs := filepath.Join(filepath.Dir(filepath.Dir(cmd.Path)), "qemu")
+	return users.Start(cmd, contract.VirtiofsdNamespaces, programs, shared)
+}
+
+// usersFor makes the Pod's users. It is owners.ErrUnknown where they could not be shown the share, the kubelet's files or one of the Pod's
+// volumes, which the kubelet mounts before it asks for a sandbox.
+func (d *daemon) usersFor(program, shared string) (*owners.Users, error) {
+	folders := []string{shared}
+	if d.kubelet != "" {
+		folders = append(folders, d.kubelet)
+	}
+	table, err := d.table()
+	if err != nil {
+		return nil, fmt.Errorf("list mounts: %w", err)
+	}
+	if pod := d.pod(); pod != "" {
+		for _, m := range table {
+			if strings.Contains(m.point, "/pods/"+pod+"/volumes/") && m.fstype != "hugetlbfs" {
+				folders = append(folders, m.point)
+			}
+		}
+	}
+	users, err := owners.New(program)
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range folders {
+		tree, err := users.Show(dir, true)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // nothing of it can be asked for
+		}
+		if err != nil {
+			return nil, errors.Join(err, users.Close())
+		}
+		_ = tree.Close() // it has no place
+	}
+	return users, nil
+}
+
+// show has the daemon's users own the files of a mount that has no place yet. A folder of the host on a file system that cannot be shown so
+// stays as it is: the daemon may do there what everybody may.
+func (d *daemon) show(tree int, of string) error {
+	err := d.users.Map(tree)
+	if errors.Is(err, owners.ErrUnknown) {
+		fmt.Fprintf(os.Stderr, "containerd-shim-kata-v2: the Pod may do with %s what everybody may: %v\n", of, err)
+		return nil
+	}
+	return err
+}
+
+// bind bind mounts what Kata shares of single files, in the place of its own call.
+func (d *daemon) bind(source, destination string) error {
+	if d.users == nil || strings.HasPrefix(source, "/"+contract.KataShares+"/") { // it has been bound by us
+		return unix.Mount(source, destination, "bind", unix.MS_BIND, "")
+	}
+	tree, err := unix.OpenTree(unix.AT_FDCWD, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return os.NewSyscallError("open_tree", err)
+	}
+	defer unix.Close(tree)
+	if err := d.show(tree, source); err != nil {
+		return err
+	}
+	return os.NewSyscallError("move_mount", unix.MoveMount(tree, "", unix.AT_FDCWD, destination, unix.MOVE_MOUNT_F_EMPTY_PATH))
 }
 
 // passOnMounts makes a folder pass on what is mounted on it later to the namespaces that are made from now on: volumes are mounted on what

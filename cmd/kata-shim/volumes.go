@@ -27,6 +27,7 @@ type volumes struct {
 	shared string // the same, read-only, as virtiofsd serves it
 	direct string // where Kata is told of volumes that it attaches as disks; those are none of ours
 	table  func() ([]mountPoint, error)
+	show   func(tree int, of string) error // to virtiofsd
 
 	mu sync.Mutex // one container at a time
 }
@@ -38,11 +39,11 @@ var (
 	podFolder  = regexp.MustCompile(`^/.*/pods/[^/]+/`)
 )
 
-func newVolumes(root, id string) *volumes {
+func newVolumes(root, id string, show func(int, string) error) *volumes {
 	dir := filepath.Join(root, contract.KataShares, id)
 	return &volumes{
 		mounts: filepath.Join(dir, "mounts"), shared: filepath.Join(dir, "shared"),
-		direct: filepath.Join(root, contract.KataShared, "direct-volumes"), table: hostMounts,
+		direct: filepath.Join(root, contract.KataShared, "direct-volumes"), table: hostMounts, show: show,
 	}
 }
 
@@ -293,6 +294,9 @@ func (v *volumes) export(name, dir string, ro bool) error {
 	}
 	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr); err != nil {
 		return os.NewSyscallError("mount_setattr", err)
+	}
+	if err := v.show(tree, dir); err != nil {
+		return err
 	}
 	err = unix.MoveMount(tree, "", int(at.Fd()), "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
 	return os.NewSyscallError("move_mount", err)

@@ -34,6 +34,9 @@ type Shown struct {
 	// Mounts shows what is mounted below the folder as well, now and, where the folder is a shared mount of the host, later. What comes
 	// later has the rights that it has on the host.
 	Mounts bool
+	// Tree is a descriptor of it, as a mount that has no place yet (open_tree(2)); 0 for what is at the path. Who has another user namespace
+	// than the host may not find it there.
+	Tree int
 }
 
 // Limit bounds a resource, such as unix.RLIMIT_NOFILE. A process that may not raise its limits keeps a lower one that it has.

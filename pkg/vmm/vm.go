@@ -56,7 +56,8 @@ type vm struct {
 	qmp      *qmp.Client // guarded by mu
 
 	disk    *keeper
-	jailed  starter // starts QEMU
+	jailed  starter      // starts QEMU
+	settle  func() error // gives up what only a start needs; nil where others may start
 	console *boundedLog
 	ended   chan struct{} // closed when QEMU has ended and its log is complete
 	reason  error         // why; read after ended
@@ -205,8 +206,11 @@ func (v *vm) launch() (*process, error) {
 		v.fail(err)
 		return nil, err
 	}
+	if v.settle != nil {
+		err = v.settle()
+	}
 	v.rank(p, spec.Memory)
-	if err := v.record(p); err != nil { // while QEMU starts up
+	if err := errors.Join(err, v.record(p)); err != nil { // while QEMU starts up
 		p.kill()
 		<-p.done
 		p.closeChannels()

@@ -144,7 +144,7 @@ func (c Config) vmmConfig() vmmconfig.Config {
 	return vmmconfig.Config{
 		File: c.Run.VMMConfig(), Want: c.Accel, ClusterID: c.Data.ClusterID,
 		Host: vmm.HostConfig{
-			Bundle: c.Bundle.Dir(), ScratchDir: c.Data.Scratch(), LogDir: c.Run.VMMLogs(), Debug: c.Debug,
+			Bundle: c.Bundle.Dir(), ScratchDir: c.Data.Scratch(), KubeletDir: c.Data.Kubelet(), LogDir: c.Run.VMMLogs(), Debug: c.Debug,
 			RecordDir: c.Data.SandboxRecords(), NodeName: c.Node.Name, Disk: c.Disk, LogRate: c.LogRate,
 		},
 	}
