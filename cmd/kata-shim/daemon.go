@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -84,21 +83,7 @@ func (d *daemon) usersFor(program, shared string) (*owners.Users, error) {
 			}
 		}
 	}
-	users, err := owners.New(program)
-	if err != nil {
-		return nil, err
-	}
-	for _, dir := range folders {
-		tree, err := users.Show(dir, true)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // nothing of it can be asked for
-		}
-		if err != nil {
-			return nil, errors.Join(err, users.Close())
-		}
-		_ = tree.Close() // it has no place
-	}
-	return users, nil
+	return owners.For(program, folders...)
 }
 
 // show has the daemon's users own the files of a mount that has no place yet. A folder of the host on a file system that cannot be shown so

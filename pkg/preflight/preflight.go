@@ -27,6 +27,8 @@ type Host struct {
 	Accel func(ctx context.Context) (Accel, error)
 	// Registries reads the operator's file of image registries. nil skips the check.
 	Registries func() error
+	// Volumes tries whether the daemon of Pods' volumes can be another user than root. nil skips the check.
+	Volumes func() error
 	// Bundle verifies the unpacked files. nil skips the check.
 	Bundle func(ctx context.Context) error
 }

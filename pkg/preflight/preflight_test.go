@@ -144,6 +144,8 @@ func TestFacts(t *testing.T) {
 		{name: "no word on flaws", change: func(h *preflight.Host) { h.Sys = fstest.MapFS{} }, fact: "CPU flaws", want: preflight.Warn},
 		{name: "dumps go to a program", change: proc(fstest.MapFS{"sys/kernel/core_pattern": text("|/usr/share/apport/apport -p%p\n")}), fact: "core dumps", want: preflight.Warn, detail: "/usr/share/apport/apport"},
 		{name: "dumps go to systemd", change: proc(fstest.MapFS{"sys/kernel/core_pattern": text("|/lib/systemd/systemd-coredump %P\n")}), fact: "core dumps", want: preflight.Pass},
+		{name: "volumes need root", change: func(h *preflight.Host) { h.Volumes = func() error { return errors.New("no ID-mapped mounts") } }, fact: "volumes", want: preflight.Warn, detail: "no ID-mapped mounts", do: "6.3"},
+		{name: "volumes need no root", change: func(h *preflight.Host) { h.Volumes = func() error { return nil } }, fact: "volumes", want: preflight.Pass},
 		{name: "no cgroups", change: func(h *preflight.Host) { h.Sys = fstest.MapFS{} }, fact: "cgroups", want: preflight.Fail},
 		{name: "low limit", change: proc(fstest.MapFS{"sys/fs/inotify/max_user_instances": text("16\n")}), fact: "limits", want: preflight.Warn, do: "sysctl -w fs.inotify.max_user_instances"},
 		{name: "SELinux", change: func(h *preflight.Host) { h.Sys.(fstest.MapFS)["fs/selinux/enforce"] = text("1") }, fact: "security module", want: preflight.Warn},

@@ -263,7 +263,7 @@ func (v *vm) withNets(s Spec) (Spec, []*os.File) {
 			net.TapFDs = append(net.TapFDs, fdFirstFree+len(extra))
 			extra = append(extra, f)
 		}
-		for _, f := range v.openVhost(len(n.files)) {
+		for _, f := range openVhost(v.cfg.Accel, vhostNet, len(n.files)) {
 			net.VhostFDs = append(net.VhostFDs, fdFirstFree+len(extra))
 			extra = append(extra, f)
 		}
@@ -293,15 +293,18 @@ func (v *vm) withDisk(s Spec, extra []*os.File) (Spec, []*os.File, error) {
 	return s, append(extra, c), nil
 }
 
-// openVhost opens the kernel's network back end once per queue where hardware virtualisation can use it.
+// vhostNet is the kernel's network back end.
+const vhostNet = "/dev/vhost-net"
+
+// openVhost opens the kernel's network back end once per queue where hardware virtualisation can use it; QEMU, in its jail, gets it open.
 // Without it QEMU moves the packets itself.
-func (v *vm) openVhost(n int) []*os.File {
-	if v.cfg.Accel != AccelKVM {
+func openVhost(accel, path string, n int) []*os.File {
+	if accel != AccelKVM {
 		return nil
 	}
 	var files []*os.File
 	for range n {
-		f, err := os.OpenFile("/dev/vhost-net", os.O_RDWR, 0)
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
 		if err != nil {
 			closeFiles(files)
 			return nil

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"strconv"
@@ -77,6 +78,26 @@ func New(program string) (_ *Users, err error) {
 	return u, nil
 }
 
+// For makes the users of a Pod to whom all those folders can be shown, with what is mounted at them. It is ErrUnknown where one cannot. What
+// is not there is left out.
+func For(program string, folders ...string) (*Users, error) {
+	u, err := New(program)
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range folders {
+		tree, err := u.Show(dir, true)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, errors.Join(err, u.Close())
+		}
+		_ = tree.Close() // it has no place
+	}
+	return u, nil
+}
+
 // ready is what a holder says when its users can have a jail, and longestWord bounds what else it may say.
 const (
 	ready       = "ready"
@@ -99,15 +120,15 @@ func Holder(input io.Reader, output io.WriteCloser) {
 
 // mountProc makes a /proc that gets no place.
 func mountProc() error {
-	fs, err := unix.Fsopen("proc", unix.FSOPEN_CLOEXEC)
+	proc, err := unix.Fsopen("proc", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return os.NewSyscallError("fsopen", err)
 	}
-	defer unix.Close(fs) //nolint:errcheck // only a handle
-	if err := unix.FsconfigCreate(fs); err != nil {
+	defer unix.Close(proc) //nolint:errcheck // only a handle
+	if err := unix.FsconfigCreate(proc); err != nil {
 		return os.NewSyscallError("fsconfig", err)
 	}
-	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	fd, err := unix.Fsmount(proc, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
 	if err != nil {
 		return fmt.Errorf("mount a /proc (something hides a part of the host's): %w", err)
 	}
