@@ -99,7 +99,7 @@ func hostSettings(cfg config.Config) (preflight.Settings, error) {
 		return preflight.Settings{}, err
 	}
 	return preflight.Settings{
-		DataDir: string(cfg.Paths.Data), NodeName: name, Accel: cfg.Node.Accel, ServerPID: pid,
+		DataDir: string(cfg.Paths.Data), NodeName: name, Accel: cfg.Node.Accel, HugePages: cfg.Node.HugePages, ServerPID: pid,
 		Ports: []preflight.Port{
 			{Number: cfg.API.Port, Of: "apiserver", Flag: "--https-listen-port"}, {Number: 10250, Of: "kubelet"},
 			{Number: 10249, Of: "kube-proxy"}, {Number: 10256, Of: "kube-proxy"}, {Number: 10257, Of: "controller-manager"}, {Number: 10259, Of: "scheduler"},

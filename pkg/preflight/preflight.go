@@ -47,6 +47,7 @@ type Settings struct {
 	NodeName  string
 	Ports     []Port
 	Accel     string // auto, kvm, tcg or any
+	HugePages string // keep or advise
 	ServerPID int    // of the server that runs on the data dir now; 0: none. What it uses is not in the way.
 }
 
@@ -84,7 +85,7 @@ func Run(ctx context.Context, h Host, s Settings) Report {
 func required(ctx context.Context, h Host, s Settings) Report {
 	var r Report
 	for _, check := range []func(Host, Settings) []Result{
-		checkUser, checkKernelVersion, checkMemory, checkDisk, checkPorts, checkClock, checkName, checkCgroups, checkLimits, checkSecurityModules, checkForeign,
+		checkUser, checkKernelVersion, checkMemory, checkDisk, checkPorts, checkClock, checkName, checkCgroups, checkLimits, checkSecurityModules, checkForeign, checkHugePages,
 	} {
 		r.Results = append(r.Results, check(h, s)...)
 	}
