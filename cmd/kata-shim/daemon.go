@@ -86,15 +86,47 @@ func (d *daemon) usersFor(program, shared string) (*owners.Users, error) {
 	return owners.For(program, folders...)
 }
 
-// show has the daemon's users own the files of a mount that has no place yet. A folder of the host on a file system that cannot be shown so
-// stays as it is: the daemon may do there what everybody may.
-func (d *daemon) show(tree int, of string) error {
-	err := d.users.Map(tree)
-	if errors.Is(err, owners.ErrUnknown) {
-		fmt.Fprintf(os.Stderr, "containerd-shim-kata-v2: the Pod may do with %s what everybody may: %v\n", of, err)
-		return nil
+// show opens what lies at a path of the host as a mount that has no place yet, and has the daemon's users own its files. What is on a file
+// system that cannot be shown so stays as it is: the daemon may do there what everybody may.
+func (d *daemon) show(path string, readOnly bool) (tree int, err error) {
+	if tree, err = unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC); err != nil {
+		return -1, os.NewSyscallError("open_tree", err)
 	}
-	return err
+	err = d.users.Map(tree)
+	if errors.Is(err, owners.ErrUnknown) && readOnly {
+		if image, ok := d.image(path); ok {
+			_ = unix.Close(tree) // it has no place
+			return image, nil
+		}
+	}
+	if errors.Is(err, owners.ErrUnknown) {
+		fmt.Fprintf(os.Stderr, "containerd-shim-kata-v2: the Pod may do with %s what everybody may: %v\n", path, err)
+		err = nil
+	}
+	if err != nil {
+		return -1, errors.Join(err, unix.Close(tree))
+	}
+	return tree, nil
+}
+
+// image shows, of an image that containerd has mounted to be read, what lies below the overlay: no overlay can be mapped, an image can.
+func (d *daemon) image(path string) (tree int, ok bool) {
+	table, err := d.table()
+	if err != nil {
+		return -1, false
+	}
+	at, found := mountOf(table, path)
+	if !found || at.point != path || at.lower == "" || !strings.Contains(path, "/image-volumes/") {
+		return -1, false
+	}
+	if tree, err = unix.OpenTree(unix.AT_FDCWD, at.lower, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC); err != nil {
+		return -1, false
+	}
+	if err := d.users.Map(tree); err != nil {
+		_ = unix.Close(tree) // it has no place
+		return -1, false
+	}
+	return tree, true
 }
 
 // bind bind mounts what Kata shares of single files, in the place of its own call.
@@ -102,14 +134,11 @@ func (d *daemon) bind(source, destination string) error {
 	if d.users == nil || strings.HasPrefix(source, "/"+contract.KataShares+"/") { // it has been bound by us
 		return unix.Mount(source, destination, "bind", unix.MS_BIND, "")
 	}
-	tree, err := unix.OpenTree(unix.AT_FDCWD, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	tree, err := d.show(source, false)
 	if err != nil {
-		return os.NewSyscallError("open_tree", err)
-	}
-	defer unix.Close(tree)
-	if err := d.show(tree, source); err != nil {
 		return err
 	}
+	defer unix.Close(tree)
 	return os.NewSyscallError("move_mount", unix.MoveMount(tree, "", unix.AT_FDCWD, destination, unix.MOVE_MOUNT_F_EMPTY_PATH))
 }
 

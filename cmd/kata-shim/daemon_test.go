@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/nodeless/nodeless/pkg/contract/owners"
@@ -52,7 +53,9 @@ func TestVirtiofsdIsNobodyWhereAllCanBeShownSo(t *testing.T) {
 			{name: "a volume", kubelet: kubelet, pod: "uid", root: true},
 			{name: "the kubelet's files", kubelet: plain, pod: "other", root: true},
 		} {
-			table := func() ([]mountPoint, error) { return []mountPoint{{point: "/", fstype: "ext4"}, {point: plain, fstype: "overlay"}}, nil }
+			table := func() ([]mountPoint, error) {
+				return []mountPoint{{point: "/", fstype: "ext4"}, {point: plain, fstype: "overlay"}}, nil
+			}
 			d := daemon{kubelet: tt.kubelet, table: table, pod: func() string { return tt.pod }}
 			users, err := d.usersFor("/proc/self/exe", shared)
 			if errors.Is(err, owners.ErrUnknown) != tt.root || !tt.root && err != nil {
@@ -92,4 +95,67 @@ func TestSharedFilesAreThePodsUsers(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestImagesArePodsUsers: an overlay cannot be mapped, what lies below one over an image can; one that is written to, or over several folders,
+// stays as it is.
+func TestImagesArePodsUsers(t *testing.T) {
+	inMountNamespace(t, func() error {
+		dir := t.TempDir()
+		users, err := owners.New("/proc/self/exe")
+		if err != nil {
+			return err
+		}
+		defer users.Close()
+		image, other, lower := filepath.Join(dir, "image-volumes", "a"), filepath.Join(dir, "other"), filepath.Join(dir, "lower")
+		for _, d := range []string{image, other, lower, filepath.Join(dir, "upper"), filepath.Join(dir, "work")} {
+			if err := os.MkdirAll(d, 0o755); err != nil {
+				return err
+			}
+		}
+		if err := os.WriteFile(filepath.Join(lower, "file"), nil, 0o600); err != nil {
+			return err
+		}
+		for _, point := range []string{image, other} {
+			if err := unix.Mount("overlay", point, "overlay", unix.MS_RDONLY, "lowerdir="+lower+",upperdir="+dir+"/upper,workdir="+dir+"/work"); err != nil {
+				return err
+			}
+		}
+		d := &daemon{users: users, table: func() ([]mountPoint, error) {
+			return []mountPoint{{point: "/", fstype: "ext4"}, {point: image, fstype: "overlay", lower: lower}, {point: other, fstype: "overlay", lower: lower}}, nil
+		}}
+		mapped := uint32(owners.First + os.Getpid())
+		for _, tt := range []struct {
+			path     string
+			readOnly bool
+			want     uint32
+		}{{image, true, mapped}, {image, false, 0}, {other, true, 0}, {lower, false, mapped}} {
+			tree, err := d.show(tt.path, tt.readOnly)
+			if err != nil {
+				return err
+			}
+			var st unix.Stat_t
+			if err := unix.Fstatat(tree, "file", &st, 0); err != nil || st.Uid != tt.want {
+				t.Errorf("%s, to read %v: its file belongs to %d, %v; want %d", tt.path, tt.readOnly, st.Uid, err, tt.want)
+			}
+			if err := unix.Close(tree); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func TestLowerOfAnOverlay(t *testing.T) {
+	for options, want := range map[string]string{
+		"rw,lowerdir=/a/0,upperdir=/u,workdir=/w,uuid=on": "/a/0", "ro,lowerdir+=/a": "/a", "ro,lowerdir=/a:/b": "", "ro,lowerdir+=/a,lowerdir+=/b": "",
+		"ro,lowerdir+=/a,datadir+=/b": "", `ro,lowerdir=/a\\072b`: "", "ro": "",
+	} {
+		if got := lowerOf(&mountinfo.Info{FSType: "overlay", VFSOptions: options}); got != want {
+			t.Errorf("%s lies over %q, want %q", options, got, want)
+		}
+	}
+	if got := lowerOf(&mountinfo.Info{FSType: "ext4", VFSOptions: "rw,lowerdir=/a"}); got != "" {
+		t.Errorf("a disk lies over %q", got)
+	}
 }
