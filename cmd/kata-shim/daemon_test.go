@@ -97,8 +97,8 @@ func TestSharedFilesAreThePodsUsers(t *testing.T) {
 	})
 }
 
-// TestImagesArePodsUsers: an overlay cannot be mapped, what lies below one over an image can; one that is written to, or over several folders,
-// stays as it is.
+// TestImagesArePodsUsers: an overlay cannot be mapped, what lies below one over an image can; one that is written to, or over several
+// folders, stays as it is.
 func TestImagesArePodsUsers(t *testing.T) {
 	inMountNamespace(t, func() error {
 		dir := t.TempDir()

@@ -28,6 +28,12 @@ const (
 // errState says that a call does not fit the state the microVM is in.
 var errState = errors.New("not possible in this state")
 
+// launching is how QEMU is started.
+type launching struct {
+	jailed starter
+	settle func() error // gives up what only a start needs; nil in a process that has more to start
+}
+
 // vm is one microVM. Calls come from the REST API, several at once.
 type vm struct {
 	id      string
@@ -56,8 +62,7 @@ type vm struct {
 	qmp      *qmp.Client // guarded by mu
 
 	disk    *keeper
-	jailed  starter      // starts QEMU
-	settle  func() error // gives up what only a start needs; nil where others may start
+	launching
 	console *boundedLog
 	ended   chan struct{} // closed when QEMU has ended and its log is complete
 	reason  error         // why; read after ended

@@ -107,8 +107,8 @@ func mountData(root, data, size string) error {
 	return nil
 }
 
-// wholeProc mounts a second /proc, of which nothing is hidden, as on a machine: without one the kernel lets no user namespace mount another,
-// and virtiofsd would be root (pkg/contract/owners). The file of bootID hides a part of the first.
+// wholeProc mounts a second /proc, of which nothing is hidden, as on a machine: without one the kernel lets no user namespace mount
+// another, and virtiofsd would be root (pkg/contract/owners). The file of bootID hides a part of the first.
 func wholeProc(root string) error {
 	dir := filepath.Join(root, "proc")
 	if err := os.MkdirAll(dir, 0o555); err != nil {

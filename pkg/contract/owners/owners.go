@@ -47,7 +47,8 @@ type Users struct {
 	maps []syscall.SysProcIDMap
 }
 
-// New makes the users of one Pod. program is a nodeless-virtiofsd. It is ErrUnknown on a host where they cannot be made, or can have no jail.
+// New makes the users of one Pod. program is a nodeless-virtiofsd. It is ErrUnknown on a host where they cannot be made, or can have no
+// jail.
 func New(program string) (_ *Users, err error) {
 	u := &Users{maps: []syscall.SysProcIDMap{{HostID: First + os.Getpid(), Size: 1}, {ContainerID: 1, HostID: others, Size: lastUser}}}
 	holder := exec.Command(program, Hold)
@@ -78,8 +79,8 @@ func New(program string) (_ *Users, err error) {
 	return u, nil
 }
 
-// For makes the users of a Pod to whom all those folders can be shown, with what is mounted at them. It is ErrUnknown where one cannot. What
-// is not there is left out.
+// For makes the users of a Pod to whom all those folders can be shown, with what is mounted at them. It is ErrUnknown where one cannot.
+// What is not there is left out.
 func For(program string, folders ...string) (*Users, error) {
 	u, err := New(program)
 	if err != nil {

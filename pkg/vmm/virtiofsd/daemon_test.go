@@ -207,8 +207,8 @@ func TestFilesBelongToWhomTheGuestSays(t *testing.T) {
 	}
 }
 
-// TestAttackFilesThatAreNotShown: a file of the host's root that is not shown as the Pod's users' is out of the daemon's reach, though it has
-// CAP_DAC_OVERRIDE and the path.
+// TestAttackFilesThatAreNotShown: a file of the host's root that is not shown as the Pod's users' is out of the daemon's reach, though it
+// has CAP_DAC_OVERRIDE and the path.
 func TestAttackFilesThatAreNotShown(t *testing.T) {
 	bundle, dir := built(t), folder(t)
 	if err := errors.Join(unix.Mount(dir, dir, "", unix.MS_BIND, ""), unix.Mount("", dir, "", unix.MS_SHARED, "")); err != nil {
