@@ -61,7 +61,7 @@ type vm struct {
 	proc     *process    // guarded by mu
 	qmp      *qmp.Client // guarded by mu
 
-	disk    *keeper
+	disk *keeper
 	launching
 	console *boundedLog
 	ended   chan struct{} // closed when QEMU has ended and its log is complete
@@ -78,7 +78,7 @@ func newVM(id string, cfg HostConfig, log *slog.Logger) *vm {
 		id: id, cfg: cfg, log: log, agent: newAgentChannel(log), state: stateNone,
 		slots: newSlots(cfg.rootPorts()), devices: map[string]*device{}, patience: usualPatience(),
 		nics: map[string]deviceInfo{}, arriving: map[string]chan<- error{},
-		jailed: by(jail.Self), ended: make(chan struct{}),
+		launching: launching{jailed: by(jail.Self)}, ended: make(chan struct{}),
 	}
 	v.disk = &keeper{v: v, bounds: Disk(cfg.Disk), shared: sharer{id: id}, volumes: volumePace{id: id, bounds: Disk(cfg.Disk), log: log}}
 	return v
