@@ -13,7 +13,7 @@ out=${1:?usage: build-shim.sh OUTPUT|--test}
 
 # pkg/contract, which is beside this module, is vendored as it is at this moment.
 stamp=vendor/.nodeless-stamp
-given() { cat go.mod go.sum ../../pkg/contract/go.mod ../../pkg/contract/*.go; }
+given() { cat go.mod go.sum ../../pkg/contract/go.mod ../../pkg/contract/*.go ../../pkg/contract/*/*.go; }
 if ! given | cmp -s - "$stamp"; then
 	rm -rf vendor
 	GOFLAGS='' go mod vendor

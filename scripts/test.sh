@@ -31,7 +31,7 @@ stage() {
 
 # Packages that carry Kubernetes or need the built product have stages of their own.
 heavy='/pkg/server|/pkg/worker|/pkg/cli$|/cmd/nodeless$|/pkg/guest/guesttest|/tests/(vm|machine|attacks|script|robustness)'
-light="$(go list ./... | grep -vE "$heavy") github.com/nodeless/nodeless/pkg/contract" # which is a module of its own
+light="$(go list ./... | grep -vE "$heavy") github.com/nodeless/nodeless/pkg/contract/..." # which is a module of its own
 driving=$(go list ./pkg/guest/guesttest/... ./tests/script/... ./tests/vm/... ./tests/machine/... ./tests/attacks/... ./tests/robustness/...)
 carrying=$(go list ./... | grep -E '/pkg/server|/pkg/worker|/pkg/cli$|/cmd/nodeless$')
 

@@ -33,7 +33,7 @@ func inMountNamespace(t *testing.T, f func() error) {
 // kataDirs makes a sandbox's directories as Kata does, the shared one a read-only slave of the other.
 func kataDirs(sandbox string) (*volumes, error) {
 	mounts, shared := filepath.Join(sandbox, "mounts"), filepath.Join(sandbox, "shared")
-	return &volumes{mounts: mounts, shared: shared}, errors.Join(
+	return &volumes{mounts: mounts, shared: shared, show: (&daemon{}).show}, errors.Join(
 		os.MkdirAll(mounts, 0o755), os.MkdirAll(shared, 0o755),
 		unix.Mount("tmpfs", mounts, "tmpfs", 0, ""), unix.Mount("", mounts, "", unix.MS_SHARED, ""),
 		unix.Mount(mounts, shared, "", unix.MS_BIND, ""), unix.Mount("", shared, "", unix.MS_SLAVE, ""),

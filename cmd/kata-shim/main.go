@@ -4,7 +4,8 @@
 //   - its `delete` leaves nothing of a sandbox behind (docs/adr/0013), and it looks behind itself when it shuts down;
 //   - it shares a Pod's volumes once for all its containers (docs/adr/0017);
 //   - it lets a microVM grow with its containers (docs/adr/0018);
-//   - it starts virtiofsd in namespaces of its own (docs/adr/0035);
+//   - it keeps of root's rights those that it has use for (docs/adr/0034);
+//   - it starts virtiofsd in namespaces of its own, one of users among them (docs/adr/0035);
 //   - it puts the metrics of containers right (docs/adr/0019);
 //   - it ends the microVM of a guest that does not obey SIGKILL;
 //   - it tells the end of containers that never ran;
@@ -50,10 +51,15 @@ const (
 func main() {
 	debug.SetGCPercent(gcPercent)
 	debug.SetMemoryLimit(memoryLimit)
-	utils.StartCmd = startDaemon
 	call := parse(os.Args[1:])
+	call.daemon = newDaemon(hostConfig(os.Getenv(contract.ConfigEnv)))
+	utils.StartCmd, vc.Bind = call.daemon.start, call.daemon.bind
 	var err error
+	if !call.info {
+		err = confine()
+	}
 	switch {
+	case err != nil:
 	case call.info:
 		err = printProto(info())
 	case call.action == "delete":
@@ -78,6 +84,8 @@ type call struct {
 	namespace, address string // of containerd
 	task               string // the folder that containerd keeps for the task, which is its bundle
 	action             string // "start", "delete", or empty for the daemon
+
+	daemon *daemon
 }
 
 // parse reads the command line that containerd builds (core/runtime/v2/shim.go and its command package):
@@ -182,7 +190,7 @@ func (c call) newService(ctx context.Context, id string, stockPublisher shimapi.
 	sb := c.sandbox(exe)
 	vc.Patience = patience{effort: vm{dir: sb.vmDir()}.effort}.around // before the guest is asked anything
 	return service{
-		Shim: stock, sandbox: sb, volumes: newVolumes("/", id), end: sb.kill,
+		Shim: stock, sandbox: sb, volumes: newVolumes("/", id, c.daemon.show), end: sb.kill,
 		giveUp: func() { os.Exit(1) },
 		boost:  &boost{}, unstarted: newUnstarted(), doomed: newDoomed(),
 		sizer: &sizer{machine: vm{dir: sb.vmDir()}, containers: map[string]limits{}},

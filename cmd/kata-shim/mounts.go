@@ -18,6 +18,7 @@ type mountPoint struct {
 	root   string // of the mount, within its file system
 	point  string // where it is mounted
 	fstype string
+	lower  string // of an overlay over a single folder, that folder
 }
 
 func hostMounts() ([]mountPoint, error) {
@@ -36,9 +37,28 @@ func parseMounts(r io.Reader) ([]mountPoint, error) {
 	}
 	table := make([]mountPoint, 0, len(infos))
 	for _, m := range infos {
-		table = append(table, mountPoint{device: fmt.Sprintf("%d:%d", m.Major, m.Minor), root: m.Root, point: m.Mountpoint, fstype: m.FSType})
+		table = append(table, mountPoint{device: fmt.Sprintf("%d:%d", m.Major, m.Minor), root: m.Root, point: m.Mountpoint, fstype: m.FSType, lower: lowerOf(m)})
 	}
 	return table, nil
+}
+
+// lowerOf is the folder below an overlay, empty if it is none or there are several.
+func lowerOf(m *mountinfo.Info) string {
+	if m.FSType != "overlay" {
+		return ""
+	}
+	lower := ""
+	for option := range strings.SplitSeq(m.VFSOptions, ",") {
+		name, value, _ := strings.Cut(option, "=")
+		if name != "lowerdir" && name != "lowerdir+" && name != "datadir+" {
+			continue
+		}
+		if lower != "" || strings.ContainsAny(value, ":\\") {
+			return "" // several, or a name that is written in another way
+		}
+		lower = value
+	}
+	return lower
 }
 
 // mountOf finds the mount that a path lies on, the topmost one of several.

@@ -27,6 +27,7 @@ type volumes struct {
 	shared string // the same, read-only, as virtiofsd serves it
 	direct string // where Kata is told of volumes that it attaches as disks; those are none of ours
 	table  func() ([]mountPoint, error)
+	show   func(path string, readOnly bool) (tree int, err error) // to virtiofsd
 
 	mu sync.Mutex // one container at a time
 }
@@ -38,11 +39,11 @@ var (
 	podFolder  = regexp.MustCompile(`^/.*/pods/[^/]+/`)
 )
 
-func newVolumes(root, id string) *volumes {
+func newVolumes(root, id string, show func(string, bool) (int, error)) *volumes {
 	dir := filepath.Join(root, contract.KataShares, id)
 	return &volumes{
 		mounts: filepath.Join(dir, "mounts"), shared: filepath.Join(dir, "shared"),
-		direct: filepath.Join(root, contract.KataShared, "direct-volumes"), table: hostMounts,
+		direct: filepath.Join(root, contract.KataShared, "direct-volumes"), table: hostMounts, show: show,
 	}
 }
 
@@ -281,9 +282,9 @@ func (v *volumes) export(name, dir string, ro bool) error {
 	if here, err := mountID(at); err != nil || here != above {
 		return err // a mount of its own: exported for another container
 	}
-	tree, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	tree, err := v.show(dir, ro)
 	if err != nil {
-		return os.NewSyscallError("open_tree", err)
+		return err
 	}
 	defer unix.Close(tree)
 	// What a guest makes in a volume is nothing that the host would run with rights of its own, or take for a device.

@@ -87,7 +87,7 @@ func TestFind(t *testing.T) {
 func TestPrepareRewritesVolumesOnly(t *testing.T) {
 	root := t.TempDir()
 	bundle, memory := filepath.Join(root, "bundle"), filepath.Join(root, "pods/0f0f/volumes/kubernetes.io~empty-dir/memory")
-	v := newVolumes(root, "s")
+	v := newVolumes(root, "s", (&daemon{}).show)
 	v.table = func() ([]mountPoint, error) {
 		return []mountPoint{{device: "0:1", root: "/", point: "/", fstype: "ext4"}, {device: "0:2", root: "/", point: memory, fstype: "tmpfs"}}, nil
 	}

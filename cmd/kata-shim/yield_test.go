@@ -142,7 +142,7 @@ func patched(t *testing.T, hangs string) (service, *guestAgent) {
 		t.Fatal(err)
 	}
 	s := service{
-		Shim: shim.StandIn(context.Background(), sandbox), volumes: newVolumes(dir, "sandbox"), unstarted: newUnstarted(), doomed: newDoomed(), boost: &boost{},
+		Shim: shim.StandIn(context.Background(), sandbox), volumes: newVolumes(dir, "sandbox", (&daemon{}).show), unstarted: newUnstarted(), doomed: newDoomed(), boost: &boost{},
 		sizer: &sizer{fixed: true, containers: map[string]limits{}}, end: func() error { return nil }, giveUp: func() {},
 	}
 	s.sandbox.id = "sandbox"

@@ -14,6 +14,7 @@ import (
 	"github.com/nodeless/nodeless/pkg/bundle"
 	"github.com/nodeless/nodeless/pkg/cli/config"
 	"github.com/nodeless/nodeless/pkg/cli/lock"
+	"github.com/nodeless/nodeless/pkg/contract/owners"
 	"github.com/nodeless/nodeless/pkg/hint"
 	"github.com/nodeless/nodeless/pkg/preflight"
 	"github.com/nodeless/nodeless/pkg/registries"
@@ -98,7 +99,7 @@ func hostSettings(cfg config.Config) (preflight.Settings, error) {
 		return preflight.Settings{}, err
 	}
 	return preflight.Settings{
-		DataDir: string(cfg.Paths.Data), NodeName: name, Accel: cfg.Node.Accel, ServerPID: pid,
+		DataDir: string(cfg.Paths.Data), NodeName: name, Accel: cfg.Node.Accel, HugePages: cfg.Node.HugePages, ServerPID: pid,
 		Ports: []preflight.Port{
 			{Number: cfg.API.Port, Of: "apiserver", Flag: "--https-listen-port"}, {Number: 10250, Of: "kubelet"},
 			{Number: 10249, Of: "kube-proxy"}, {Number: 10256, Of: "kube-proxy"}, {Number: 10257, Of: "controller-manager"}, {Number: 10259, Of: "scheduler"},
@@ -120,6 +121,10 @@ func thisHost(cfg config.Config) preflight.Host {
 	}
 	h := preflight.ThisHost(filepath.Join(files.Aux(), "nft"), filepath.Join(files.Aux(), "iptables"))
 	h.Registries = readable
+	h.Volumes = func() error {
+		users, err := owners.For(files.Virtiofsd(), string(cfg.Paths.Data), "/run")
+		return errors.Join(err, users.Close())
+	}
 	h.Bundle = func(context.Context) error { return bundle.Verify(files.Dir()) }
 	h.Accel = func(ctx context.Context) (preflight.Accel, error) { return probeAccel(ctx, files, cfg.Paths) }
 	return h

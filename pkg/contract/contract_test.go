@@ -47,10 +47,10 @@ func TestShapesStay(t *testing.T) {
 		{HostConfig{}, `{"bundle":"","accel":"","scratchDir":"","logDir":"","debug":false,"disk":{}}`},
 		{
 			HostConfig{
-				Bundle: "/b", Accel: AccelKVM, TSCKHz: 1, ScratchDir: "/s", LogDir: "/l", Debug: true, RecordDir: "/r", NodeName: "n", ClusterID: "c",
+				Bundle: "/b", Accel: AccelKVM, TSCKHz: 1, ScratchDir: "/s", KubeletDir: "/k", LogDir: "/l", Debug: true, RecordDir: "/r", NodeName: "n", ClusterID: "c",
 				Disk: Disk{BytesPerSecond: 2, OpsPerSecond: 3, ReservePercent: 4}, LogRate: 5, RootPorts: 6, RootPortWindowMiB: 7,
 			},
-			`{"bundle":"/b","accel":"kvm","tscKHz":1,"scratchDir":"/s","logDir":"/l","debug":true,"lifespanDir":"/r","nodeName":"n","clusterID":"c",` +
+			`{"bundle":"/b","accel":"kvm","tscKHz":1,"scratchDir":"/s","kubeletDir":"/k","logDir":"/l","debug":true,"lifespanDir":"/r","nodeName":"n","clusterID":"c",` +
 				`"disk":{"bytesPerSecond":2,"opsPerSecond":3,"reservePercent":4},"logRate":5,"rootPorts":6,"rootPortWindowMiB":7}`,
 		},
 		{info, `{"config":{"memory":{"size":1},"cpus":{"boot_vcpus":2}}}`},

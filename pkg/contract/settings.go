@@ -11,14 +11,15 @@ const (
 )
 
 // HostConfig is what every microVM of a host has in common, a file of JSON. pkg/worker/vmmconfig writes it when the server starts.
-// nodeless-vmm reads it all (pkg/vmm checks it); the shim reads ScratchDir and LogRate.
+// nodeless-vmm reads it all (pkg/vmm checks it); the shim reads ScratchDir, KubeletDir and LogRate.
 type HostConfig struct {
-	Bundle     string `json:"bundle"`           // the unpacked bundle
-	Accel      string `json:"accel"`            // AccelKVM or AccelTCG
-	TSCKHz     uint64 `json:"tscKHz,omitempty"` // rate of the host's time stamp counter; 0 lets the guest measure it
-	ScratchDir string `json:"scratchDir"`       // where the Pods' writable disks live
-	LogDir     string `json:"logDir"`           // one log and one console log per microVM
-	Debug      bool   `json:"debug"`            // verbose guest kernel and VMM log
+	Bundle     string `json:"bundle"`               // the unpacked bundle
+	Accel      string `json:"accel"`                // AccelKVM or AccelTCG
+	TSCKHz     uint64 `json:"tscKHz,omitempty"`     // rate of the host's time stamp counter; 0 lets the guest measure it
+	ScratchDir string `json:"scratchDir"`           // where the Pods' writable disks live
+	KubeletDir string `json:"kubeletDir,omitempty"` // where the kubelet has the Pods' volumes and files
+	LogDir     string `json:"logDir"`               // one log and one console log per microVM
+	Debug      bool   `json:"debug"`                // verbose guest kernel and VMM log
 
 	RecordDir string `json:"lifespanDir,omitempty"` // where the microVMs' lives are recorded; empty for no record
 	NodeName  string `json:"nodeName,omitempty"`    // this host's, for the record

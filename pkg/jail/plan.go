@@ -36,6 +36,9 @@ type Shown struct {
 	// Mounts shows what is mounted below the folder as well, now and, where the folder is a shared mount of the host, later. What comes
 	// later has the rights that it has on the host.
 	Mounts bool
+	// Tree is a descriptor of it, as a mount that has no place yet (open_tree(2)); 0 for what is at the path. Who has another user namespace
+	// than the host may not find it there.
+	Tree int
 }
 
 // Link is a symbolic link that the jail has at a path. What it says is only text: it leads to nothing that is not shown.

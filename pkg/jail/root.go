@@ -87,9 +87,12 @@ func (s Shown) take() (tree, error) {
 	if s.Mounts {
 		below, from = unix.AT_RECURSIVE, unix.MS_SLAVE
 	}
-	fd, err := unix.OpenTree(unix.AT_FDCWD, s.Path, unix.OPEN_TREE_CLONE|unix.O_CLOEXEC|below)
-	if err != nil {
-		return tree{}, fmt.Errorf("show %s: %w", s.Path, err)
+	fd := s.Tree
+	if fd == 0 {
+		var err error
+		if fd, err = unix.OpenTree(unix.AT_FDCWD, s.Path, unix.OPEN_TREE_CLONE|unix.O_CLOEXEC|below); err != nil {
+			return tree{}, fmt.Errorf("show %s: %w", s.Path, err)
+		}
 	}
 	attr := uint64(plain | readOnly)
 	if s.Programs {

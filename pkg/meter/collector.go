@@ -359,7 +359,7 @@ func (c *Collector) lastSign(r sandboxrecord.Record, now Instant) (time.Duration
 		return 0, err
 	}
 	r.EndBoot = max(last, heartbeat)
-	read := c.cfg.Clock() // now is of before the scan: what was written since is no lie
+	read := c.cfg.Clock()                                                       // now is of before the scan: what was written since is no lie
 	if r.BootID == now.BootID && heartbeat > read.Boot || r.Validate() != nil { // no nodeless-vmm wrote that
 		c.log.Error("last sign of a microVM is of the future; its time since it was last seen is not counted", "sandbox", r.Sandbox, "beat", heartbeat)
 		return last, nil

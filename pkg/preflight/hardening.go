@@ -10,7 +10,7 @@ import (
 // hardening is what a host should be where Pods of strangers share it (docs/security.md). None of it keeps a server from working,
 // so Require does not look.
 func hardening(h Host, _ Settings) []Result {
-	return slices.Concat(checkThreads(h), checkCPUFlaws(h), checkCoreDumps(h))
+	return slices.Concat(checkThreads(h), checkCPUFlaws(h), checkCoreDumps(h), checkVolumes(h))
 }
 
 // checkThreads: two threads of one core see each other's caches and buffers.
@@ -71,4 +71,17 @@ func checkCoreDumps(h Host) []Result {
 	}
 	program, _, _ = strings.Cut(program, " ")
 	return []Result{warn(name, "go to "+program, "make sure that it keeps none of nodeless or QEMU, which hold keys and guests' memory; or sysctl kernel.core_pattern=core")}
+}
+
+// checkVolumes: who takes over a virtiofsd that is root has root's capabilities for the Pod's volumes, and is in the way of one flaw less.
+func checkVolumes(h Host) []Result {
+	const name = "volumes"
+	if h.Volumes == nil || h.Euid != 0 {
+		return nil
+	}
+	if err := h.Volumes(); err != nil {
+		return []Result{warn(name, "virtiofsd has to be root: "+err.Error(),
+			"boot Linux 6.3 or newer, keep the data dir and volumes on ext4, XFS, btrfs or tmpfs, mount nothing over parts of /proc, and allow user namespaces (sysctl user.max_user_namespaces)")}
+	}
+	return []Result{pass(name, "virtiofsd is nobody of the host's")}
 }

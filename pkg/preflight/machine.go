@@ -226,6 +226,30 @@ func checkLimits(h Host, _ Settings) []Result {
 	return []Result{pass("limits", "inotify and pids suffice")}
 }
 
+// checkHugePages tells of what guests' memory is made. With small pages each miss of the TLB costs a guest on KVM more steps.
+func checkHugePages(h Host, s Settings) []Result {
+	const name, dir = "huge pages", "kernel/mm/transparent_hugepage/"
+	own, ownErr := fs.ReadFile(h.Sys, dir+"enabled")
+	shared, sharedErr := fs.ReadFile(h.Sys, dir+"shmem_enabled")
+	never := func(b []byte) bool {
+		return strings.Contains(string(b), "[never]") || strings.Contains(string(b), "[deny]")
+	}
+	switch {
+	case ownErr != nil || sharedErr != nil:
+		if s.HugePages == "advise" {
+			return []Result{fail(name, "the kernel knows none", "leave out --huge-pages=advise, or boot a kernel with CONFIG_TRANSPARENT_HUGEPAGE")}
+		}
+		return []Result{pass(name, "the kernel knows none")}
+	case s.HugePages == "advise":
+		return []Result{pass(name, "for all guests, by --huge-pages=advise")}
+	case never(own):
+		return []Result{pass(name, "for no guest; --huge-pages=advise has them")}
+	case never(shared):
+		return []Result{pass(name, "for guests without volumes; --huge-pages=advise has them for all")}
+	}
+	return []Result{pass(name, "for all guests")}
+}
+
 func checkSecurityModules(h Host, _ Settings) []Result {
 	if data, err := fs.ReadFile(h.Sys, "fs/selinux/enforce"); err == nil && strings.TrimSpace(string(data)) == "1" {
 		return []Result{warn("security module", "SELinux is enforcing; nodeless brings no policy for it", "if Pods cannot start and the audit log shows denials: setenforce 0, or write a policy")}

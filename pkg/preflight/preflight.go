@@ -27,6 +27,8 @@ type Host struct {
 	Accel func(ctx context.Context) (Accel, error)
 	// Registries reads the operator's file of image registries. nil skips the check.
 	Registries func() error
+	// Volumes tries whether the daemon of Pods' volumes can be another user than root. nil skips the check.
+	Volumes func() error
 	// Bundle verifies the unpacked files. nil skips the check.
 	Bundle func(ctx context.Context) error
 }
@@ -45,6 +47,7 @@ type Settings struct {
 	NodeName  string
 	Ports     []Port
 	Accel     string // auto, kvm, tcg or any
+	HugePages string // keep or advise
 	ServerPID int    // of the server that runs on the data dir now; 0: none. What it uses is not in the way.
 }
 
@@ -82,7 +85,7 @@ func Run(ctx context.Context, h Host, s Settings) Report {
 func required(ctx context.Context, h Host, s Settings) Report {
 	var r Report
 	for _, check := range []func(Host, Settings) []Result{
-		checkUser, checkKernelVersion, checkMemory, checkDisk, checkPorts, checkClock, checkName, checkCgroups, checkLimits, checkSecurityModules, checkForeign,
+		checkUser, checkKernelVersion, checkMemory, checkDisk, checkPorts, checkClock, checkName, checkCgroups, checkLimits, checkSecurityModules, checkForeign, checkHugePages,
 	} {
 		r.Results = append(r.Results, check(h, s)...)
 	}

@@ -57,6 +57,12 @@ func settings() preflight.Settings {
 		Ports: []preflight.Port{{Number: 6443, Of: "apiserver", Flag: "--https-listen-port"}, {Number: 10250, Of: "kubelet"}}}
 }
 
+// thp is what the host's kernel says of transparent huge pages.
+func thp(own, shared string) func(*preflight.Host) {
+	const dir = "kernel/mm/transparent_hugepage/"
+	return sys(fstest.MapFS{dir + "enabled": text(own), dir + "shmem_enabled": text(shared)})
+}
+
 // proc changes files of the good host's /proc.
 func proc(files fstest.MapFS) func(*preflight.Host) {
 	return func(h *preflight.Host) {
@@ -144,6 +150,13 @@ func TestFacts(t *testing.T) {
 		{name: "no word on flaws", change: func(h *preflight.Host) { h.Sys = fstest.MapFS{} }, fact: "CPU flaws", want: preflight.Warn},
 		{name: "dumps go to a program", change: proc(fstest.MapFS{"sys/kernel/core_pattern": text("|/usr/share/apport/apport -p%p\n")}), fact: "core dumps", want: preflight.Warn, detail: "/usr/share/apport/apport"},
 		{name: "dumps go to systemd", change: proc(fstest.MapFS{"sys/kernel/core_pattern": text("|/lib/systemd/systemd-coredump %P\n")}), fact: "core dumps", want: preflight.Pass},
+		{name: "huge pages for shared memory", change: thp("always [madvise] never", "always within_size advise [never] deny force"), fact: "huge pages", want: preflight.Pass, detail: "without volumes; --huge-pages"},
+		{name: "no huge pages", change: thp("always madvise [never]", "[never]"), fact: "huge pages", want: preflight.Pass, detail: "no guest"},
+		{name: "huge pages by the kernel", change: thp("[always]", "[advise]"), fact: "huge pages", want: preflight.Pass, detail: "all guests"},
+		{name: "huge pages asked for", change: thp("[madvise]", "[never]"), set: func(s *preflight.Settings) { s.HugePages = "advise" }, fact: "huge pages", want: preflight.Pass, detail: "by --huge-pages"},
+		{name: "huge pages that are not known", set: func(s *preflight.Settings) { s.HugePages = "advise" }, fact: "huge pages", want: preflight.Fail, do: "leave out --huge-pages"},
+		{name: "volumes need root", change: func(h *preflight.Host) { h.Volumes = func() error { return errors.New("no ID-mapped mounts") } }, fact: "volumes", want: preflight.Warn, detail: "no ID-mapped mounts", do: "6.3"},
+		{name: "volumes need no root", change: func(h *preflight.Host) { h.Volumes = func() error { return nil } }, fact: "volumes", want: preflight.Pass},
 		{name: "no cgroups", change: func(h *preflight.Host) { h.Sys = fstest.MapFS{} }, fact: "cgroups", want: preflight.Fail},
 		{name: "low limit", change: proc(fstest.MapFS{"sys/fs/inotify/max_user_instances": text("16\n")}), fact: "limits", want: preflight.Warn, do: "sysctl -w fs.inotify.max_user_instances"},
 		{name: "SELinux", change: func(h *preflight.Host) { h.Sys.(fstest.MapFS)["fs/selinux/enforce"] = text("1") }, fact: "security module", want: preflight.Warn},

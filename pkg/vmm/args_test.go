@@ -68,9 +68,38 @@ func TestArgs(t *testing.T) {
 	}
 }
 
+// TestWhatIsForTheEmulatorNeverReachesKVM: there the CPU is the host's, with what its strings are fast by and what its mitigations need.
+func TestWhatIsForTheEmulatorNeverReachesKVM(t *testing.T) {
+	kvm, tcg := strings.Join(Args(Spec{Accel: AccelKVM}), " "), strings.Join(Args(Spec{Accel: AccelTCG}), " ")
+	for _, words := range []string{"erms=", "fsrm=", "-cpu max", "tb-size"} {
+		if strings.Contains(kvm, words) || !strings.Contains(tcg, words) {
+			t.Errorf("%q: on KVM %q, emulated %q", words, kvm, tcg)
+		}
+	}
+	if !strings.Contains(kvm, "-cpu host ") {
+		t.Errorf("on KVM the CPU is not the host's: %q", kvm)
+	}
+}
+
+// TestVhostIsKVMs: one for each queue, on KVM only, and none at all where one cannot be opened.
+func TestVhostIsKVMs(t *testing.T) {
+	device := filepath.Join(t.TempDir(), "vhost-net")
+	must(t, os.WriteFile(device, nil, 0o600))
+	for _, tt := range []struct {
+		accel, path string
+		want        int
+	}{{AccelKVM, device, 3}, {AccelTCG, device, 0}, {AccelKVM, device + ".none", 0}} {
+		files := openVhost(tt.accel, tt.path, 3)
+		if len(files) != tt.want {
+			t.Errorf("%s has %d of %s, want %d", tt.accel, len(files), tt.path, tt.want)
+		}
+		closeFiles(files)
+	}
+}
+
 func TestUnsafeKernelOptionsNeverReachKVM(t *testing.T) {
 	got := KernelCommandLine("quiet", 1, HostConfig{Accel: AccelKVM, TSCKHz: 2_600_000})
-	for _, p := range []string{"mitigations=off", "nokaslr", "init_on_alloc=1", "tsc=reliable", "tsc_early_khz", "lpj="} {
+	for _, p := range []string{"mitigations=", "nospectre", "nosmt", "pti=", "kpti", "mds=", "l1tf=", "spec_store_bypass_disable=", "spectre_v2=", "retbleed=", "nokaslr", "init_on_alloc=1", "tsc=reliable", "tsc_early_khz", "lpj="} {
 		if strings.Contains(got, p) {
 			t.Errorf("%q is among %q", p, got)
 		}

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/nodeless/nodeless/pkg/contract"
 	"github.com/nodeless/nodeless/tests/attack"
 )
@@ -244,6 +246,9 @@ func TestAttackRightsOfQEMU(t *testing.T) {
 		wantJailed(t, g)
 		wantNoDumps(t, g.qemu())
 		wantNoDumps(t, g.pid)
+		const kept = 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_KILL | 1<<unix.CAP_SYS_PTRACE | 1<<unix.CAP_SYS_RESOURCE
+		few := fmt.Sprintf("%016x", kept&capabilities(t)) // who goes on into nodeless-vmm finds these
+		wantStatus(t, g.pid, map[string]string{"CapEff": few, "CapPrm": few, "CapBnd": few, "CapInh": fmt.Sprintf("%016x", 0), "NoNewPrivs": "1", "Seccomp": "2"})
 		return attack.Contained
 	})
 	attack.Try(t, "T5", "a device of the host's is made in a volume", func(t *testing.T) attack.Outcome {
@@ -257,6 +262,15 @@ func TestAttackRightsOfQEMU(t *testing.T) {
 		}
 		return attack.Refused
 	})
+}
+
+// capabilities are those that this process has: a root of a container may lack some.
+func capabilities(t *testing.T) uint64 {
+	t.Helper()
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	must(t, unix.Capget(&head, &sets[0]))
+	return uint64(sets[1].Effective)<<32 | uint64(sets[0].Effective)
 }
 
 // wantStatus compares fields of a process' status.

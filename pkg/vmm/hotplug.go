@@ -109,7 +109,7 @@ func (v *vm) plugNet(ctx context.Context, c netConfig, files []*os.File) (device
 	if err != nil {
 		return deviceInfo{}, err
 	}
-	vhost := v.openVhost(len(files))
+	vhost := openVhost(v.cfg.Accel, vhostNet, len(files))
 	defer closeFiles(vhost)
 	netdev := map[string]any{"type": "tap", "id": d.id}
 	props := map[string]any{"driver": "virtio-net-pci", "netdev": d.id, "mac": c.Mac, "romfile": ""}

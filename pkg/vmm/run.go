@@ -49,12 +49,12 @@ type Options struct {
 }
 
 // Run serves Kata's calls on the API socket for one microVM until it ends, and leaves nothing of it behind.
-// It returns nil when the end was asked for.
+// It returns nil when the end was asked for. What it has no use for it takes from its process, for good.
 func Run(ctx context.Context, cfg HostConfig, opts Options) error {
 	if !filepath.IsAbs(opts.APISocket) {
 		return fmt.Errorf("open API socket: %q is not an absolute path", opts.APISocket)
 	}
-	if err := noDumps(); err != nil {
+	if err := errors.Join(noDumps(), confine()); err != nil {
 		return err
 	}
 	id := filepath.Base(filepath.Dir(opts.APISocket)) // Kata: <VM store>/<sandbox id>/<contract.APISocket>
@@ -71,6 +71,7 @@ func Run(ctx context.Context, cfg HostConfig, opts Options) error {
 		}
 	}
 	v := newVM(id, cfg, log)
+	v.settle = settle
 	v.sandbox, v.disk.dir = opts.Sandbox, filepath.Dir(opts.APISocket)
 	err = serve(ctx, listener, v, stop)
 	clean := err == nil

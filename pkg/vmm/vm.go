@@ -29,6 +29,12 @@ const (
 // errState says that a call does not fit the state the microVM is in.
 var errState = errors.New("not possible in this state")
 
+// launching is how QEMU is started.
+type launching struct {
+	jailed starter
+	settle func() error // gives up what only a start needs; nil in a process that has more to start
+}
+
 // vm is one microVM. Calls come from the REST API, several at once.
 type vm struct {
 	id      string
@@ -58,6 +64,7 @@ type vm struct {
 
 	disk *keeper
 	hostSide
+	launching
 	console *boundedLog
 	ended   chan struct{} // closed when QEMU has ended and its log is complete
 	reason  error         // why; read after ended
@@ -73,7 +80,7 @@ func newVM(id string, cfg HostConfig, log *slog.Logger) *vm {
 		id: id, cfg: cfg, log: log, agent: newAgentChannel(log), state: stateNone,
 		slots: newSlots(0, cfg.RootPorts), devices: map[string]*device{}, patience: usualPatience(),
 		nics: map[string]deviceInfo{}, arriving: map[string]chan<- error{},
-		hostSide: hostSide{jailed: by(jail.Self), sys: os.DirFS("/sys"), groups: vfio.Host()}, ended: make(chan struct{}),
+		launching: launching{jailed: by(jail.Self)}, hostSide: hostSide{sys: os.DirFS("/sys"), groups: vfio.Host()}, ended: make(chan struct{}),
 	}
 	v.disk = &keeper{v: v, bounds: Disk(cfg.Disk), shared: sharer{id: id}, volumes: volumePace{id: id, bounds: Disk(cfg.Disk), log: log}}
 	return v
@@ -223,8 +230,11 @@ func (v *vm) launch() (*process, error) {
 		v.fail(err)
 		return nil, err
 	}
+	if v.settle != nil {
+		err = v.settle()
+	}
 	v.rank(p, spec.Memory)
-	if err := v.record(p); err != nil { // while QEMU starts up
+	if err := errors.Join(err, v.record(p)); err != nil { // while QEMU starts up
 		p.kill()
 		<-p.done
 		p.closeChannels()
@@ -277,7 +287,7 @@ func (v *vm) withNets(s Spec) (Spec, []*os.File) {
 			net.TapFDs = append(net.TapFDs, fdFirstFree+len(extra))
 			extra = append(extra, f)
 		}
-		for _, f := range v.openVhost(len(n.files)) {
+		for _, f := range openVhost(v.cfg.Accel, vhostNet, len(n.files)) {
 			net.VhostFDs = append(net.VhostFDs, fdFirstFree+len(extra))
 			extra = append(extra, f)
 		}
@@ -307,15 +317,18 @@ func (v *vm) withDisk(s Spec, extra []*os.File) (Spec, []*os.File, error) {
 	return s, append(extra, c), nil
 }
 
-// openVhost opens the kernel's network back end once per queue where hardware virtualisation can use it.
+// vhostNet is the kernel's network back end.
+const vhostNet = "/dev/vhost-net"
+
+// openVhost opens the kernel's network back end once per queue where hardware virtualisation can use it; QEMU, in its jail, gets it open.
 // Without it QEMU moves the packets itself.
-func (v *vm) openVhost(n int) []*os.File {
-	if v.cfg.Accel != AccelKVM {
+func openVhost(accel, path string, n int) []*os.File {
+	if accel != AccelKVM {
 		return nil
 	}
 	var files []*os.File
 	for range n {
-		f, err := os.OpenFile("/dev/vhost-net", os.O_RDWR, 0)
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
 		if err != nil {
 			closeFiles(files)
 			return nil

@@ -52,6 +52,7 @@ type Config struct {
 	Pull        pull.Limits
 	Disk        contract.Disk   // bounds on what a Pod does to the host's disk
 	LogRate     int64           // bytes a second that each Pod writes to its logs; 0 for no bound
+	HugePages   bool            // the kernel is told to make guests' memory of huge pages
 	Accel       string          // vmmconfig.Auto, vmmconfig.Any, vmm.AccelKVM or vmm.AccelTCG
 	Runc        containerd.Runc // a second runtime, for measurements
 	NoProxy     bool
@@ -142,9 +143,9 @@ func (c Config) host() teardown.Host {
 
 func (c Config) vmmConfig() vmmconfig.Config {
 	return vmmconfig.Config{
-		File: c.Run.VMMConfig(), Want: c.Accel, ClusterID: c.Data.ClusterID,
+		File: c.Run.VMMConfig(), Want: c.Accel, HugePages: c.HugePages, ClusterID: c.Data.ClusterID,
 		Host: vmm.HostConfig{
-			Bundle: c.Bundle.Dir(), ScratchDir: c.Data.Scratch(), LogDir: c.Run.VMMLogs(), Debug: c.Debug,
+			Bundle: c.Bundle.Dir(), ScratchDir: c.Data.Scratch(), KubeletDir: c.Data.Kubelet(), LogDir: c.Run.VMMLogs(), Debug: c.Debug,
 			RecordDir: c.Data.SandboxRecords(), NodeName: c.Node.Name, Disk: c.Disk, LogRate: c.LogRate,
 		},
 	}

@@ -30,7 +30,7 @@ var layers = map[string]int{
 	"pkg/vmm": mechanism, "pkg/netdev": mechanism, "pkg/cni": mechanism, "pkg/kube": mechanism,
 	"pkg/pki": mechanism, "pkg/proc": mechanism, "pkg/bundle": mechanism, "pkg/preflight": mechanism, "pkg/teardown": mechanism, "pkg/erofs": mechanism,
 	"pkg/users": mechanism, "pkg/agentmux": mechanism, "pkg/ociimage": mechanism, "pkg/syslogd": mechanism, "pkg/registries": mechanism, "pkg/sqlfile": mechanism, "pkg/memcg": mechanism, "pkg/converter": mechanism,
-	"pkg/jail": mechanism, "pkg/vfio": mechanism,
+	"pkg/jail": mechanism, "pkg/vfio": mechanism, contract + "/owners": mechanism, contract + "/rights": mechanism,
 
 	"pkg/guest": guest,
 

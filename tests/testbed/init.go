@@ -68,6 +68,9 @@ func mounts(root, dataSize string) error {
 	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
+	if err := wholeProc(root); err != nil {
+		return err
+	}
 	if err := bootID(root); err != nil {
 		return err
 	}
@@ -100,6 +103,19 @@ func mountData(root, data, size string) error {
 	}
 	if err := unix.Mount(filepath.Join(root, "data"), data, "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("bind %s: %w", data, err)
+	}
+	return nil
+}
+
+// wholeProc mounts a second /proc, of which nothing is hidden, as on a machine: without one the kernel lets no user namespace mount
+// another, and virtiofsd would be root (pkg/contract/owners). The file of bootID hides a part of the first.
+func wholeProc(root string) error {
+	dir := filepath.Join(root, "proc")
+	if err := os.MkdirAll(dir, 0o555); err != nil {
+		return err
+	}
+	if err := unix.Mount("proc", dir, "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("mount %s: %w", dir, err)
 	}
 	return nil
 }

@@ -3,9 +3,14 @@ package vm_test
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nodeless/nodeless/pkg/contract"
 )
 
 // volumed has a volume, and with it a virtiofsd.
@@ -23,13 +28,37 @@ spec:
   volumes: [{name: v, emptyDir: {}}]
 `
 
-// TestProcessesOfPodsAreConfined reads of every QEMU and virtiofsd of the host who it is and what it may and sees (docs/security.md, T5).
+// What nodeless-vmm and the shim keep of root's capabilities (docs/security.md).
+const (
+	vmmKeeps  = 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_KILL | 1<<unix.CAP_SYS_PTRACE | 1<<unix.CAP_SYS_RESOURCE
+	shimKeeps = vmmKeeps | 1<<unix.CAP_CHOWN | 1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID | 1<<unix.CAP_SETGID | 1<<unix.CAP_SETUID |
+		1<<unix.CAP_SETPCAP | 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_MKNOD
+)
+
+// TestProcessesOfPodsAreConfined reads of every process of a Pod on the host who it is and what it may and sees (docs/security.md, T5).
 func TestProcessesOfPodsAreConfined(t *testing.T) {
 	s := newSpace(t, 4*time.Minute)
 	s.OwnHost(t, "it reads of the host's processes")
 	s.Apply(volumed)
 	s.Ready("confined")
 	users := map[string]int{}
+	for program, keeps := range map[string]uint64{contract.VMM: vmmKeeps, contract.Shim: shimKeeps} {
+		pids := s.Processes(t, program)
+		if len(pids) == 0 {
+			t.Errorf("no process has %s in its command line", program)
+		}
+		for _, pid := range pids {
+			got := rightsOf(pid, program)
+			have, _ := strconv.ParseUint(rightsOf(s.Host.Pid(), "")["CapPrm"], 16, 64) // a host that is a container may lack some
+			capabilities := fmt.Sprintf("%016x", keeps&have)
+			for field, want := range map[string]string{"CapEff": capabilities, "CapPrm": capabilities, "CapBnd": capabilities,
+				"CapInh": fmt.Sprintf("%016x", 0), "NoNewPrivs": "1", "Seccomp": "2"} {
+				if got != nil && got[field] != want {
+					t.Errorf("%s: %s is %q, want %q", program, field, got[field], want)
+				}
+			}
+		}
+	}
 	for program, capabilities := range map[string]string{
 		"qemu-system": "0000000000000000",
 		// chown, dac_override, fowner, fsetid, setgid, setuid: it acts for the guest's users
@@ -40,13 +69,12 @@ func TestProcessesOfPodsAreConfined(t *testing.T) {
 			t.Errorf("no process has %s in its command line", program)
 		}
 		for _, pid := range pids {
-			got := rightsOf(pid)
+			got := rightsOf(pid, "ld-linux")
 			if got == nil {
 				continue // another test's Pod has ended
 			}
 			user := got["Uid"]
-			root := strings.HasPrefix(user, "0 ") || user == ""
-			if !root && users[user] != 0 || root && program == "qemu-system" {
+			if strings.HasPrefix(user, "0 ") || user == "" || users[user] != 0 {
 				t.Errorf("%s is user %q, which is root or that of process %d", program, user, users[user])
 			}
 			users[user] = pid
@@ -55,7 +83,11 @@ func TestProcessesOfPodsAreConfined(t *testing.T) {
 					t.Errorf("%s: %s is %q, want %q", program, field, got[field], want)
 				}
 			}
-			for _, kind := range []string{"mnt", "pid", "ipc", "uts", "net", "cgroup"} {
+			kinds := []string{"mnt", "pid", "ipc", "uts", "net", "cgroup"}
+			if program == "bin/virtiofsd" {
+				kinds = append(kinds, "user") // its capabilities are worth nothing on the host
+			}
+			for _, kind := range kinds {
 				own, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, kind))
 				host, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", s.Host.Pid(), kind)) // the host is there
 				if err == nil && own == host {
@@ -66,11 +98,11 @@ func TestProcessesOfPodsAreConfined(t *testing.T) {
 	}
 }
 
-// rightsOf is /proc/PID/status by its fields; nil once the process has ended or while it has not yet become what it will be.
-func rightsOf(pid int) map[string]string {
+// rightsOf is /proc/PID/status by its fields; nil once the process has ended or while it has not yet become the program it will be.
+func rightsOf(pid int, program string) map[string]string {
 	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	raw, err2 := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil || err2 != nil || !strings.Contains(strings.SplitN(string(line), "\x00", 2)[0], "ld-linux") {
+	if err != nil || err2 != nil || !strings.Contains(strings.SplitN(string(line), "\x00", 2)[0], program) {
 		return nil
 	}
 	fields := map[string]string{}

@@ -44,6 +44,7 @@ type Node struct {
 	DiskIOPS      int    // operations a second for each Pod; 0 for no bound
 	LogRate       int    // MiB a second that each Pod writes to its logs; 0 for no bound
 	Accel         string // auto, kvm or tcg
+	HugePages     string // keep or advise
 	// RuncPath adds a RuntimeClass handler "runc", with the shim at RuncShimPath or in PATH; for measurements only.
 	RuncPath, RuncShimPath string
 	PullTimeout            time.Duration // of one pull of an image; none when it is 0

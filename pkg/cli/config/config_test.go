@@ -138,7 +138,7 @@ func TestAllFaultsAtOnce(t *testing.T) {
 	src := sources(t, "unknown-thing: 1\n", nil)
 	for name, value := range map[string]string{
 		"data-dir": "relative", "https-listen-port": "70000", "service-cidr": "10.42.0.0/17", "cluster-dns": "192.0.2.1", "node-name": "Not_Valid",
-		"disable": "everything", "accel": "xen", "max-pods": "0", "service-node-port-range": "9-1", "tls-san": "a b", "kubelet-arg": "v", "node-ip": "x",
+		"disable": "everything", "accel": "xen", "huge-pages": "always", "max-pods": "0", "service-node-port-range": "9-1", "tls-san": "a b", "kubelet-arg": "v", "node-ip": "x",
 		"cgroup-root": "/", "cluster-domain": "-", "datastore-endpoint": "mysql://x", "log-level": "loud", "run-dir": "r", "advertise-address": "127.0.0.1",
 		"pod-deny-cidr": "fd00::/8", "pod-allow-from": "everybody", "pod-host-port": "22", "pod-max-flows": "-1", "nodeport-addresses": "127.0.0.0/8",
 	} {
@@ -150,7 +150,7 @@ func TestAllFaultsAtOnce(t *testing.T) {
 	}
 	for _, want := range []string{
 		`unknown key "unknown-thing"`, `check data-dir "relative"`, `check https-listen-port "70000"`, `overlaps cluster-cidr`, `outside of service-cidr`, `check node-name`,
-		`check disable "everything"`, `check accel`, `check max-pods`, `service-node-port-range`, `check tls-san`, `check kubelet-arg`, `flag --node-ip: "x" is not an IP address`,
+		`check disable "everything"`, `check accel`, `check huge-pages`, `check max-pods`, `service-node-port-range`, `check tls-san`, `check kubelet-arg`, `flag --node-ip: "x" is not an IP address`,
 		`check cgroup-root`, `check cluster-domain`, `check datastore-endpoint`, `flag --log-level: "loud" is not`, `check run-dir`, `check advertise-address`,
 		`check pod-deny-cidr "fd00::/8"`, `flag --pod-allow-from: "everybody" is not an address range`, `check pod-host-port "22"`, `check pod-max-flows "-1"`, `check nodeport-addresses "127.0.0.0/8"`,
 	} {

@@ -101,6 +101,8 @@ func nodeOptions() []Option {
 			field: func(c *Config) any { return &c.Node.LogRate }},
 		{Name: "accel", Default: "auto", Usage: "how microVMs run: auto and kvm need a KVM that works, tcg emulates, which is slow and isolates less, any emulates where KVM does not work",
 			field: func(c *Config) any { return &c.Node.Accel }},
+		{Name: "huge-pages", Default: "keep", Usage: "guests' memory of huge pages: keep leaves the kernel's settings alone, which has them for Pods without volumes at most; advise sets them, for all Pods",
+			field: func(c *Config) any { return &c.Node.HugePages }},
 		{Name: "pull-timeout", Default: "1h", Usage: "`time` after which a pull of an image is given up; 0 for never",
 			field: func(c *Config) any { return &c.Node.PullTimeout }},
 		{Name: "pull-rate", Default: "16", Usage: "`KiB` a second, over a minute, below which a download of an image is given up; 0 for never",

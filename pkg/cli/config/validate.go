@@ -174,6 +174,9 @@ func (n Node) faults() (errs []error) {
 	if !slices.Contains([]string{"auto", "kvm", "tcg", "any"}, n.Accel) {
 		errs = append(errs, invalid("accel", n.Accel, "no such way to run a microVM", "choose auto, kvm, tcg or any"))
 	}
+	if !slices.Contains([]string{"keep", "advise"}, n.HugePages) {
+		errs = append(errs, invalid("huge-pages", n.HugePages, "no such use of huge pages", "choose keep or advise"))
+	}
 	for name, path := range map[string]string{"runc-path": n.RuncPath, "runc-shim-path": n.RuncShimPath} {
 		if path != "" && !filepath.IsAbs(path) {
 			errs = append(errs, invalid(name, path, "not an absolute path", "give the full path of the program"))

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nodeless/nodeless/pkg/contract"
+	"github.com/nodeless/nodeless/pkg/contract/owners"
 	"github.com/nodeless/nodeless/pkg/jail"
 	"github.com/nodeless/nodeless/tests/attack"
 )
@@ -29,8 +29,12 @@ import (
 const daemonEnv = "NODELESS_TEST_VIRTIOFSD"
 
 func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == owners.Hold {
+		owners.Holder(os.Stdin, os.Stdout)
+		os.Exit(0)
+	}
 	if os.Getenv(daemonEnv) != "" {
-		fmt.Fprintln(os.Stderr, Exec(os.Args[1], os.Args[2:]))
+		fmt.Fprintln(os.Stderr, Exec(os.Args[1], os.Args[2:], os.Getenv(owners.TreesEnv)))
 		os.Exit(1)
 	}
 	os.Exit(m.Run())
@@ -116,11 +120,12 @@ func lookAtRights(t *testing.T, bundle, shared string) {
 		t.Fatal(err)
 	}
 	g := start(t, bundle, shared, 0)
+	wantNamespaces(t, g.pid)
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", g.pid))
 	if err != nil {
 		t.Fatal(err)
 	}
-	user := strconv.Itoa(owner)
+	user := strconv.Itoa(owners.First + os.Getpid())
 	want := map[string]string{
 		"Uid": strings.Repeat(user+" ", 3) + user, "Gid": strings.Repeat(user+" ", 3) + user, "Groups": "", "NoNewPrivs": "1", "Seccomp": "2",
 		"CapEff": "00000000000000db", "CapPrm": "00000000000000db", "CapBnd": "0000000000000000",
@@ -162,6 +167,74 @@ func lookAtRights(t *testing.T, bundle, shared string) {
 	}
 }
 
+// wantNamespaces: nothing that the daemon might change is the host's, and its capabilities are worth nothing there.
+func wantNamespaces(t *testing.T, pid int) {
+	t.Helper()
+	for _, kind := range []string{"user", "mnt", "pid", "ipc", "uts", "net", "cgroup"} {
+		own, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, kind))
+		host, hostErr := os.Readlink("/proc/self/ns/" + kind)
+		if err != nil || hostErr != nil || own == host {
+			t.Errorf("the daemon is in %s, the host in %s (%v, %v)", own, host, err, hostErr)
+		}
+	}
+}
+
+// TestFilesBelongToWhomTheGuestSays, whoever the daemon is: on the disk, and as the guest sees them.
+func TestFilesBelongToWhomTheGuestSays(t *testing.T) {
+	bundle := built(t)
+	for name, users := range map[string]*owners.Users{"users of its own": podsUsers(t), "root": nil} {
+		for _, user := range []uint32{0, 1, 1000, 1000650000, 1<<31 - 1} {
+			t.Run(fmt.Sprintf("%s, user %d", name, user), func(t *testing.T) {
+				dir := folder(t)
+				if err := errors.Join(os.Chmod(dir, 0o1777), os.WriteFile(filepath.Join(dir, "root"), nil, 0o600)); err != nil {
+					t.Fatal(err)
+				}
+				g := startAs(t, users, bundle, dir, 0)
+				if got := g.lookup("root"); got != 0 {
+					t.Errorf("a file of the host's root belongs to %d in the guest", got)
+				}
+				g.user = user
+				g.write(g.create(unix.O_RDWR), 0, 0, "x")
+				if got := g.lookup("file"); got != user {
+					t.Errorf("the file belongs to %d in the guest", got)
+				}
+				var st unix.Stat_t
+				if err := unix.Stat(filepath.Join(dir, "file"), &st); err != nil || st.Uid != user || st.Gid != user {
+					t.Errorf("on the disk it belongs to %d:%d, %v", st.Uid, st.Gid, err)
+				}
+			})
+		}
+	}
+}
+
+// TestAttackFilesThatAreNotShown: a file of the host's root that is not shown as the Pod's users' is out of the daemon's reach, though it
+// has CAP_DAC_OVERRIDE and the path.
+func TestAttackFilesThatAreNotShown(t *testing.T) {
+	bundle, dir := built(t), folder(t)
+	if err := errors.Join(unix.Mount(dir, dir, "", unix.MS_BIND, ""), unix.Mount("", dir, "", unix.MS_SHARED, "")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	inner := filepath.Join(dir, "inner")
+	if err := os.Mkdir(inner, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	attack.Try(t, "T5", "a guest opens a file of the host's root by a mount that is not mapped to its users", func(t *testing.T) attack.Outcome {
+		g := start(t, bundle, dir, 0)
+		if err := errors.Join(unix.Mount("inner", inner, "tmpfs", 0, ""), os.WriteFile(filepath.Join(inner, "file"), []byte("secret"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Unmount(inner, unix.MNT_DETACH) //nolint:errcheck // the folder's cleanup says it
+		at := binary.LittleEndian.Uint64(g.call(1, 1, []byte("inner\x00"), nil, 128))
+		file := binary.LittleEndian.Uint64(g.call(1, at, []byte("file\x00"), nil, 128))
+		if err := g.try(14, file, words(unix.O_RDONLY, 0), nil, 16); err != unix.EACCES {
+			t.Errorf("open = %v", err)
+			return attack.Succeeded
+		}
+		return attack.Refused
+	})
+}
+
 // folder is one whose name an option of the daemon can have.
 func folder(t *testing.T) string {
 	t.Helper()
@@ -192,10 +265,28 @@ type guest struct {
 	sent   uint16
 	node   uint64 // of the file
 	pid    int    // of the daemon
+	user   uint32 // who makes requests, and the group
 }
 
-// start starts the daemon and connects to it.
+// podsUsers are those that the shim makes for a Pod.
+func podsUsers(t *testing.T) *owners.Users {
+	t.Helper()
+	users, err := owners.New(jail.Self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = users.Close() })
+	return users
+}
+
+// start starts the daemon as the shim does, and connects to it.
 func start(t *testing.T, bundle, dir string, maxPages int) *guest {
+	t.Helper()
+	return startAs(t, podsUsers(t), bundle, dir, maxPages)
+}
+
+// startAs starts it for users, or as root for nil.
+func startAs(t *testing.T, users *owners.Users, bundle, dir string, maxPages int) *guest {
 	t.Helper()
 	socket := filepath.Join(folder(t), "s")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
@@ -214,10 +305,11 @@ func start(t *testing.T, bundle, dir string, maxPages int) *guest {
 	var said bytes.Buffer
 	cmd := exec.Command(jail.Self, bundle, "--fd=3", "--shared-dir="+dir, "--cache=auto")
 	cmd.Env = []string{daemonEnv + "=1"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: contract.VirtiofsdNamespaces} // as the shim starts it
 	cmd.ExtraFiles, cmd.Stdout, cmd.Stderr = []*os.File{file}, &said, &said
 	cmd.WaitDelay = 5 * time.Second
-	if err := cmd.Start(); err != nil {
+	if err := users.Start(cmd, contract.VirtiofsdNamespaces, filepath.Join(bundle, "qemu"), dir); errors.Is(err, owners.ErrUnknown) {
+		t.Skipf("skipped: temporary files are on a file system that cannot be mapped: %v", err)
+	} else if err != nil {
 		t.Fatal(err)
 	}
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})
@@ -301,10 +393,22 @@ func (g *guest) tell(kind uint32, payload []byte, files ...int) {
 // call makes a request of FUSE and gives the answer's size bytes, or those that came.
 func (g *guest) call(opcode uint32, node uint64, args, data []byte, size int) []byte {
 	g.t.Helper()
-	const header = 16
+	if err := g.try(opcode, node, args, data, size); err != nil {
+		g.t.Fatalf("request %d: %v", opcode, err)
+	}
+	answer := g.memory[fromDaemon:]
+	return append([]byte{}, answer[answerHeader:binary.LittleEndian.Uint32(answer)]...)
+}
+
+// answerHeader is how many bytes come before an answer's own.
+const answerHeader = 16
+
+// try makes a request, and gives the error that it is answered with. The answer is in the memory.
+func (g *guest) try(opcode uint32, node uint64, args, data []byte, size int) error {
+	g.t.Helper()
 	le, ring := binary.LittleEndian, g.memory[3*ringRoom:]
 	request := append(words(uint32(40+len(args)+len(data)), opcode), longs(uint64(g.sent)+1, node)...)
-	request = append(append(request, words(0, 0, 1, 0)...), args...)
+	request = append(append(request, words(g.user, g.user, 1, 0)...), args...)
 	copy(g.memory[toDaemon:], request)
 	copy(g.memory[toDaemon+len(request):], data)
 	next := uint16(0)
@@ -320,7 +424,7 @@ func (g *guest) call(opcode uint32, node uint64, args, data []byte, size int) []
 	if len(data) > 0 {
 		describe(toDaemon+len(request), len(data), 1)
 	}
-	describe(fromDaemon, header+size, 2)
+	describe(fromDaemon, answerHeader+size, 2)
 	available, used := ring[ringRoom:], ring[2*ringRoom:]
 	le.PutUint16(available[4+2*(g.sent%ringSize):], 0)
 	g.sent++
@@ -335,9 +439,16 @@ func (g *guest) call(opcode uint32, node uint64, args, data []byte, size int) []
 	}
 	answer := g.memory[fromDaemon:]
 	if failed := int32(le.Uint32(answer[4:])); failed != 0 {
-		g.t.Fatalf("request %d: %v", opcode, unix.Errno(-failed))
+		return unix.Errno(-failed)
 	}
-	return append([]byte{}, answer[header:le.Uint32(answer)]...)
+	return nil
+}
+
+// lookup finds a file in the share, and tells whose it is.
+func (g *guest) lookup(name string) uint32 {
+	g.t.Helper()
+	const user = 40 + 68 // fuse_entry_out, and in its fuse_attr
+	return binary.LittleEndian.Uint32(g.call(1, 1, append([]byte(name), 0), nil, 128)[user:])
 }
 
 // open opens the file and gives its handle.

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nodeless/nodeless/pkg/contract/owners"
 	"github.com/nodeless/nodeless/pkg/jail"
 )
 
@@ -20,7 +21,8 @@ const (
 	fileLimit = 1 << 20
 	// threadLimit is more than it has threads.
 	threadLimit = 64
-	// owner is root: for a guest's root the daemon does not change its user, so that files of that one would belong to whom it is.
+	// owner is root, of the Pod's users (pkg/contract/owners) or of the host: for a guest's root the daemon does not change its user, so that
+	// files of that one would belong to whom it is.
 	owner = 0
 )
 
@@ -38,8 +40,9 @@ func Command(bundle string, args []string) ([]string, error) {
 	return append(argv, "--sandbox=none", "--seccomp=kill", "--inode-file-handles=never", "--rlimit-nofile=0", "--modcaps="+dropped), nil
 }
 
-// Exec replaces this process by the bundled daemon, in its jail. It returns only on error.
-func Exec(bundle string, args []string) error {
+// Exec replaces this process by the bundled daemon, in its jail. trees is what the environment has as owners.TreesEnv. It returns only on
+// error.
+func Exec(bundle string, args []string, trees string) error {
 	argv, err := Command(bundle, args)
 	if err != nil {
 		return err
@@ -51,7 +54,11 @@ func Exec(bundle string, args []string) error {
 	if err := keepRights(); err != nil {
 		return err
 	}
-	p := plan(bundle, argv)
+	programs, share, err := owners.Trees(trees)
+	if err != nil {
+		return err
+	}
+	p := plan(bundle, argv, programs, share)
 	return jail.Become(p, 1)
 }
 
@@ -62,11 +69,12 @@ var rights = []uintptr{unix.CAP_CHOWN, unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER, u
 // dropped are capabilities that the daemon would take by itself, and is not given.
 const dropped = "-mknod:-setfcap"
 
-// plan is what the daemon has in its jail: itself, what it shares, and Kata's socket as descriptor 3.
-func plan(bundle string, argv []string) jail.Plan {
+// plan is what the daemon has in its jail: itself, what it shares, and Kata's socket as descriptor 3. programs and share are descriptors of
+// the first two, or 0.
+func plan(bundle string, argv []string, programs, share int) jail.Plan {
 	p := jail.Plan{
 		Argv: argv, Name: "nodeless", User: owner, Capabilities: rights, Proc: true, Calls: calls(),
-		Shown: []jail.Shown{{Path: filepath.Join(bundle, "qemu"), Programs: true}},
+		Shown: []jail.Shown{{Path: filepath.Join(bundle, "qemu"), Programs: true, Tree: programs}},
 		Limits: []jail.Limit{
 			{Resource: unix.RLIMIT_CORE}, {Resource: unix.RLIMIT_MSGQUEUE}, {Resource: unix.RLIMIT_MEMLOCK},
 			{Resource: unix.RLIMIT_NOFILE, Most: fileLimit}, {Resource: unix.RLIMIT_NPROC, Most: threadLimit},
@@ -74,7 +82,7 @@ func plan(bundle string, argv []string) jail.Plan {
 	}
 	for _, arg := range argv {
 		if dir, ok := strings.CutPrefix(arg, sharedDir); ok {
-			p.Shown = append(p.Shown, jail.Shown{Path: filepath.Clean(dir), Writable: true, Mounts: true})
+			p.Shown = append(p.Shown, jail.Shown{Path: filepath.Clean(dir), Writable: true, Mounts: true, Tree: share})
 		}
 	}
 	return p

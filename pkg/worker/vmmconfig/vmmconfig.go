@@ -32,6 +32,9 @@ type Config struct {
 	Host vmm.HostConfig // Accel is filled in
 	Want string         // Auto, Any, vmm.AccelKVM or vmm.AccelTCG
 
+	// HugePages has the kernel make guests' memory of huge pages, in place of settings of its own that say never.
+	HugePages bool
+
 	ClusterID func() (string, error) // whose microVMs these are; Host.ClusterID is filled in by it
 }
 
@@ -76,6 +79,11 @@ func (w *Writer) Run(ctx context.Context) error {
 	host, err := w.choose(ctx)
 	if err != nil {
 		return err
+	}
+	if w.cfg.HugePages {
+		if err := adviseHugePages(thpFolder); err != nil {
+			return err
+		}
 	}
 	if w.cfg.ClusterID != nil {
 		if host.ClusterID, err = w.cfg.ClusterID(); err != nil {
