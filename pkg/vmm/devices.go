@@ -30,8 +30,9 @@ var (
 	errNotPlaced = errors.New("the guest has given it no addresses")
 )
 
-// hostSide is what a microVM with devices needs of the host.
+// hostSide is what a microVM needs of the host.
 type hostSide struct {
+	launching
 	sys    fs.FS       // /sys
 	groups vfio.Holder // of the devices that are passed through
 	held   []*os.File  // their groups; guarded by bootMu

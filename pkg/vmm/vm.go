@@ -64,7 +64,6 @@ type vm struct {
 
 	disk *keeper
 	hostSide
-	launching
 	console *boundedLog
 	ended   chan struct{} // closed when QEMU has ended and its log is complete
 	reason  error         // why; read after ended
@@ -80,7 +79,7 @@ func newVM(id string, cfg HostConfig, log *slog.Logger) *vm {
 		id: id, cfg: cfg, log: log, agent: newAgentChannel(log), state: stateNone,
 		slots: newSlots(0, cfg.RootPorts), devices: map[string]*device{}, patience: usualPatience(),
 		nics: map[string]deviceInfo{}, arriving: map[string]chan<- error{},
-		launching: launching{jailed: by(jail.Self)}, hostSide: hostSide{sys: os.DirFS("/sys"), groups: vfio.Host()}, ended: make(chan struct{}),
+		hostSide: hostSide{launching: launching{jailed: by(jail.Self)}, sys: os.DirFS("/sys"), groups: vfio.Host()}, ended: make(chan struct{}),
 	}
 	v.disk = &keeper{v: v, bounds: Disk(cfg.Disk), shared: sharer{id: id}, volumes: volumePace{id: id, bounds: Disk(cfg.Disk), log: log}}
 	return v
