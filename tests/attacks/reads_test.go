@@ -15,8 +15,8 @@ import (
 )
 
 // bait is a Pod that lays out what the host may stumble over when it reads from a guest: a FIFO for its last message, a last message of a
-// gigabyte, a line of log without an end, a part of a volume that is a link to the host's root when the container comes again, an
-// /etc/hosts that root in the guest wants to be something else.
+// gigabyte, a line of log without an end, a part of a volume that is a link to the host's root when the container comes again. Beside it is
+// one whose root wants its /etc/hosts to be something else.
 const bait = `
 apiVersion: v1
 kind: Pod
@@ -35,6 +35,16 @@ spec:
     image: IMAGE
     command: [sh, -c, "cat /part/hostname; ls /part | wc -l; if [ -L /e/part ]; then sleep 1000; fi; rm -r /e/part; ln -s / /e/part; exit 1"]
     volumeMounts: [{name: e, mountPath: /e}, {name: e, mountPath: /part, subPath: part}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: rewriter}
+spec:
+  restartPolicy: OnFailure
+  automountServiceAccountToken: false
+  terminationGracePeriodSeconds: 2
+  volumes: [{name: e, emptyDir: {medium: Memory}}]
+  containers:
   - name: hosts
     image: IMAGE
     command: [sh, -c, "if [ -e /e/tried ]; then cat /etc/hosts; sleep 1000; fi; echo x >/e/tried; HOSTS; until [ -e /e/go ]; do sleep 1; done; exit 1"]
@@ -43,6 +53,7 @@ spec:
 `
 
 // hostsOfTheGuest is what root does to /etc/hosts: where the container has it, and where the guest has all that the host shares with it.
+// A second mount shows that as long as no volume is shared: a guest's Linux 6.12 mounts the volume again that came last.
 // It counts the names that are something else afterwards. Then the file grows by 32 MiB.
 const hostsOfTheGuest = "mkdir /all; mount -t virtiofs kataShared /all && echo mounted; for f in /etc/hosts $(find /all -name '*hosts*'); do echo at $f; " +
 	"rm -f $f; ln -sf PRECIOUS $f; ln -s PRECIOUS /e/l; mv -f /e/l $f; ln -s PRECIOUS ${f%/*}/l && mv -f ${f%/*}/l $f; mkfifo $f; rm -f /e/l; " +
@@ -123,14 +134,15 @@ func TestAttackWhatTheHostReads(t *testing.T) {
 
 // hosts watches what becomes of the host's file behind a Pod's /etc/hosts.
 func hosts(t *testing.T, s *testcluster.Space, again func(*corev1.Pod) bool) attack.Outcome {
-	pod, err := s.Client.CoreV1().Pods(s.Name).Get(s.Ctx, "bait", metav1.GetOptions{})
+	pod, err := s.Client.CoreV1().Pods(s.Name).Get(s.Ctx, "rewriter", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	file := s.Host.Path(filepath.Join("/var/lib/nodeless/agent/kubelet/pods", string(pod.UID), "etc-hosts"))
+	s.Ready("rewriter")
 	var said string
 	s.Until("root in the guest has tried", func() (bool, error) {
-		said = s.Kubectl("logs", "bait", "-c", "hosts")
+		said = s.Kubectl("logs", "rewriter", "-c", "hosts")
 		return strings.Contains(said, "done"), nil
 	})
 	t.Log(said)
@@ -145,13 +157,13 @@ func hosts(t *testing.T, s *testcluster.Space, again func(*corev1.Pod) bool) att
 	if err != nil || !info.Mode().IsRegular() {
 		t.Fatalf("the host's file: %v, %v", info, err)
 	}
-	s.Kubectl("exec", "bait", "-c", "hosts", "--", "touch", "/e/go")
-	s.Pod("bait", "has its container with /etc/hosts again", again)
+	s.Kubectl("exec", "rewriter", "-c", "hosts", "--", "touch", "/e/go")
+	s.Pod("rewriter", "has its container with /etc/hosts again", again)
 	if info, err = os.Lstat(file); err != nil || !info.Mode().IsRegular() || info.Size() > 4096 {
 		t.Errorf("the host's file, written again: %v, %v", info, err)
 	}
 	s.Until("the container sees its new file", func() (bool, error) {
-		return strings.Contains(s.Kubectl("logs", "bait", "-c", "hosts"), "Kubernetes-managed"), nil
+		return strings.Contains(s.Kubectl("logs", "rewriter", "-c", "hosts"), "Kubernetes-managed"), nil
 	})
 	if text, err := os.ReadFile(s.Host.Path(precious)); err != nil || string(text) != "precious" {
 		t.Errorf("a file of the host: %q, %v", text, err)
