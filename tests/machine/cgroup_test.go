@@ -2,6 +2,7 @@ package machine_test
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -21,35 +22,54 @@ const gib = 1 << 30
 // sized is a Pod whose one container has limits: a 0.5C1Gi.
 const sized = "    resources: {limits: {cpu: 500m, memory: 64Mi}}\n"
 
-// TestMachineHostBoundsThePod: cpu.max and memory.max of the Pod's cgroup are its spec's, with the microVM's own memory; they follow a
-// resize in place, and systemd, which knows nothing of these cgroups, leaves them when it reads its units anew.
-func TestMachineHostBoundsThePod(t *testing.T) {
-	s := newSpace(t, 5*time.Minute)
+// TestMachinePod is one Pod's life in the machine, in which a boot takes a while: each part finds it as the one before has left it.
+func TestMachinePod(t *testing.T) {
+	s := newSpace(t, 10*time.Minute)
 	s.Apply(testcluster.Sleeper("a", sized))
 	pod := s.Ready("a")
+	for _, part := range []struct {
+		name string
+		run  func(*testcluster.Space, *corev1.Pod)
+	}{
+		{"runs on KVM", runsOnKVM},
+		{"its processes are in its cgroup", inItsCgroup},
+		{"the host bounds it", bounded},
+		{"outlives its server", outlivesItsServer},
+	} {
+		t.Run(part.name, func(t *testing.T) {
+			own := *s
+			own.T = t
+			part.run(&own, pod)
+		})
+	}
+}
+
+// bounded: cpu.max and memory.max of the Pod's cgroup are its spec's, with the microVM's own memory; they follow a resize in place, and
+// systemd, which knows nothing of these cgroups, leaves them when it reads its units anew.
+func bounded(s *testcluster.Space, pod *corev1.Pod) {
 	overhead := pod.Spec.Overhead.Memory().Value()
 	if overhead == 0 {
-		t.Fatal("the Pod has no overhead: nobody counts the microVM's own memory")
+		s.T.Fatal("the Pod has no overhead: nobody counts the microVM's own memory")
 	}
 	bounds(s, pod, "50000 100000", 1*gib+overhead)
 
 	patch := `{"spec":{"containers":[{"name":"main","resources":{"limits":{"cpu":"1","memory":"128Mi"}}}]}}`
 	if _, err := s.Client.CoreV1().Pods(s.Name).Patch(s.Ctx, "a", types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "resize"); err != nil {
-		t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	s.Pod("a", "has its new limits", func(pod *corev1.Pod) bool {
 		r := pod.Status.ContainerStatuses[0].Resources
 		return r != nil && r.Limits.Cpu().Cmp(resource.MustParse("1")) == 0 && r.Limits.Memory().Cmp(resource.MustParse("128Mi")) == 0
 	})
 	if got := s.MustExec("a", "cat", "/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/memory.max"); got != "100000 100000\n"+strconv.Itoa(128<<20) {
-		t.Errorf("the guest holds the container to %q after the resize, want a core and 128 MiB", got)
+		s.T.Errorf("the guest holds the container to %q after the resize, want a core and 128 MiB", got)
 	}
 	size := int64(1 * gib) // 1C1Gi, unless the catalog rounds it up
 	if spec := s.Ready("a").Annotations["nodeless.dev/spec"]; spec == "1C2Gi" {
 		size = 2 * gib
 	}
 	bounds(s, pod, "100000 100000", size+overhead)
-	onHost(t, "systemctl daemon-reload")
+	onHost(s.T, "systemctl daemon-reload")
 	bounds(s, pod, "100000 100000", size+overhead)
 }
 
@@ -72,11 +92,9 @@ func bounds(s *testcluster.Space, pod *corev1.Pod, cpu string, memory int64) {
 	})
 }
 
-// TestMachineProcessesOfAPodAreInItsCgroup: whatever works for a Pod is paid for by it. systemd's own tree has none of them.
-func TestMachineProcessesOfAPodAreInItsCgroup(t *testing.T) {
-	s := newSpace(t, 3*time.Minute)
-	s.Apply(testcluster.Sleeper("a", sized))
-	pod := s.Ready("a")
+// inItsCgroup: whatever works for a Pod is paid for by it. systemd's own tree has none of them.
+func inItsCgroup(s *testcluster.Space, pod *corev1.Pod) {
+	t := s.T
 	for _, name := range []string{"qemu-system", "nodeless-vmm", "virtiofsd", "containerd-shim-kata-v2"} {
 		found := processes(t, name)
 		if len(found) == 0 {
@@ -94,30 +112,13 @@ func TestMachineProcessesOfAPodAreInItsCgroup(t *testing.T) {
 	}
 }
 
-// TestMachineProcessesOfAContainerAreBounded: the guest's kernel refuses a process too many; the Pod and its host go on.
-func TestMachineProcessesOfAContainerAreBounded(t *testing.T) {
-	s := newSpace(t, 4*time.Minute)
-	s.Apply(testcluster.Sleeper("a", ""))
-	s.Ready("a")
-	limit, err := strconv.Atoi(s.MustExec("a", "cat", "/sys/fs/cgroup/pids.max"))
+// outlivesItsServer: systemd restarts the server, says it is active when the node is Ready, and the Pod runs on, bounded as it was.
+func outlivesItsServer(s *testcluster.Space, pod *corev1.Pod) {
+	t := s.T
+	held, err := host.CgroupFiles("pod"+string(pod.UID), "cpu.max", "memory.max")
 	if err != nil {
-		t.Fatalf("the guest does not bound the container's processes: %v", err)
+		t.Fatal(err)
 	}
-	// As many as fit are left to wait, so that the next one is the one too many.
-	more := strconv.Itoa(limit + 10)
-	s.Exec("a", "sh", "-c", "i=0; while [ $i -lt "+more+" ]; do sleep 1000 & i=$((i+1)); done 2>/dev/null")
-	events := s.MustExec("a", "sed", "-n", "s/^max //p", "/sys/fs/cgroup/pids.events")
-	if n, err := strconv.Atoi(events); err != nil || n == 0 {
-		t.Errorf("no process was refused of %s, with a bound of %d: pids.events says %q", more, limit, events)
-	}
-	s.Kubectl("get", "--raw", "/readyz")
-}
-
-// TestMachineServiceStartsAnew: systemd restarts the server, says it is active when the node is Ready, and the Pods run on.
-func TestMachineServiceStartsAnew(t *testing.T) {
-	s := newSpace(t, 6*time.Minute)
-	s.Apply(testcluster.Sleeper("a", sized))
-	pod := s.Ready("a")
 	boot := s.MustExec("a", "cat", "/proc/sys/kernel/random/boot_id")
 	onHost(t, "systemctl restart nodeless && systemctl is-active nodeless")
 	s.Kubectl("wait", "node", "--all", "--for=condition=Ready", "--timeout=0s")
@@ -128,7 +129,9 @@ func TestMachineServiceStartsAnew(t *testing.T) {
 	if got := s.MustExec("a", "cat", "/proc/sys/kernel/random/boot_id"); got != boot {
 		t.Error("the microVM was booted again")
 	}
-	bounds(s, pod, "50000 100000", 1*gib+pod.Spec.Overhead.Memory().Value())
+	if now, err := host.CgroupFiles("pod"+string(pod.UID), "cpu.max", "memory.max"); err != nil || !maps.Equal(held, now) {
+		t.Errorf("the host's bounds on the Pod are %v (%v), and were %v", now, err, held)
+	}
 	if kind := onHost(t, "systemctl show -P Type nodeless; systemctl show -P NRestarts nodeless"); kind != "notify\n0" {
 		t.Errorf("the unit's type and its restarts by systemd are %q, want notify and none", kind)
 	}

@@ -77,11 +77,9 @@ func TestMachineProbeFoundKVM(t *testing.T) {
 	}
 }
 
-// TestMachinePodsRunOnKVM: what QEMU is started with, and what the guest finds.
-func TestMachinePodsRunOnKVM(t *testing.T) {
-	s := newSpace(t, 3*time.Minute)
-	s.Apply(testcluster.Sleeper("a", ""))
-	s.Ready("a")
+// runsOnKVM: what QEMU is started with, and what the guest finds.
+func runsOnKVM(s *testcluster.Space, _ *corev1.Pod) {
+	t := s.T
 	machines := processes(t, "qemu-system")
 	if len(machines) != 1 {
 		t.Fatalf("%d microVMs, want one: %v", len(machines), machines)
