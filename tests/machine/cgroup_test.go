@@ -33,6 +33,7 @@ func TestMachinePod(t *testing.T) {
 	}{
 		{"runs on KVM", runsOnKVM},
 		{"its processes are in its cgroup", inItsCgroup},
+		{"is confined", confined},
 		{"the host bounds it", bounded},
 		{"outlives its server", outlivesItsServer},
 	} {
